@@ -1,0 +1,49 @@
+# Thin on purpose: each target is one line of a real tool.
+.DEFAULT_GOAL := help
+PYTHON  ?= python3.11
+BIN     := .venv/bin
+PACKAGES := protos common services/ca services/chaincode-support services/event-hub shim cli
+COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+           --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+.PHONY: help run test unit e2e lint types protos requirements clean
+help: ## show this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+.venv/runtime: requirements/runtime.txt requirements/build.txt $(PACKAGES:=/pyproject.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ./,$(PACKAGES))
+	touch $@
+
+.venv/dev: .venv/runtime requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+run: .venv/runtime ## all services and the sample chaincode as local processes; Ctrl-C stops them
+	$(BIN)/selvedge up --demo
+
+test: .venv/dev lint types unit e2e ## everything: lint, types, unit, integration and end-to-end tests
+
+lint: .venv/dev ## style of the code
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: .venv/dev ## strict types
+	$(BIN)/mypy
+
+unit: .venv/dev ## unit and integration tests
+	$(BIN)/pytest
+
+e2e: .venv/dev ## the end-to-end suite over processes, and over containers where an engine answers
+	$(BIN)/pytest tests/e2e
+
+protos: .venv/dev ## generate protos/python from the .proto files
+	$(BIN)/python protos/generate.py
+
+requirements: .venv/dev ## pin what requirements/*.in name, with hashes
+	$(COMPILE) --upgrade requirements/runtime.in -o requirements/runtime.txt
+	$(COMPILE) --upgrade requirements/build.in -o requirements/build.txt
+	$(COMPILE) --upgrade requirements/dev.in -o requirements/dev.txt
+
+clean: ## remove what make run made
+	rm -rf .selvedge .venv
