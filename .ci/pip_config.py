@@ -2,8 +2,8 @@
 
 ``python3 .ci/pip_config.py`` prints a ``pip.conf`` for the build;
 ``python3 .ci/pip_config.py --ca-bundle`` prints the path of the CA bundle, or nothing.
-Both read ``pip config list``, so files and ``PIP_*`` variables count alike. Paths of this machine mean
-nothing inside a build and are left out.
+Both read ``pip config list``, so files and ``PIP_*`` variables count alike. Paths of this machine
+mean nothing inside a build and are left out.
 """
 
 import ast
@@ -13,18 +13,17 @@ import subprocess
 import sys
 
 CA_BUNDLE_IN_BUILD = "/run/secrets/ca_bundle"
-CARRIED = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout")
+CARRIED = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout")
 
 
 def settings() -> dict[str, str]:
     """Returns pip's options by name; a variable wins over a file, as it does in pip.
 
     Raises:
-        subprocess.CalledProcessError: pip is missing or its configuration is broken; pip says which.
+        subprocess.CalledProcessError: pip is missing or misconfigured; pip itself says which.
     """
-    listing = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listing = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):
         for line in listing.splitlines():
@@ -36,8 +35,10 @@ def settings() -> dict[str, str]:
 
 def ca_bundle(pip: dict[str, str]) -> str:
     """Returns the path of the CA bundle pip trusts here, or "" where it uses its own."""
-    named = (pip.get("cert"), os.environ.get("REQUESTS_CA_BUNDLE"), os.environ.get("CURL_CA_BUNDLE"))
-    return next((path for path in named if path), "")
+    for path in (pip.get("cert"), *map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))):
+        if path:
+            return path
+    return ""
 
 
 def main() -> None:
