@@ -22,8 +22,12 @@ def settings() -> dict[str, str]:
     Raises:
         subprocess.CalledProcessError: pip is missing or misconfigured; pip itself says which.
     """
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    listing = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):
         for line in listing.splitlines():
