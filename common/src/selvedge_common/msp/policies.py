@@ -1,0 +1,243 @@
+"""Who must have signed: signature policies, and the implicit ones of a channel's groups.
+
+Follows Fabric's common/cauthdsl/cauthdsl.go (how a signature is used up), common/policies/policy.go
+(one identity counts once) and common/policies/implicitmeta.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from google.protobuf.message import DecodeError
+from selvedge_common.msp.errors import (
+    IdentityError,
+    MalformedPolicy,
+    PolicyError,
+    PolicyNotSatisfied,
+)
+from selvedge_common.msp.identity import Identity
+from selvedge_common.msp.msp import MSP, identify
+from selvedge_common.msp.roles import Role
+from selvedge_protos.common import policies_pb2
+from selvedge_protos.msp import msp_principal_pb2
+
+
+@dataclass(frozen=True)
+class SignedData:
+    """A signature (DER), who is said to have made it (serialized identity), and over what."""
+
+    message: bytes
+    identity: bytes
+    signature: bytes
+
+
+def verified_identities(
+    signed_data: Iterable[SignedData], msps: Mapping[str, MSP]
+) -> tuple[list[Identity], list[str]]:
+    """Give the identities whose signatures hold, each once, and why the others do not."""
+    identities: list[Identity] = []
+    reasons: list[str] = []
+    for signed in signed_data:
+        try:
+            identity = identify(signed.identity, msps)
+            if identity in identities:
+                continue
+            identity.verify(signed.message, signed.signature)
+        except IdentityError as error:
+            reasons.append(str(error))
+        else:
+            identities.append(identity)
+    return identities, reasons
+
+
+def evaluate(
+    policy: policies_pb2.SignaturePolicyEnvelope,
+    signed_data: Iterable[SignedData],
+    msps: Mapping[str, MSP],
+) -> None:
+    """Return when the signatures satisfy the policy.
+
+    Raises PolicyNotSatisfied, with why signatures did not count, or MalformedPolicy.
+    """
+    identities, reasons = verified_identities(signed_data, msps)
+    if not satisfied(policy, identities, msps):
+        raise _not_satisfied("The signature policy", identities, reasons)
+
+
+def satisfied(
+    policy: policies_pb2.SignaturePolicyEnvelope,
+    identities: Sequence[Identity],
+    msps: Mapping[str, MSP],
+) -> bool:
+    """Tell whether distinct, verified `identities` satisfy the policy. Raises MalformedPolicy."""
+    if policy.version != 0:
+        raise MalformedPolicy(
+            f"The signature policy has version {policy.version}: only version 0 is known here."
+        )
+    return _satisfied(policy.rule, policy.identities, identities, msps, set())
+
+
+def _satisfied(
+    rule: policies_pb2.SignaturePolicy,
+    principals: Sequence[msp_principal_pb2.MSPPrincipal],
+    identities: Sequence[Identity],
+    msps: Mapping[str, MSP],
+    used: set[int],
+) -> bool:
+    """Evaluate one node; identities that it relies on are added to `used` when it holds."""
+    kind = rule.WhichOneof("Type")
+    if kind == "signed_by":
+        if not 0 <= rule.signed_by < len(principals):
+            raise MalformedPolicy(
+                f"The signature policy refers to identity {rule.signed_by} and lists"
+                f" {len(principals)}: correct the policy."
+            )
+        principal = principals[rule.signed_by]
+        for index, identity in enumerate(identities):
+            if index not in used and msps[identity.mspid].satisfies(identity, principal):
+                used.add(index)
+                return True
+        return False
+    if kind == "n_out_of":
+        holding = 0
+        for inner in rule.n_out_of.rules:
+            attempt = set(used)
+            if _satisfied(inner, principals, identities, msps, attempt):
+                holding += 1
+                used |= attempt
+        return holding >= rule.n_out_of.n
+    raise MalformedPolicy("The signature policy has an empty rule: correct the policy.")
+
+
+def signed_by_role(
+    mspids: Iterable[str], role: Role, needed: int = 1
+) -> policies_pb2.SignaturePolicyEnvelope:
+    """Make the policy that `needed` of the organisations sign, each by an identity with `role`."""
+    principals = [
+        msp_principal_pb2.MSPPrincipal(
+            principal_classification=msp_principal_pb2.MSPPrincipal.ROLE,
+            principal=msp_principal_pb2.MSPRole(
+                msp_identifier=mspid,
+                role=cast("msp_principal_pb2.MSPRole.MSPRoleType.ValueType", int(role)),
+            ).SerializeToString(),
+        )
+        for mspid in sorted(mspids)
+    ]
+    return policies_pb2.SignaturePolicyEnvelope(
+        rule=policies_pb2.SignaturePolicy(
+            n_out_of=policies_pb2.SignaturePolicy.NOutOf(
+                n=needed,
+                rules=[
+                    policies_pb2.SignaturePolicy(signed_by=index)
+                    for index in range(len(principals))
+                ],
+            )
+        ),
+        identities=principals,
+    )
+
+
+def signed_by_any_member(mspids: Iterable[str]) -> policies_pb2.SignaturePolicyEnvelope:
+    """Make the policy that any member of any of the organisations signs."""
+    return signed_by_role(mspids, Role.MEMBER)
+
+
+def signature_policy(policy: policies_pb2.SignaturePolicyEnvelope) -> policies_pb2.Policy:
+    """Wrap a signature policy as a channel configuration carries it."""
+    return policies_pb2.Policy(type=policies_pb2.Policy.SIGNATURE, value=policy.SerializeToString())
+
+
+def implicit_meta_policy(
+    rule: policies_pb2.ImplicitMetaPolicy.Rule.ValueType, sub_policy: str
+) -> policies_pb2.Policy:
+    """Make the policy that `rule` (ANY, ALL, MAJORITY) of the sub-groups' `sub_policy` hold."""
+    return policies_pb2.Policy(
+        type=policies_pb2.Policy.IMPLICIT_META,
+        value=policies_pb2.ImplicitMetaPolicy(rule=rule, sub_policy=sub_policy).SerializeToString(),
+    )
+
+
+@dataclass(frozen=True)
+class PolicyGroup:
+    """The policies of a configuration group and of the groups in it."""
+
+    policies: Mapping[str, policies_pb2.Policy]
+    groups: Mapping[str, PolicyGroup] = field(default_factory=dict)
+
+    def satisfied(self, name: str, identities: Sequence[Identity], msps: Mapping[str, MSP]) -> bool:
+        """Tell whether `identities` satisfy this group's policy `name`.
+
+        A group without that policy refuses, as in Fabric. Raises MalformedPolicy.
+        """
+        policy = self.policies.get(name)
+        if policy is None:
+            return False
+        try:
+            if policy.type == policies_pb2.Policy.SIGNATURE:
+                envelope = policies_pb2.SignaturePolicyEnvelope.FromString(policy.value)
+                return satisfied(envelope, identities, msps)
+            if policy.type == policies_pb2.Policy.IMPLICIT_META:
+                meta = policies_pb2.ImplicitMetaPolicy.FromString(policy.value)
+                holding = sum(
+                    group.satisfied(meta.sub_policy, identities, msps)
+                    for group in self.groups.values()
+                )
+                return holding >= self._threshold(meta)
+        except DecodeError as error:
+            raise MalformedPolicy(
+                f"The policy {name!r} cannot be read: take the configuration from an intact block."
+            ) from error
+        raise MalformedPolicy(
+            f"The policy {name!r} has the type {policy.type}, which is not known here:"
+            " use a signature or an implicit policy."
+        )
+
+    def _threshold(self, meta: policies_pb2.ImplicitMetaPolicy) -> int:
+        count = len(self.groups)
+        if count == 0:
+            return 0
+        if meta.rule == policies_pb2.ImplicitMetaPolicy.ANY:
+            return 1
+        if meta.rule == policies_pb2.ImplicitMetaPolicy.ALL:
+            return count
+        if meta.rule == policies_pb2.ImplicitMetaPolicy.MAJORITY:
+            return count // 2 + 1
+        raise MalformedPolicy(
+            f"An implicit policy has the rule {meta.rule}: use ANY, ALL or MAJORITY."
+        )
+
+
+def evaluate_path(
+    root: PolicyGroup,
+    path: str,
+    signed_data: Iterable[SignedData],
+    msps: Mapping[str, MSP],
+) -> None:
+    """Return when the signatures satisfy the policy at `path`, like /Channel/Application/Readers.
+
+    Raises PolicyNotSatisfied (also where there is no such policy) or MalformedPolicy.
+    """
+    *groups, name = path.removeprefix("/Channel/").split("/")
+    group: PolicyGroup | None = root
+    for step in groups:
+        group = group.groups.get(step) if group is not None else None
+    if group is None or name not in group.policies:
+        raise PolicyNotSatisfied(
+            f"The channel's configuration has no policy {path}: add it, or name another."
+        )
+    identities, reasons = verified_identities(signed_data, msps)
+    if not group.satisfied(name, identities, msps):
+        raise _not_satisfied(f"The policy {path}", identities, reasons)
+
+
+def _not_satisfied(
+    what: str, identities: Sequence[Identity], reasons: Sequence[str]
+) -> PolicyError:
+    signers = ", ".join(map(str, identities)) or "nobody"
+    detail = f" Not counted: {' '.join(reasons)}" if reasons else ""
+    return PolicyNotSatisfied(
+        f"{what} is not satisfied by the valid signatures of {signers}:"
+        f" have it signed by those that the policy asks for.{detail}"
+    )
