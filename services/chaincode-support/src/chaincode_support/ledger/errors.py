@@ -1,0 +1,29 @@
+"""What can go wrong in a channel's ledger, each cause with its own type."""
+
+
+class LedgerError(Exception):
+    """Base of every ledger failure; the message is a sentence for people."""
+
+
+class LedgerBusy(LedgerError):
+    """Every snapshot that the settings allow is in use by a running simulation."""
+
+
+class LedgerUnusable(LedgerError):
+    """The channel's file cannot be opened, is damaged, or belongs to something else."""
+
+
+class LedgerClosed(LedgerError):
+    """The ledger, or this simulation of it, has been closed."""
+
+
+class BlockRefused(LedgerError):
+    """The block does not continue this chain, or came without its checks."""
+
+
+class BlockNotFound(LedgerError):
+    """The ledger has not got that block."""
+
+
+class CommitFailed(LedgerError):
+    """The block could not be written; nothing of it is stored."""

@@ -1,0 +1,283 @@
+"""A channel's ledger: its chain of blocks, the state they led to, history and indexes."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self, cast
+
+from google.protobuf.message import DecodeError
+from selvedge_common.protoutil import blocks
+from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import transaction_pb2
+
+from chaincode_support.ledger import metrics, state
+from chaincode_support.ledger.conflicts import find_conflict
+from chaincode_support.ledger.errors import (
+    BlockNotFound,
+    BlockRefused,
+    CommitFailed,
+    LedgerClosed,
+    LedgerUnusable,
+)
+from chaincode_support.ledger.read_write_set import Version
+from chaincode_support.ledger.simulator import Simulator
+from chaincode_support.ledger.store import SnapshotPool, channel_file, open_reader, open_writer
+from chaincode_support.ledger.transaction import CheckedTransaction, Code
+
+DEFAULT_MAX_SIMULATIONS = 128
+
+
+class Ledger:
+    """One channel's ledger in one SQLite file.
+
+    Everything but commit() and wait_for() is synchronous and reads on the caller's thread, which is
+    the event loop's. A block, its state changes, history and indexes are one SQLite transaction
+    that a single writer thread makes durable, so a crash leaves all of a block or none of it.
+    """
+
+    def __init__(
+        self, file: Path, channel: str, writer: sqlite3.Connection, max_simulations: int
+    ) -> None:
+        self.channel = channel
+        self.file = file
+        self._writer = writer
+        self._reader = open_reader(file)
+        self._snapshots = SnapshotPool(file, channel, max_simulations)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ledger-{channel}")
+        self._height, self._last_hash = _tip(writer)
+        self._advanced = asyncio.Event()
+        self._closed = False
+        metrics.blockchain_height.labels(channel).set(self._height)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        channel: str,
+        *,
+        synchronous: str = "FULL",
+        max_simulations: int = DEFAULT_MAX_SIMULATIONS,
+    ) -> Self:
+        """Open the channel's ledger in `folder`, or make an empty one.
+
+        `synchronous` is SQLite's pragma (FULL: a commit is on the disk before it is told of);
+        `max_simulations` bounds the snapshots out at a time. Raises LedgerUnusable.
+        """
+        file = channel_file(folder, channel)
+        writer = open_writer(file, channel, synchronous)
+        try:
+            _check_newest_block(writer, file)
+            return cls(file, channel, writer, max_simulations)
+        except sqlite3.Error as error:
+            writer.close()
+            raise LedgerUnusable(
+                f"The ledger file {file} cannot be read: {error}. Restore it from a backup."
+            ) from error
+        except LedgerUnusable:
+            writer.close()
+            raise
+
+    @property
+    def height(self) -> int:
+        """How many blocks there are; the next block's number."""
+        return self._height
+
+    @property
+    def last_hash(self) -> bytes:
+        """Hash of the newest block's header; empty while there is no block."""
+        return self._last_hash
+
+    def block(self, number: int) -> bytes:
+        """The marshalled common.Block as it was committed. Raises BlockNotFound."""
+        row = self._reader.execute("SELECT bytes FROM block WHERE number = ?", (number,)).fetchone()
+        if row is None:
+            raise BlockNotFound(
+                f"Channel {self.channel} has no block {number}: its height is {self._height}."
+            )
+        return cast("bytes", row[0])
+
+    def block_number_of(self, txid: str) -> tuple[int, int] | None:
+        """(block number, validation code) of a transaction, or None when it is not in a block."""
+        row = self._reader.execute("SELECT block, code FROM tx WHERE txid = ?", (txid,)).fetchone()
+        return cast("tuple[int, int] | None", row)
+
+    def has_transaction(self, txid: str) -> bool:
+        """Whether a block holds this transaction, valid or not."""
+        return self.block_number_of(txid) is not None
+
+    def simulator(self, txid: str) -> Simulator:
+        """A simulation on a snapshot of this moment; the caller must close it.
+
+        Raises LedgerBusy when as many as the settings allow are running.
+        """
+        return Simulator(self._snapshots, txid)
+
+    async def wait_for(self, height: int) -> None:
+        """Return once there are at least `height` blocks."""
+        while self._height < height:
+            await self._advanced.wait()
+
+    async def commit(self, block: common_pb2.Block, checked: Sequence[CheckedTransaction]) -> None:
+        """Make the next block durable, with what its valid transactions write.
+
+        `checked` has one entry for each of the block's envelopes. Duplicates, version conflicts
+        and phantoms are found here; the final codes go into `block`'s TRANSACTIONS_FILTER.
+        Raises BlockRefused when the block does not follow the last one, CommitFailed when it could
+        not be written; in both cases nothing has changed.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            written = self._thread.submit(self._write, loop, block, checked)
+        except RuntimeError as error:
+            raise LedgerClosed(f"The ledger of channel {self.channel} is closed.") from error
+        # Shielded: a write that has begun ends, whoever stopped waiting for it.
+        await asyncio.shield(asyncio.wrap_future(written))
+
+    def close(self) -> None:
+        """Wait for a commit under way, then close; harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        self._thread.shutdown()
+        self._snapshots.close()
+        self._reader.close()
+        self._writer.close()
+
+    # What follows runs on the writer's thread.
+
+    def _write(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        block: common_pb2.Block,
+        checked: Sequence[CheckedTransaction],
+    ) -> None:
+        started = time.perf_counter()
+        number = block.header.number
+        digest = blocks.header_hash(block.header)
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                self._refuse_unless_next(block, checked)
+                codes = self._apply(number, checked)
+                applied = time.perf_counter()
+                blocks.set_transactions_filter(block, codes)
+                self._writer.execute(
+                    "INSERT INTO block (number, hash, bytes) VALUES (?, ?, ?)",
+                    (number, digest, block.SerializeToString()),
+                )
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise CommitFailed(
+                f"Block {number} of channel {self.channel} could not be written to {self.file}: "
+                f"{error}. Check the disk's room and health; committing goes on from this block."
+            ) from error
+        finished = time.perf_counter()
+        metrics.statedb_commit_time.labels(self.channel).observe(applied - started)
+        metrics.blockstorage_commit_time.labels(self.channel).observe(finished - applied)
+        loop.call_soon_threadsafe(self._advance, number + 1, digest)
+        for transaction, code in zip(checked, codes, strict=True):
+            metrics.transaction_count.labels(
+                self.channel,
+                transaction.type_name,
+                transaction.chaincode or "unknown",
+                transaction_pb2.TxValidationCode.Name(code),
+            ).inc()
+
+    def _refuse_unless_next(
+        self, block: common_pb2.Block, checked: Sequence[CheckedTransaction]
+    ) -> None:
+        height, last_hash = _tip(self._writer)
+        if block.header.number != height:
+            raise BlockRefused(
+                f"Channel {self.channel} waits for block {height}, not {block.header.number}."
+            )
+        if block.header.previous_hash != last_hash:
+            raise BlockRefused(
+                f"Block {height} of channel {self.channel} does not follow the last one: its "
+                "previous hash is another block's. The ordering log and the ledger do not belong "
+                "together."
+            )
+        if len(checked) != len(block.data.data):
+            raise BlockRefused(
+                f"Block {height} of channel {self.channel} has {len(block.data.data)} transactions "
+                f"and {len(checked)} of them were checked."
+            )
+
+    def _apply(self, number: int, checked: Sequence[CheckedTransaction]) -> list[Code]:
+        codes: list[Code] = []
+        seen: set[str] = set()
+        touched: set[tuple[str, str]] = set()
+        for position, transaction in enumerate(checked):
+            code = self._judge(transaction, seen, touched)
+            codes.append(code)
+            if code == transaction_pb2.VALID:
+                state.apply(self._writer, Version(number, position), transaction.rwsets)
+                touched.update(
+                    (namespace, write.key)
+                    for namespace, rwset in transaction.rwsets
+                    for write in (*rwset.writes, *rwset.metadata_writes)
+                )
+        # The first transaction with an id keeps it: a duplicate must not hide the original's fate.
+        self._writer.executemany(
+            "INSERT OR IGNORE INTO tx (txid, block, position, code) VALUES (?, ?, ?, ?)",
+            (
+                (transaction.txid, number, position, code)
+                for position, (transaction, code) in enumerate(zip(checked, codes, strict=True))
+                if transaction.txid
+            ),
+        )
+        return codes
+
+    def _judge(
+        self, transaction: CheckedTransaction, seen: set[str], touched: set[tuple[str, str]]
+    ) -> Code:
+        txid = transaction.txid
+        if txid and transaction.type == common_pb2.ENDORSER_TRANSACTION:
+            stored = self._writer.execute("SELECT 1 FROM tx WHERE txid = ?", (txid,)).fetchone()
+            if stored or (transaction.code == transaction_pb2.VALID and txid in seen):
+                return transaction_pb2.DUPLICATE_TXID
+        if transaction.code != transaction_pb2.VALID:
+            return transaction.code
+        seen.add(txid)
+        return find_conflict(self._writer, transaction.rwsets, touched)
+
+    # Back on the event loop.
+
+    def _advance(self, height: int, digest: bytes) -> None:
+        self._height = height
+        self._last_hash = digest
+        metrics.blockchain_height.labels(self.channel).set(height)
+        self._advanced.set()
+        self._advanced = asyncio.Event()
+
+
+def _tip(connection: sqlite3.Connection) -> tuple[int, bytes]:
+    """(height, hash of the newest header)."""
+    row = connection.execute(
+        "SELECT number, hash FROM block ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    return (0, b"") if row is None else (row[0] + 1, row[1])
+
+
+def _check_newest_block(connection: sqlite3.Connection, file: Path) -> None:
+    row = connection.execute(
+        "SELECT number, hash, bytes FROM block ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return
+    number, digest, stored = row
+    try:
+        whole = blocks.header_hash(common_pb2.Block.FromString(stored).header) == digest
+    except DecodeError:
+        whole = False
+    if not whole:
+        raise LedgerUnusable(
+            f"Block {number} in the ledger file {file} is damaged: restore the file from a backup."
+        )

@@ -1,0 +1,195 @@
+"""One SQLite file a channel: its schema, its connections, and the pool of read snapshots."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+from chaincode_support.ledger import metrics
+from chaincode_support.ledger.errors import LedgerBusy, LedgerClosed, LedgerUnusable
+
+SCHEMA_VERSION = 1
+
+# Keys are TEXT: SQLite compares their UTF-8 bytes, which is Fabric's order, and keeps U+0000.
+# A state row's version is the height (block, tx) of the transaction that wrote it last.
+SCHEMA = """
+CREATE TABLE channel (name TEXT NOT NULL) STRICT;
+CREATE TABLE block (
+    number INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL,
+    bytes BLOB NOT NULL
+) STRICT;
+CREATE TABLE tx (
+    txid TEXT PRIMARY KEY,
+    block INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    code INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE state (
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    metadata BLOB,
+    block INTEGER NOT NULL,
+    tx INTEGER NOT NULL,
+    PRIMARY KEY (namespace, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE history (
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    block INTEGER NOT NULL,
+    tx INTEGER NOT NULL,
+    PRIMARY KEY (namespace, key, block, tx)
+) STRICT, WITHOUT ROWID;
+"""
+
+SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
+BUSY_TIMEOUT_MS = 5_000
+CHECKPOINT_PAGES = 1_000
+WRITER_CACHE_KIB = 8_192
+# Every snapshot has a page cache of its own, hence small; the system's file cache is shared.
+READER_CACHE_KIB = 512
+
+_CHANNEL_NAME = re.compile(r"[a-z][a-z0-9.-]{0,248}")
+
+
+def channel_file(folder: Path, channel: str) -> Path:
+    """The channel's SQLite file in `folder`.
+
+    Raises LedgerUnusable for a name that Fabric's configtx validator would refuse, which also
+    keeps a name from pointing outside the folder.
+    """
+    if not _CHANNEL_NAME.fullmatch(channel):
+        raise LedgerUnusable(
+            f"{channel!r} is no channel name: use at most 249 lower-case letters, digits, "
+            "dots and dashes, beginning with a letter."
+        )
+    return folder / f"{channel}.sqlite"
+
+
+def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connection:
+    """Open the file for its one writer, making it and its schema when it is new.
+
+    `synchronous` is SQLite's pragma: FULL syncs every commit before it returns; NORMAL may lose
+    the last commits (never the consistency) at a power loss. Raises LedgerUnusable.
+    """
+    if synchronous.upper() not in SYNCHRONOUS:
+        raise LedgerUnusable(
+            f"ledger.synchronous is {synchronous!r}: it must be one of {', '.join(SYNCHRONOUS)}."
+        )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        connection = _connect(file)
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerUnusable(f"The ledger file {file} cannot be opened: {error}.") from error
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous.upper()}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+        _ensure_schema(connection, file, channel)
+    except sqlite3.Error as error:
+        connection.close()
+        raise LedgerUnusable(
+            f"The ledger file {file} of channel {channel} cannot be used: {error}. "
+            "Restore it from a backup, or move it away to start from the ordering log."
+        ) from error
+    except LedgerUnusable:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(file: Path) -> sqlite3.Connection:
+    """Open a connection that can only read; the writer must have made the file."""
+    connection = _connect(file)
+    connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    # Transactions are begun and ended by hand. Each connection has one user at a time, though not
+    # always the same thread, and SQLite itself is built to serialise.
+    return sqlite3.connect(
+        file,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _ensure_schema(connection: sqlite3.Connection, file: Path, channel: str) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
+        connection.execute("INSERT INTO channel (name) VALUES (?)", (channel,))
+        connection.execute("COMMIT")
+        return
+    if version != SCHEMA_VERSION:
+        raise LedgerUnusable(
+            f"The ledger file {file} has schema {version}; this release reads schema "
+            f"{SCHEMA_VERSION}: use the release that wrote it."
+        )
+    (name,) = connection.execute("SELECT name FROM channel").fetchone()
+    if name != channel:
+        raise LedgerUnusable(f"The ledger file {file} belongs to channel {name}, not to {channel}.")
+
+
+class SnapshotPool:
+    """A bounded pool of read connections, each holding one snapshot while it is out.
+
+    A snapshot is SQLite's read transaction in WAL mode: it never waits for the writer, and the
+    writer never waits for it.
+    """
+
+    def __init__(self, file: Path, channel: str, size: int) -> None:
+        self._file = file
+        self._channel = channel
+        self._size = size
+        self._idle: list[sqlite3.Connection] = []
+        self._in_use = 0
+        self._closed = False
+        self._in_use_metric = metrics.simulations_in_use.labels(channel)
+        self._refused_metric = metrics.simulations_refused.labels(channel)
+
+    def take(self) -> sqlite3.Connection:
+        """A connection inside a read transaction, fixed at the newest commit.
+
+        Raises LedgerBusy when `size` snapshots are out, LedgerClosed after close().
+        """
+        if self._closed:
+            raise LedgerClosed(f"The ledger of channel {self._channel} is closed.")
+        if self._in_use >= self._size:
+            self._refused_metric.inc()
+            raise LedgerBusy(
+                f"All {self._size} simulations that channel {self._channel} allows are running: "
+                "try again, or raise ledger.maxSimulations."
+            )
+        connection = self._idle.pop() if self._idle else open_reader(self._file)
+        try:
+            connection.execute("BEGIN")
+            # BEGIN alone is lazy: the first read is what fixes the snapshot.
+            connection.execute("SELECT 1 FROM channel").fetchone()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        self._in_use += 1
+        self._in_use_metric.inc()
+        return connection
+
+    def give_back(self, connection: sqlite3.Connection) -> None:
+        """End the snapshot. The caller has closed all its cursors."""
+        self._in_use -= 1
+        self._in_use_metric.dec()
+        if self._closed:
+            connection.close()
+            return
+        connection.execute("ROLLBACK")
+        self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close idle connections now, the others as they come back."""
+        self._closed = True
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()

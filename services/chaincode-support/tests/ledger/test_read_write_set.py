@@ -1,0 +1,122 @@
+"""The read-write set, compared with messages built by hand from their definitions."""
+
+from hashlib import sha256
+
+import pytest
+from chaincode_support.ledger.read_write_set import RangeReads, ReadWriteSet, Version
+from selvedge_protos.ledger.rwset import rwset_pb2
+from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
+
+
+def read(key: str, block: int, tx: int) -> kv.KVRead:
+    return kv.KVRead(key=key, version=kv.Version(block_num=block, tx_num=tx))
+
+
+def expected(**namespaces: kv.KVRWSet) -> bytes:
+    return rwset_pb2.TxReadWriteSet(
+        ns_rwset=[
+            rwset_pb2.NsReadWriteSet(namespace=name, rwset=rwset.SerializeToString())
+            for name, rwset in namespaces.items()
+        ]
+    ).SerializeToString()
+
+
+def test_nothing_read_or_written_is_empty() -> None:
+    assert ReadWriteSet().serialize() == b""
+
+
+def test_namespaces_reads_and_writes_are_sorted_and_the_last_write_counts() -> None:
+    recorded = ReadWriteSet()
+    recorded.write("zcc", "k", b"1")
+    recorded.read("acc", "b", Version(7, 1))
+    recorded.read("acc", "a", None)
+    recorded.write("acc", "é", b"first")
+    recorded.write("acc", "z", b"")
+    recorded.write("acc", "é", b"last")
+    assert recorded.serialize() == expected(
+        acc=kv.KVRWSet(
+            reads=[kv.KVRead(key="a"), read("b", 7, 1)],
+            writes=[kv.KVWrite(key="z", is_delete=True), kv.KVWrite(key="é", value=b"last")],
+        ),
+        zcc=kv.KVRWSet(writes=[kv.KVWrite(key="k", value=b"1")]),
+    )
+
+
+def test_the_version_of_the_very_first_transaction_is_present() -> None:
+    recorded = ReadWriteSet()
+    recorded.read("cc", "k", Version(0, 0))
+    assert recorded.serialize() == expected(
+        cc=kv.KVRWSet(reads=[kv.KVRead(key="k", version=kv.Version())])
+    )
+
+
+def test_a_range_left_early_ends_with_its_last_key() -> None:
+    recorded = ReadWriteSet()
+    part = recorded.range("cc", "a", "m")
+    part.add("b", Version(1, 0))
+    whole = recorded.range("cc", "a", "m")
+    whole.add("b", Version(1, 0))
+    whole.exhaust()
+    again = recorded.range("cc", "a", "m")
+    again.exhaust()
+    raw = kv.QueryReads(kv_reads=[read("b", 1, 0)])
+    assert recorded.serialize() == expected(
+        cc=kv.KVRWSet(
+            range_queries_info=[
+                kv.RangeQueryInfo(start_key="a", end_key="b", raw_reads=raw),
+                kv.RangeQueryInfo(start_key="a", end_key="m", itr_exhausted=True, raw_reads=raw),
+            ]
+        )
+    )
+
+
+def test_an_empty_range_has_no_reads() -> None:
+    recorded = ReadWriteSet()
+    recorded.range("cc", "a", "m").exhaust()
+    info = kv.RangeQueryInfo(start_key="a", end_key="m", itr_exhausted=True)
+    assert recorded.serialize() == expected(cc=kv.KVRWSet(range_queries_info=[info]))
+
+
+def rows(start: int, stop: int) -> bytes:
+    reads = [read(f"k{n:04}", 1, n) for n in range(start, stop)]
+    return sha256(kv.QueryReads(kv_reads=reads).SerializeToString()).digest()
+
+
+def summary(count: int, degree: int) -> kv.RangeQueryInfo:
+    reads = RangeReads(degree)
+    for n in range(count):
+        reads.add(f"k{n:04}", Version(1, n))
+    info = kv.RangeQueryInfo()
+    reads.write_to(info)
+    return info
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_up_to_fifty_rows_are_listed(count: int) -> None:
+    assert len(summary(count, 50).raw_reads.kv_reads) == count
+
+
+def test_more_rows_become_leaves_of_fifty_one() -> None:
+    assert summary(120, 50).reads_merkle_hashes == kv.QueryReadsMerkleSummary(
+        max_degree=50, max_level=1, max_level_hashes=[rows(0, 51), rows(51, 102), rows(102, 120)]
+    )
+
+
+def test_more_leaves_become_a_level_above() -> None:
+    # Degree 2: three rows a leaf, three nodes a parent. Ten rows: leaves 3+3+3+1; the first three
+    # leaves have a parent, and the fourth moves up alone.
+    leaves = [rows(0, 3), rows(3, 6), rows(6, 9), rows(9, 10)]
+    parent = sha256(b"".join(leaves[:3])).digest()
+    assert summary(10, 2).reads_merkle_hashes == kv.QueryReadsMerkleSummary(
+        max_degree=2, max_level=2, max_level_hashes=[parent, leaves[3]]
+    )
+
+
+def test_a_top_level_over_the_degree_becomes_one_node() -> None:
+    # Twenty-five rows: eight leaves of three and one of one; two parents of three leaves stand
+    # when the end comes, the last three leaves having just made a third.
+    leaves = [rows(n, min(n + 3, 25)) for n in range(0, 25, 3)]
+    parents = [sha256(b"".join(leaves[n : n + 3])).digest() for n in (0, 3, 6)]
+    assert summary(25, 2).reads_merkle_hashes == kv.QueryReadsMerkleSummary(
+        max_degree=2, max_level=3, max_level_hashes=[sha256(b"".join(parents)).digest()]
+    )
