@@ -255,7 +255,7 @@ class MSP:
             if kind == msp_principal_pb2.MSPPrincipal.ROLE:
                 wanted = msp_principal_pb2.MSPRole.FromString(principal.principal)
                 return wanted.msp_identifier == self.mspid and any(
-                    wanted.role == role and self.has_role(identity, role) for role in Role
+                    int(wanted.role) == role and self.has_role(identity, role) for role in Role
                 )
             if kind == msp_principal_pb2.MSPPrincipal.ORGANIZATION_UNIT:
                 unit = msp_principal_pb2.OrganizationUnit.FromString(principal.principal)

@@ -1,0 +1,133 @@
+"""What subscribers see of a block: filtered blocks, and blocks without read-write sets.
+
+Follows Fabric 2.5's core/peer/deliverevents.go (filtered blocks) and 1.2's
+events/producer/eventhelper.go (what the event hub removed from a block). A transaction that cannot
+be read is in a block all the same: here it is left out of a filtered block and passed on unchanged
+in a whole one, instead of failing the block for everybody.
+"""
+
+from __future__ import annotations
+
+from selvedge_common.protoutil.blocks import validation_codes
+from selvedge_common.protoutil.errors import MalformedMessage
+from selvedge_common.protoutil.wire import marshal, parse
+from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import (
+    chaincode_event_pb2,
+    events_pb2,
+    proposal_pb2,
+    proposal_response_pb2,
+    transaction_pb2,
+)
+
+
+def filtered_block(block: common_pb2.Block) -> events_pb2.FilteredBlock:
+    """Give each transaction's id, type, validation code and chaincode events without payload."""
+    filtered = events_pb2.FilteredBlock(number=block.header.number)
+    for envelope, code in zip(block.data.data, validation_codes(block), strict=True):
+        try:
+            payload, channel_header = _open(envelope)
+        except MalformedMessage:
+            continue
+        filtered.channel_id = channel_header.channel_id
+        transaction = filtered.filtered_transactions.add(
+            txid=channel_header.tx_id,
+            type=common_pb2.HeaderType.ValueType(channel_header.type),
+            tx_validation_code=code,
+        )
+        if channel_header.type == common_pb2.ENDORSER_TRANSACTION:
+            transaction.transaction_actions.SetInParent()
+            for event in _events(payload.data):
+                transaction.transaction_actions.chaincode_actions.add(
+                    chaincode_event=chaincode_event_pb2.ChaincodeEvent(
+                        chaincode_id=event.chaincode_id,
+                        tx_id=event.tx_id,
+                        event_name=event.event_name,
+                    )
+                )
+    return filtered
+
+
+def strip_read_write_sets(block: common_pb2.Block) -> common_pb2.Block:
+    """Give a copy of the block whose transactions have lost their read-write sets.
+
+    Nothing else changes; signatures and hashes over what was removed no longer fit, as they did
+    not with Fabric's event hub.
+    """
+    stripped = common_pb2.Block(header=block.header, metadata=block.metadata)
+    stripped.data.data.extend(_strip(envelope) for envelope in block.data.data)
+    return stripped
+
+
+def chaincode_events(envelope: bytes) -> list[chaincode_event_pb2.ChaincodeEvent]:
+    """Give the chaincode events of a marshalled transaction, whole; none if it cannot be read."""
+    try:
+        payload, channel_header = _open(envelope)
+    except MalformedMessage:
+        return []
+    if channel_header.type != common_pb2.ENDORSER_TRANSACTION:
+        return []
+    return _events(payload.data)
+
+
+def _open(envelope: bytes) -> tuple[common_pb2.Payload, common_pb2.ChannelHeader]:
+    outer = parse(common_pb2.Envelope, envelope, "envelope")
+    payload = parse(common_pb2.Payload, outer.payload, "payload")
+    return payload, parse(common_pb2.ChannelHeader, payload.header.channel_header, "channel header")
+
+
+def _events(data: bytes) -> list[chaincode_event_pb2.ChaincodeEvent]:
+    events = []
+    try:
+        for action in parse(transaction_pb2.Transaction, data, "transaction").actions:
+            _, _, chaincode_action = _open_action(action)
+            event = parse(
+                chaincode_event_pb2.ChaincodeEvent, chaincode_action.events, "chaincode event"
+            )
+            if event.chaincode_id:
+                events.append(event)
+    except MalformedMessage:
+        return []
+    return events
+
+
+def _open_action(
+    action: transaction_pb2.TransactionAction,
+) -> tuple[
+    transaction_pb2.ChaincodeActionPayload,
+    proposal_response_pb2.ProposalResponsePayload,
+    proposal_pb2.ChaincodeAction,
+]:
+    payload = parse(transaction_pb2.ChaincodeActionPayload, action.payload, "action")
+    endorsed = parse(
+        proposal_response_pb2.ProposalResponsePayload,
+        payload.action.proposal_response_payload,
+        "endorsed payload",
+    )
+    return (
+        payload,
+        endorsed,
+        parse(proposal_pb2.ChaincodeAction, endorsed.extension, "chaincode action"),
+    )
+
+
+def _strip(envelope: bytes) -> bytes:
+    try:
+        payload, channel_header = _open(envelope)
+        if channel_header.type != common_pb2.ENDORSER_TRANSACTION:
+            return envelope
+        transaction = parse(transaction_pb2.Transaction, payload.data, "transaction")
+        for action in transaction.actions:
+            action_payload, endorsed, chaincode_action = _open_action(action)
+            if not action_payload.HasField("action"):
+                continue
+            chaincode_action.ClearField("results")
+            endorsed.extension = marshal(chaincode_action)
+            action_payload.action.proposal_response_payload = marshal(endorsed)
+            action.payload = marshal(action_payload)
+        payload.data = marshal(transaction)
+        outer = parse(common_pb2.Envelope, envelope, "envelope")
+    except MalformedMessage:
+        return envelope
+    outer.payload = marshal(payload)
+    return marshal(outer)

@@ -1,0 +1,198 @@
+"""Blocks: their hashes, their metadata and signatures.
+
+Follows Fabric 2.5's protoutil/blockutils.go and orderer/common/multichannel/blockwriter.go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from selvedge_common.msp import MSP
+from selvedge_common.msp.policies import SignedData, evaluate
+from selvedge_common.protoutil.errors import MalformedBlock, MalformedMessage, ValidationCode
+from selvedge_common.protoutil.wire import Signer, marshal, new_nonce, parse
+from selvedge_protos.common import common_pb2, policies_pb2
+from selvedge_protos.peer import transaction_pb2
+
+METADATA_ENTRIES = len(common_pb2.BlockMetadataIndex.values())
+MetadataIndex: TypeAlias = common_pb2.BlockMetadataIndex.ValueType
+
+
+def new_block(number: int, previous_hash: bytes, envelopes: Sequence[bytes]) -> common_pb2.Block:
+    """Make block `number` out of marshalled envelopes; all metadata entries are there and empty.
+
+    `previous_hash` is the `header_hash` of the block before, empty for block 0.
+    """
+    return common_pb2.Block(
+        header=common_pb2.BlockHeader(
+            number=number, previous_hash=previous_hash, data_hash=data_hash(envelopes)
+        ),
+        data=common_pb2.BlockData(data=envelopes),
+        metadata=common_pb2.BlockMetadata(metadata=[b""] * METADATA_ENTRIES),
+    )
+
+
+def parse_block(data: bytes) -> common_pb2.Block:
+    """Parse a marshalled block. Raises MalformedBlock."""
+    try:
+        return parse(common_pb2.Block, data, "block")
+    except MalformedMessage as error:
+        raise MalformedBlock(str(error)) from error
+
+
+def data_hash(envelopes: Iterable[bytes]) -> bytes:
+    """Give the SHA-256 over the marshalled envelopes, one after the other."""
+    digest = hashlib.sha256()
+    for envelope in envelopes:
+        digest.update(envelope)
+    return digest.digest()
+
+
+def header_bytes(header: common_pb2.BlockHeader) -> bytes:
+    """Give the header in DER: a SEQUENCE of INTEGER number and two OCTET STRINGs, the hashes."""
+    number = header.number.to_bytes(header.number.bit_length() // 8 + 1, "big")
+    return _der(
+        0x30, _der(0x02, number) + _der(0x04, header.previous_hash) + _der(0x04, header.data_hash)
+    )
+
+
+def header_hash(header: common_pb2.BlockHeader) -> bytes:
+    """Give the SHA-256 over `header_bytes`: the hash that the next block points to."""
+    return hashlib.sha256(header_bytes(header)).digest()
+
+
+def get_metadata(block: common_pb2.Block, index: MetadataIndex) -> common_pb2.Metadata:
+    """Give the metadata at `index`, empty where there is none. Raises MalformedBlock.
+
+    TRANSACTIONS_FILTER is no Metadata message: see `validation_codes`.
+    """
+    try:
+        return parse(
+            common_pb2.Metadata,
+            _entry(block, index),
+            f"metadata {index} of block {block.header.number}",
+        )
+    except MalformedMessage as error:
+        raise MalformedBlock(str(error)) from error
+
+
+def set_metadata(block: common_pb2.Block, index: MetadataIndex, data: bytes) -> None:
+    """Put marshalled `data` at `index`; missing entries up to the usual five become empty."""
+    entries = block.metadata.metadata
+    entries.extend([b""] * (METADATA_ENTRIES - len(entries)))
+    entries[index] = data
+
+
+def validation_codes(block: common_pb2.Block) -> list[ValidationCode]:
+    """Give the code of each transaction; NOT_VALIDATED where the block holds none."""
+    filter_ = _entry(block, common_pb2.TRANSACTIONS_FILTER)
+    missing = len(block.data.data) - len(filter_)
+    codes = [*filter_[: len(block.data.data)], *[int(transaction_pb2.NOT_VALIDATED)] * missing]
+    return [ValidationCode(code) for code in codes]
+
+
+def set_validation_codes(block: common_pb2.Block, codes: Sequence[ValidationCode]) -> None:
+    """Put one code for each transaction, in their order."""
+    if len(codes) != len(block.data.data):
+        raise MalformedBlock(
+            f"Block {block.header.number} has {len(block.data.data)} transactions and was given"
+            f" {len(codes)} validation codes: give one for each."
+        )
+    set_metadata(block, common_pb2.TRANSACTIONS_FILTER, bytes(codes))
+
+
+def last_config(block: common_pb2.Block) -> int:
+    """Give the number of the last configuration block before or at this one.
+
+    Read from SIGNATURES, or as before release 1.4.1 from LAST_CONFIG. Raises MalformedBlock.
+    """
+    try:
+        value = get_metadata(block, common_pb2.SIGNATURES).value
+        if value:
+            return parse(
+                common_pb2.OrdererBlockMetadata, value, "orderer's block metadata"
+            ).last_config.index
+        value = get_metadata(block, common_pb2.LAST_CONFIG).value
+        return parse(common_pb2.LastConfig, value, "last configuration's number").index
+    except MalformedBlock:
+        raise
+    except MalformedMessage as error:
+        raise MalformedBlock(str(error)) from error
+
+
+def sign_block(block: common_pb2.Block, signer: Signer, last_config: int) -> None:
+    """Sign the block as an orderer, in SIGNATURES and LAST_CONFIG.
+
+    `last_config` is the number of the last configuration block. Each signature covers the
+    metadata's value, the signature header and the DER form of the block's header.
+    """
+    header = header_bytes(block.header)
+    config = common_pb2.LastConfig(index=last_config)
+    values = {
+        common_pb2.SIGNATURES: marshal(common_pb2.OrdererBlockMetadata(last_config=config)),
+        common_pb2.LAST_CONFIG: marshal(config),
+    }
+    for index, value in values.items():
+        signature_header = marshal(
+            common_pb2.SignatureHeader(creator=signer.serialized, nonce=new_nonce())
+        )
+        signature = common_pb2.MetadataSignature(
+            signature_header=signature_header,
+            signature=signer.sign(value + signature_header + header),
+        )
+        metadata = common_pb2.Metadata(value=value, signatures=[signature])
+        set_metadata(block, index, marshal(metadata))
+
+
+def block_signatures(block: common_pb2.Block) -> list[SignedData]:
+    """Give the orderers' signatures of the block with what each covers. Raises MalformedBlock."""
+    metadata = get_metadata(block, common_pb2.SIGNATURES)
+    header = header_bytes(block.header)
+    try:
+        return [
+            SignedData(
+                metadata.value + signature.signature_header + header,
+                parse(
+                    common_pb2.SignatureHeader,
+                    signature.signature_header,
+                    f"signature header in the metadata of block {block.header.number}",
+                ).creator,
+                signature.signature,
+            )
+            for signature in metadata.signatures
+        ]
+    except MalformedMessage as error:
+        raise MalformedBlock(str(error)) from error
+
+
+def verify_block_signatures(
+    block: common_pb2.Block,
+    policy: policies_pb2.SignaturePolicyEnvelope,
+    msps: Mapping[str, MSP],
+) -> None:
+    """Return when the block's data fits its header and its signatures satisfy `policy`.
+
+    Raises MalformedBlock, or msp.PolicyError. For a policy of the channel's configuration, give
+    `block_signatures` to `ChannelConfig.evaluate`.
+    """
+    if block.header.data_hash != data_hash(block.data.data):
+        raise MalformedBlock(
+            f"The data of block {block.header.number} does not have the hash in its header:"
+            " fetch the block again, from another source."
+        )
+    evaluate(policy, block_signatures(block), msps)
+
+
+def _entry(block: common_pb2.Block, index: MetadataIndex) -> bytes:
+    entries = block.metadata.metadata
+    return entries[index] if index < len(entries) else b""
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    length = len(content)
+    if length < 0x80:
+        return bytes((tag, length)) + content
+    size = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(size))) + size + content
