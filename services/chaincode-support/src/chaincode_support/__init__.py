@@ -1,0 +1,1 @@
+"""The peer's chaincode side: chaincode streams, endorser, ledger, ordering and Deliver."""

@@ -1,0 +1,66 @@
+"""How a chaincode comes to be there when a proposal asks for it.
+
+`external` is Fabric's development mode: whoever runs the chaincode starts it, and it dials in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from chaincode_support.chaincode import metrics
+from chaincode_support.chaincode.errors import LaunchTimeout, UnknownChaincode
+from chaincode_support.chaincode.registry import Registry
+from chaincode_support.chaincode.stream import ChaincodeStream
+
+
+class Launcher(Protocol):
+    """Brings a chaincode's stream."""
+
+    async def launch(self, name: str) -> ChaincodeStream:
+        """The ready stream of chaincode `name`; raises a ChaincodeError when there is none."""
+
+
+class ExternalLauncher:
+    """Waits for chaincode that others start.
+
+    A name that never registered is refused at once: waiting would only hide a typing error or a
+    chaincode that nobody started. One that was here before is probably being restarted: it is
+    given `startup_timeout` seconds to come back.
+    """
+
+    def __init__(
+        self, registry: Registry[ChaincodeStream], startup_timeout: float, address: str
+    ) -> None:
+        self._registry = registry
+        self._startup_timeout = startup_timeout
+        self._address = address
+
+    async def launch(self, name: str) -> ChaincodeStream:
+        if not self._registry.known(name):
+            raise UnknownChaincode(
+                f"chaincode {name} is not known to this peer: none of that name has registered; "
+                f"check the name, or start the chaincode with CORE_CHAINCODE_ID_NAME={name}:1.0 "
+                f"and CORE_PEER_ADDRESS={self._address}"
+            )
+        started = time.perf_counter()
+        success = False
+        try:
+            async with asyncio.timeout(self._startup_timeout):
+                stream = await self._registry.wait_for(name)
+            success = True
+        except TimeoutError:
+            metrics.launch_timeouts.labels(name).inc()
+            raise LaunchTimeout(
+                f"chaincode {name} was connected before and is gone, and did not register again "
+                f"within chaincode.startuptimeout ({self._startup_timeout:g} s): start it again "
+                f"against {self._address}"
+            ) from None
+        finally:
+            if not success:
+                metrics.launch_failures.labels(name).inc()
+            metrics.launch_duration.labels(name, str(success).lower()).observe(
+                time.perf_counter() - started
+            )
+        return stream

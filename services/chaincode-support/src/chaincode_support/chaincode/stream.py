@@ -1,0 +1,353 @@
+"""The peer's side of one chaincode stream: its states, and the transactions that run over it.
+
+    created --REGISTER--> established --READY--> ready
+
+Follows core/chaincode/handler.go of Fabric 1.0.6 and 2.5. What a message may do depends on the
+state; one that the state does not allow ends the stream, never anything else. Every message is
+handled to its end inside the callback that brought it: no task, no lock, and no way for a
+chaincode to have two requests of one transaction under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import re
+import time
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import grpc
+from google.protobuf.message import DecodeError
+from selvedge_common.comm import MessageStream, StatusError
+from selvedge_common.logs import get_logger
+from selvedge_protos.peer.chaincode_pb2 import ChaincodeID, ChaincodeInput
+from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
+from selvedge_protos.peer.proposal_pb2 import SignedProposal
+
+from chaincode_support.chaincode import metrics
+from chaincode_support.chaincode.errors import (
+    DuplicateChaincode,
+    ExecuteTimeout,
+    RequestError,
+    StreamTerminated,
+)
+from chaincode_support.chaincode.keepalive import Keepalive
+from chaincode_support.chaincode.registry import Registry
+from chaincode_support.chaincode.shim_requests import REQUESTS, ShimRequest
+from chaincode_support.chaincode.transaction_contexts import (
+    Simulator,
+    TransactionContexts,
+)
+
+log = get_logger("chaincode")
+
+# A chaincode's name and version as in Fabric's lifecycle (core/chaincode/lifecycle), and a
+# package's label; the part behind the colon is a version or a package's hash.
+_NAME = re.compile(r"[A-Za-z0-9]+([-_.][A-Za-z0-9]+)*(:[A-Za-z0-9_.+-]+)?")
+_MAX_NAME = 256
+
+_T = ChaincodeMessage
+# From the chaincode these mean nothing once it is ready, and Fabric has always let them pass.
+_IGNORED = frozenset((_T.INIT, _T.TRANSACTION, _T.RESPONSE, _T.KEEPALIVE))
+
+
+class State(enum.Enum):
+    """How far a stream has come."""
+
+    CREATED = "created"
+    ESTABLISHED = "established"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What holds for every chaincode stream; times in seconds, `keepalive` 0 for none."""
+
+    keepalive: float
+    register_timeout: float
+    execute_timeout: float
+    max_transactions: int
+    max_queries: int
+    require_certificate_name: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One call of a chaincode. The simulator stays the caller's: it opens it and closes it."""
+
+    channel: str
+    txid: str
+    chaincode: str
+    input: ChaincodeInput
+    simulator: Simulator
+    proposal: SignedProposal | None = None
+
+
+class ChaincodeStream:
+    """One stream, from the chaincode's dialling in to its end."""
+
+    def __init__(
+        self,
+        stream: MessageStream,
+        registry: Registry[ChaincodeStream],
+        settings: StreamSettings,
+    ) -> None:
+        self._stream = stream
+        self._registry = registry
+        self._settings = settings
+        self._keepalive = Keepalive(settings.keepalive, self._send_keepalive)
+        self._metrics: dict[tuple[int, str], metrics.RequestMetrics] = {}
+        self.transactions = TransactionContexts(settings.max_transactions, settings.max_queries)
+        self.state = State.CREATED
+        self.registered_name = ""
+        self.name = ""
+        self.version = ""
+
+    @property
+    def peer(self) -> str:
+        """The chaincode's address, as gRPC gives it."""
+        return self._stream.peer
+
+    async def run(self) -> None:
+        """Serve the stream until it ends; returns when the chaincode closed its side.
+
+        Raises StatusError with the reason when the chaincode did what it must not.
+        """
+        registration = asyncio.get_running_loop().call_later(
+            self._settings.register_timeout, self._give_up_waiting
+        )
+        cause = "the chaincode closed its stream"
+        try:
+            await self._stream.receive(self._on_message)
+        except StatusError as refusal:
+            cause = f"the peer ended its stream: {refusal.details}"
+            metrics.refusals.labels(refusal.code.name).inc()
+            log.warning(
+                "chaincode stream refused",
+                chaincode=self.registered_name,
+                peer=self.peer,
+                code=refusal.code.name,
+                reason=refusal.details,
+            )
+            raise
+        except asyncio.CancelledError:
+            cause = "its connection was lost"
+            raise
+        finally:
+            registration.cancel()
+            self._end(cause)
+
+    async def execute(self, transaction: Transaction) -> ChaincodeMessage:
+        """Run a transaction: its COMPLETED or ERROR as the chaincode sent it.
+
+        However it ends (also by cancellation), the transaction's queries are closed and its txid
+        is unknown to the stream afterwards. Raises ExecuteTimeout, StreamTerminated,
+        TransactionRunning, TooManyTransactions.
+        """
+        if self._stream.closed:
+            raise StreamTerminated(
+                f"chaincode {self.name} is going away: its stream has just ended; try again"
+            )
+        context = self.transactions.create(
+            transaction.channel, transaction.txid, transaction.chaincode, transaction.simulator
+        )
+        metrics.transactions.inc()
+        try:
+            self._send(
+                ChaincodeMessage(
+                    type=_T.INIT if transaction.input.is_init else _T.TRANSACTION,
+                    payload=transaction.input.SerializeToString(),
+                    txid=transaction.txid,
+                    channel_id=transaction.channel,
+                    proposal=transaction.proposal,
+                )
+            )
+            async with asyncio.timeout(self._settings.execute_timeout):
+                return await context.outcome
+        except TimeoutError:
+            metrics.execute_timeouts.labels(self.registered_name).inc()
+            raise ExecuteTimeout(
+                f"timeout expired while executing transaction {transaction.txid}: chaincode "
+                f"{self.registered_name} did not answer within chaincode.executetimeout "
+                f"({self._settings.execute_timeout:g} s)"
+            ) from None
+        finally:
+            self.transactions.remove(context)
+            metrics.transactions.dec()
+
+    def _on_message(self, data: bytes) -> None:
+        try:
+            message = ChaincodeMessage.FromString(data)
+        except DecodeError as error:
+            raise StatusError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"what was sent ({len(data)} bytes) is not a protos.ChaincodeMessage: {error}",
+            ) from error
+        self._keepalive.touch()
+        if self.state is State.READY:
+            self._on_ready_message(message)
+        elif self.state is State.CREATED and message.type == _T.REGISTER:
+            self._register(message)
+        else:
+            raise self._refusal(message)
+
+    def _on_ready_message(self, message: ChaincodeMessage) -> None:
+        request = REQUESTS.get(message.type)
+        if request is not None:
+            self._answer(request, message)
+        elif message.type in (_T.COMPLETED, _T.ERROR):
+            context = self.transactions.get(message.channel_id, message.txid)
+            if context is not None:
+                context.complete(message)
+        elif message.type not in _IGNORED:
+            raise self._refusal(message)
+
+    def _register(self, message: ChaincodeMessage) -> None:
+        try:
+            name = ChaincodeID.FromString(message.payload).name
+        except DecodeError as error:
+            raise StatusError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"the payload of REGISTER ({len(message.payload)} bytes) is not a "
+                f"protos.ChaincodeID: {error}",
+            ) from error
+        if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+            raise StatusError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"REGISTER names the chaincode {name[:_MAX_NAME]!r}; a name is letters, digits and "
+                "single - _ . between them, then optionally a colon and a version (mycc:1.0), in "
+                f"at most {_MAX_NAME} characters: set CORE_CHAINCODE_ID_NAME to one",
+            )
+        self.registered_name = name
+        self.name, _, self.version = name.partition(":")
+        self._check_certificate()
+        try:
+            self._registry.register(self)
+        except DuplicateChaincode as error:
+            raise StatusError(grpc.StatusCode.ALREADY_EXISTS, str(error)) from error
+        self._send(ChaincodeMessage(type=_T.REGISTERED))
+        self.state = State.ESTABLISHED
+        self._send(ChaincodeMessage(type=_T.READY))
+        self.state = State.READY
+        self._keepalive.start()
+        self._registry.ready(self)
+        log.info("chaincode ready", chaincode=self.registered_name, peer=self.peer)
+
+    def _check_certificate(self) -> None:
+        """On mutual TLS, a chaincode is who its certificate says."""
+        authentication = self._stream.auth_context()
+        if not self._settings.require_certificate_name or not authentication:
+            return
+        wanted = f"selvedge://chaincode/{quote(self.name)}"
+        presented = [
+            name.decode(errors="replace")
+            for name in authentication.get("x509_subject_alternative_name", ())
+        ]
+        if wanted in presented:
+            return
+        chaincodes = [name for name in presented if name.startswith("selvedge://chaincode/")]
+        common_names = [
+            name.decode(errors="replace") for name in authentication.get("x509_common_name", ())
+        ]
+        shown = ", ".join(chaincodes) or f"no chaincode (it is for {', '.join(common_names)!r})"
+        raise StatusError(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"REGISTER names chaincode {self.name}, but the client certificate is for {shown}: it "
+            f"must hold the URI {wanted}; issue one with `selvedge ca issue --chaincode "
+            f"{self.name}`",
+        )
+
+    def _answer(self, request: ShimRequest, message: ChaincodeMessage) -> None:
+        started = time.perf_counter()
+        context = self.transactions.get(message.channel_id, message.txid)
+        measured = self._measured(message.type, context.channel if context else "")
+        measured.received.inc()
+        if context is None or context.outcome.done():
+            context = None
+            reason = f"[{message.txid[:8]}]No ledger context for {request.subject}. Sending ERROR"
+        else:
+            try:
+                payload = request.handle(context, message)
+            except RequestError as error:
+                reason = str(error)
+            except Exception:
+                log.exception(
+                    "shim request failed",
+                    type=_type_name(message.type),
+                    txid=message.txid,
+                    chaincode=self.registered_name,
+                )
+                reason = "the ledger could not do it; the peer's log says why"
+            else:
+                self._reply(message, _T.RESPONSE, payload)
+                measured.completed(True, time.perf_counter() - started)
+                return
+            reason = f"{_type_name(message.type)} failed: transaction ID: {message.txid}: {reason}"
+        self._reply(message, _T.ERROR, reason.encode())
+        measured.completed(False, time.perf_counter() - started)
+        if context is not None and request.writes:
+            context.complete(
+                ChaincodeMessage(type=_T.ERROR, payload=reason.encode(), txid=message.txid)
+            )
+
+    def _reply(
+        self, message: ChaincodeMessage, kind: ChaincodeMessage.Type.ValueType, payload: bytes
+    ) -> None:
+        self._send(
+            ChaincodeMessage(
+                type=kind, payload=payload, txid=message.txid, channel_id=message.channel_id
+            )
+        )
+
+    def _measured(self, kind: int, channel: str) -> metrics.RequestMetrics:
+        measured = self._metrics.get((kind, channel))
+        if measured is None:
+            measured = metrics.RequestMetrics.of(_type_name(kind), channel, self.registered_name)
+            self._metrics[(kind, channel)] = measured
+        return measured
+
+    def _send(self, message: ChaincodeMessage) -> None:
+        self._stream.send(message.SerializeToString())
+
+    def _send_keepalive(self) -> None:
+        self._send(ChaincodeMessage(type=_T.KEEPALIVE))
+
+    def _refusal(self, message: ChaincodeMessage) -> StatusError:
+        remedy = (
+            "the first message must be REGISTER"
+            if self.state is State.CREATED
+            else "a ready chaincode sends requests of a running transaction, COMPLETED or ERROR"
+        )
+        return StatusError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"[{message.txid[:8]}]cannot handle message ({_type_name(message.type)}) with payload "
+            f"size ({len(message.payload)}) while in state: {self.state.value}; {remedy}",
+        )
+
+    def _give_up_waiting(self) -> None:
+        if self.state is State.CREATED:
+            metrics.refusals.labels(grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
+            self._stream.abort(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "no REGISTER came within chaincode.registerTimeout "
+                f"({self._settings.register_timeout:g} s)",
+            )
+
+    def _end(self, cause: str) -> None:
+        self._keepalive.stop()
+        if self.state is State.READY:
+            self._registry.deregister(self)
+            log.info("chaincode gone", chaincode=self.registered_name, peer=self.peer, cause=cause)
+        self.transactions.fail_all(
+            StreamTerminated(
+                f"chaincode stream terminated: chaincode {self.registered_name} left the "
+                f"transaction unfinished, as {cause}"
+            )
+        )
+
+
+def _type_name(kind: int) -> str:
+    """The type's name, also of a number that no release knows."""
+    descriptor = ChaincodeMessage.Type.DESCRIPTOR.values_by_number.get(kind)
+    return descriptor.name if descriptor else f"unknown type {kind}"
