@@ -1,0 +1,1 @@
+"""The certificate authority: two roots, one-time tokens, certificates by profile."""

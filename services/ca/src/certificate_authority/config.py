@@ -1,0 +1,173 @@
+"""What can be set: `core.yaml` in classes. Every key, its default and its meaning is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from selvedge_common import config
+from selvedge_common.config import Duration, Size
+
+from certificate_authority.enrolments import Member
+from certificate_authority.errors import AuthorityError, Refused
+from certificate_authority.profiles import PROFILES, alternative_name, profile_named
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """`ca.lifetimes`, in seconds."""
+
+    root: Duration
+    tls_server: Duration
+    tls_client: Duration
+    peer: Duration
+    orderer: Duration
+    user: Duration
+    admin: Duration
+    chaincode: Duration
+    backdate: Duration
+
+    def __post_init__(self) -> None:
+        if self.backdate < 0 or self.root <= 0 or min(self.by_profile().values()) <= timedelta():
+            raise ValueError("a lifetime must be positive, and backdate not negative")
+
+    def by_profile(self) -> dict[str, timedelta]:
+        """Lifetimes by the profiles' names."""
+        return {name: timedelta(seconds=getattr(self, name.replace("-", "_"))) for name in PROFILES}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`ca.tokens`, in seconds."""
+
+    lifetime: Duration
+    remembered: Duration
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`ca.limits`."""
+
+    max_request_bytes: Size
+    requests_per_second: float
+    burst: int
+    max_concurrent_streams: int
+    stop_grace: Duration
+
+    def __post_init__(self) -> None:
+        if self.requests_per_second <= 0 or self.burst < 1 or self.max_concurrent_streams < 1:
+            raise ValueError(
+                "requestsPerSecond must be above 0, burst and maxConcurrentStreams at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class Ca:
+    """`ca`."""
+
+    name: str
+    listen_address: str
+    address: str
+    file_system_path: Path
+    msp_id: str
+    namespace: str
+    extra_sans: list[str]
+    lifetimes: Lifetimes
+    tokens: Tokens
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        _check_names(self.name, ["tls-server"], self.extra_sans)
+        if not 0 < len(self.msp_id) <= 64:
+            raise ValueError(f"mspId {self.msp_id!r} must have 1 to 64 characters")
+
+
+@dataclass(frozen=True)
+class MemberEntry:
+    """One of `enrolment.members`."""
+
+    name: str
+    folder: Path
+    profiles: list[str]
+    extra_sans: list[str]
+
+    def __post_init__(self) -> None:
+        _check_names(self.name, self.profiles, self.extra_sans)
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """`enrolment`."""
+
+    folder: Path
+    group_readable: bool
+    members: list[MemberEntry]
+
+    def all_members(self) -> list[Member]:
+        """The members with their folders resolved."""
+        return [
+            Member(
+                entry.name,
+                self.folder / entry.folder,
+                tuple(entry.profiles),
+                tuple(entry.extra_sans),
+            )
+            for entry in self.members
+        ]
+
+
+@dataclass(frozen=True)
+class OperationsTLS:
+    """`operations.tls`."""
+
+    enabled: bool
+
+
+@dataclass(frozen=True)
+class Operations:
+    """`operations`."""
+
+    listen_address: str
+    tls: OperationsTLS
+
+
+@dataclass(frozen=True)
+class Logging:
+    """`logging`."""
+
+    spec: str
+    format: Literal["json", "console"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole of it."""
+
+    ca: Ca
+    enrolment: Enrolment
+    operations: Operations
+    logging: Logging
+
+
+def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """The configuration: packaged defaults, `file` over them, `CORE_…` variables over both.
+
+    Raises:
+        config.ConfigError: a value is wrong; the sentence names its key and where it came from.
+    """
+    return config.load(Config, files("certificate_authority") / "core.yaml", file, environ)
+
+
+def _check_names(name: str, profiles: list[str], extra_sans: list[str]) -> None:
+    try:
+        for profile in profiles:
+            profile_named(profile).check_name(name)
+        for text in extra_sans:
+            alternative_name(text)
+    except (Refused, AuthorityError) as error:
+        raise ValueError(f"{name}: {error}") from error

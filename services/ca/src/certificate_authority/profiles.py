@@ -1,0 +1,154 @@
+"""What a certificate can be for: the root that signs it, its names, usages and organisational unit."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from certificate_authority.errors import AuthorityError, InvalidRequest
+
+_SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+_CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
+
+# A common name has 64 characters at most (X.520). Names become folders, so none begins with a dot and
+# none holds a separator.
+_ANY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
+# Fabric's rule for chaincode names (core/common/ccprovider and the lifecycle).
+_CHAINCODE_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
+
+
+class Signer(Enum):
+    """Which of the two roots signs."""
+
+    TLS = "tls"
+    IDENTITY = "identity"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whom a certificate is for, as far as the authority and not the request decides it.
+
+    Attributes:
+        name: the common name; the chaincode's name for chaincodes.
+        namespace: the Kubernetes namespace whose service names a server may also be dialled by.
+        extra_sans: more host names and IP addresses for a server, from the configuration.
+    """
+
+    name: str
+    namespace: str
+    extra_sans: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One purpose.
+
+    Attributes:
+        name: as in tokens, enrolment files and on the command line, e.g. `tls-server`.
+        signer: the root that signs.
+        unit: organisational unit by which an MSP with NodeOUs recognises the role, or None.
+        usages: extended key usages; none for identities, which only sign.
+        names: what a holder's name must look like, and that in words.
+        alternative_names: the subject alternative names of a holder.
+    """
+
+    name: str
+    signer: Signer
+    unit: str | None
+    usages: tuple[x509.ObjectIdentifier, ...]
+    names: tuple[re.Pattern[str], str]
+    alternative_names: Callable[[Holder], list[x509.GeneralName]]
+
+    def check_name(self, name: str) -> None:
+        """Raises `InvalidRequest` where this profile does not take `name`."""
+        pattern, words = self.names
+        if not pattern.fullmatch(name):
+            raise InvalidRequest(
+                "bad_name", f"{name!r} is no name for profile {self.name}: {words}"
+            )
+
+
+def alternative_name(text: str) -> x509.GeneralName:
+    """A host name or an IP address as a subject alternative name.
+
+    Raises:
+        AuthorityError: it is neither.
+    """
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    labels = text.removeprefix("*.").rstrip(".").split(".")
+    if not all(_HOST_NAME.fullmatch(label) for label in labels):
+        raise AuthorityError(
+            f"{text!r} is neither a host name nor an IP address: correct extraSans"
+        )
+    return x509.DNSName(text)
+
+
+def _server_names(holder: Holder) -> list[x509.GeneralName]:
+    name, namespace = holder.name, holder.namespace
+    texts = [
+        *(name, "localhost", "127.0.0.1", "::1"),
+        *(
+            f"{name}.{namespace}",
+            f"{name}.{namespace}.svc",
+            f"{name}.{namespace}.svc.cluster.local",
+        ),
+        *holder.extra_sans,
+    ]
+    return [alternative_name(text) for text in dict.fromkeys(texts)]
+
+
+def _chaincode_names(holder: Holder) -> list[x509.GeneralName]:
+    return [x509.UniformResourceIdentifier(f"selvedge://chaincode/{holder.name}")]
+
+
+def _no_names(_: Holder) -> list[x509.GeneralName]:
+    return []
+
+
+_ANY = (_ANY_NAME, "1 to 64 letters, digits and ._@-, beginning with a letter or digit")
+_HOST = (_HOST_NAME, "1 to 63 letters, digits and dashes, as in a host name")
+_CHAINCODE = (_CHAINCODE_NAME, "1 to 64 letters and digits, parted by single dashes or underscores")
+
+
+def _identity(name: str, unit: str) -> Profile:
+    return Profile(name, Signer.IDENTITY, unit, (), _ANY, _no_names)
+
+
+_PROFILES = (
+    Profile("tls-server", Signer.TLS, None, (_SERVER,), _HOST, _server_names),
+    Profile("tls-client", Signer.TLS, None, (_CLIENT,), _ANY, _no_names),
+    _identity("peer", "peer"),
+    _identity("orderer", "orderer"),
+    _identity("user", "client"),
+    _identity("admin", "admin"),
+    Profile("chaincode", Signer.TLS, None, (_CLIENT, _SERVER), _CHAINCODE, _chaincode_names),
+)
+PROFILES = {profile.name: profile for profile in _PROFILES}
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of that name.
+
+    Raises:
+        InvalidRequest: there is none; the sentence lists those there are.
+    """
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise InvalidRequest(
+            "unknown_profile", f"there is no profile {name!r}: take one of {_listed(PROFILES)}"
+        ) from None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,125 @@
+"""`selvedge.ca.v1.CertificateAuthority`: certificates for tokens, over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import grpc.aio
+from selvedge_common.logs import get_logger
+from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
+from selvedge_protos.selvedge.ca.v1.certificate_authority_pb2_grpc import (
+    CertificateAuthorityServicer,
+)
+
+from certificate_authority import metrics
+from certificate_authority.authority import Authority, Issued, public_key_of
+from certificate_authority.enrolments import Enrolments
+from certificate_authority.errors import (
+    AuthorityError,
+    InvalidRequest,
+    NotAllowed,
+    Refused,
+    TooManyRequests,
+)
+from certificate_authority.profiles import Profile, profile_named
+from certificate_authority.rate import Rate
+from certificate_authority.tokens import TokenStore
+
+_STATUS = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    TooManyRequests: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+_log = get_logger("ca.service")
+
+
+class CertificateAuthorityService(CertificateAuthorityServicer):
+    """Answers Issue and Roots.
+
+    Args:
+        authority: signs.
+        tokens: decides who may have what.
+        enrolments: knows the members' extra names, and gets a fresh token for every spent one.
+        rate: bound on Issue.
+    """
+
+    def __init__(
+        self, authority: Authority, tokens: TokenStore, enrolments: Enrolments, rate: Rate
+    ) -> None:
+        self._authority = authority
+        self._tokens = tokens
+        self._enrolments = enrolments
+        self._rate = rate
+
+    async def Issue(  # noqa: N802 - the wire's name
+        self,
+        request: ca_pb2.IssueRequest,
+        context: grpc.aio.ServicerContext[ca_pb2.IssueRequest, ca_pb2.IssueResponse],
+    ) -> ca_pb2.IssueResponse:
+        """A certificate for a signing request and a token; refusals carry a sentence and a status."""
+        try:
+            if not self._rate.take():
+                raise TooManyRequests(
+                    "rate", "the ca gets more requests than ca.limits allows: try again in a second"
+                )
+            # Off the loop: the token store waits for the disk.
+            issued = await asyncio.to_thread(self._issue, request)
+        except Refused as refusal:
+            metrics.REQUESTS_REFUSED.labels(refusal.cause).inc()
+            _log.warning("refused", caller=context.peer(), cause=refusal.cause, reason=str(refusal))
+            await context.abort(_STATUS[type(refusal)], str(refusal))
+        except AuthorityError as error:
+            metrics.REQUESTS_REFUSED.labels("unable").inc()
+            _log.error("cannot issue", caller=context.peer(), reason=str(error))
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return ca_pb2.IssueResponse(certificate=issued.pem, chain=[issued.root.pem])
+
+    async def Roots(  # noqa: N802 - the wire's name
+        self,
+        request: ca_pb2.RootsRequest,
+        context: grpc.aio.ServicerContext[ca_pb2.RootsRequest, ca_pb2.RootsResponse],
+    ) -> ca_pb2.RootsResponse:
+        """Both roots; public knowledge."""
+        authority = self._authority
+        return ca_pb2.RootsResponse(
+            tls_root=authority.tls_root.pem,
+            identity_root=authority.identity_root.pem,
+            tls_root_sha256=authority.tls_root.sha256,
+            msp_id=authority.organization,
+        )
+
+    def _issue(self, request: ca_pb2.IssueRequest) -> Issued:
+        """Checks, signs, spends, in that order: a refused or failed request leaves the token live."""
+        profile = _profile(request.profile)
+        grant = self._tokens.grant_of(request.token)
+        if grant.profile != profile.name:
+            raise NotAllowed(
+                "other_profile",
+                f"the token is for profile {grant.profile}, not for {profile.name}: ask for one with "
+                f"`certificate-authority token --profile {profile.name}`",
+            )
+        key = public_key_of(request.certificate_signing_request)
+        extra_sans = self._enrolments.extra_sans(grant.name)
+        issued = self._authority.issue(key, profile, grant.name, extra_sans)
+        self._tokens.spend(request.token)
+        self._enrolments.replace(grant)
+        metrics.CERTIFICATES_ISSUED.labels(profile.name).inc()
+        _log.info(
+            "issued",
+            name=grant.name,
+            profile=profile.name,
+            serial=f"{issued.certificate.serial_number:x}",
+            until=issued.certificate.not_valid_after_utc.isoformat(),
+        )
+        return issued
+
+
+def _profile(number: int) -> Profile:
+    if number == ca_pb2.PROFILE_UNSPECIFIED:
+        raise InvalidRequest("missing_profile", "the request has no profile: say what it is for")
+    if number not in ca_pb2.Profile.values():
+        raise InvalidRequest("unknown_profile", f"there is no profile with number {number}")
+    name = ca_pb2.Profile.Name(ca_pb2.Profile.ValueType(number))
+    return profile_named(name.removeprefix("PROFILE_").lower().replace("_", "-"))
