@@ -1,0 +1,34 @@
+"""Servers and channels: one gRPC server face, live client roots, the message-stream face."""
+
+from selvedge_common.comm.channel import channel
+from selvedge_common.comm.errors import (
+    AddressError,
+    CertificateError,
+    CommError,
+    NoClientRootCertificates,
+    StatusError,
+)
+from selvedge_common.comm.message_stream import MessageStream, MessageStreamHandler
+from selvedge_common.comm.server import GRPCServer
+from selvedge_common.comm.settings import (
+    KeepaliveConfig,
+    SecureServerConfig,
+    ServerConfig,
+    StreamConfig,
+)
+
+__all__ = [
+    "AddressError",
+    "CertificateError",
+    "CommError",
+    "GRPCServer",
+    "KeepaliveConfig",
+    "MessageStream",
+    "MessageStreamHandler",
+    "NoClientRootCertificates",
+    "SecureServerConfig",
+    "ServerConfig",
+    "StatusError",
+    "StreamConfig",
+    "channel",
+]

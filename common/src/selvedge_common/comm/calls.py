@@ -1,0 +1,156 @@
+"""Every call but the message streams passes here: metrics, and errors turned into statuses."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc.aio import EOF  # type: ignore[attr-defined]  # missing in the stubs
+from selvedge_common import logs
+from selvedge_common.comm.errors import StatusError
+from selvedge_common.comm.metrics import Call, Method, unknown_method
+
+log = logs.get_logger("comm")
+
+Handler = Any  # grpc.RpcMethodHandler; its stubs are generic, the class is not
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+
+
+def status_of(error: Exception, method: Method) -> tuple[grpc.StatusCode, str]:
+    """The status a client gets for a handler's exception.
+
+    What a StatusError says is meant for the client. Anything else is a fault of ours: it is
+    logged in full, and the client gets an id to ask for, never its text.
+    """
+    if isinstance(error, StatusError):
+        return error.code, error.details
+    fault = secrets.token_hex(4)
+    log.error(
+        "handler failed", service=method.service, method=method.name, id=fault, exc_info=error
+    )
+    return (
+        grpc.StatusCode.INTERNAL,
+        f"An internal error ended {method.name}; the server's log has it under id {fault}.",
+    )
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not at run time
+    """Observes all calls whose handlers are not in `unobserved` (paths of message streams)."""
+
+    def __init__(self, unobserved: set[str]) -> None:
+        self._unobserved = unobserved
+        self._observed: dict[str, Handler] = {}
+
+    async def intercept_service(  # type: ignore[override]  # None is allowed
+        self, continuation: Continuation, details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        path = details.method
+        if (known := self._observed.get(path)) is not None:
+            return known
+        handler = await continuation(details)
+        if handler is None:
+            unknown_method()
+            return None
+        if path not in self._unobserved:
+            handler = self._observed[path] = _observe(path, handler)
+        return handler
+
+
+def _observe(path: str, handler: Any) -> Handler:
+    """The same method with its calls observed. Handlers are coroutines or async generators."""
+    kind = {
+        (False, False): "unary",
+        (False, True): "server_stream",
+        (True, False): "client_stream",
+        (True, True): "bidi_stream",
+    }[handler.request_streaming, handler.response_streaming]
+    method = Method(path, kind)
+    serializers = (handler.request_deserializer, handler.response_serializer)
+
+    def incoming(request: Any, call: Call) -> Any:
+        if handler.request_streaming:
+            return _counted(request, call)
+        call.received()
+        return request
+
+    if not handler.response_streaming:
+        behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
+
+        async def respond(request: Any, context: Any) -> Any:
+            async with _observed(method, context) as call:
+                response = await behaviour(incoming(request, call), context)
+                call.sent()
+                return response
+
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(respond, *serializers)
+        return grpc.unary_unary_rpc_method_handler(respond, *serializers)
+
+    behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+    async def stream(request: Any, context: Any) -> None:
+        async with _observed(method, context) as call:
+            observed = _CountingContext(context, call)
+            responses = behaviour(incoming(request, call), observed)
+            if isinstance(responses, Awaitable):
+                await responses
+                return
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    await observed.write(response)
+
+    if handler.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(stream, *serializers)
+    return grpc.unary_stream_rpc_method_handler(stream, *serializers)
+
+
+class _CountingContext:
+    """A servicer context that counts the messages read and written through it."""
+
+    def __init__(self, context: Any, call: Call) -> None:
+        self._context = context
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        message = await self._context.read()
+        if message is not EOF:
+            self._call.received()
+        return message
+
+    async def write(self, message: Any) -> None:
+        await self._context.write(message)
+        self._call.sent()
+
+
+async def _counted(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+    async for request in requests:
+        call.received()
+        yield request
+
+
+@contextlib.asynccontextmanager
+async def _observed(method: Method, context: Any) -> AsyncIterator[Call]:
+    call = method.call()
+    code = grpc.StatusCode.OK
+    try:
+        yield call
+        code = context.code() or grpc.StatusCode.OK
+    except grpc.aio.AbortError:
+        code = context.code()
+        raise
+    except (asyncio.CancelledError, grpc.aio.InternalError):
+        # The client cancelled or is gone; grpcio says the latter by failing a read or a write.
+        late = context.time_remaining() == 0
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+        raise
+    except Exception as error:
+        code, details = status_of(error, method)
+        await context.abort(code, details)
+    finally:
+        call.finished(code)

@@ -1,0 +1,86 @@
+"""The usual grpc_server_* metrics, for every method including message streams."""
+
+import time
+
+import grpc
+from prometheus_client import Counter, Histogram
+
+_METHOD = ("grpc_type", "grpc_service", "grpc_method")
+
+STARTED = Counter("grpc_server_started_total", "Calls started on the server.", _METHOD)
+HANDLED = Counter(
+    "grpc_server_handled_total",
+    "Calls completed on the server, whatever their status.",
+    (*_METHOD, "grpc_code"),
+)
+SECONDS = Histogram(
+    "grpc_server_handling_seconds",
+    "Seconds from the start of a call to its status.",
+    _METHOD,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+RECEIVED = Counter("grpc_server_msg_received_total", "Messages received by the server.", _METHOD)
+SENT = Counter("grpc_server_msg_sent_total", "Messages sent by the server.", _METHOD)
+OVERFLOWS = Counter(
+    "grpc_server_stream_overflows_total",
+    "Message streams ended because a bound on waiting bytes, size or flush time was passed.",
+    ("grpc_service", "grpc_method", "bound"),
+)
+
+
+class Method:
+    """The metrics of one method, its labels resolved once."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        _, self.service, self.name = path.split("/")
+        labels = (kind, self.service, self.name)
+        self._labels = labels
+        self._started = STARTED.labels(*labels)
+        self._seconds = SECONDS.labels(*labels)
+        self._received = RECEIVED.labels(*labels)
+        self._sent = SENT.labels(*labels)
+
+    def call(self) -> "Call":
+        """Count a call that starts now."""
+        self._started.inc()
+        return Call(self)
+
+    def finished(self, code: grpc.StatusCode, seconds: float) -> None:
+        """Count a call that ended."""
+        HANDLED.labels(*self._labels, CODE_NAMES[code]).inc()
+        self._seconds.observe(seconds)
+
+    def overflow(self, bound: str) -> None:
+        """Count a message stream ended by one of its bounds."""
+        OVERFLOWS.labels(self.service, self.name, bound).inc()
+
+
+class Call:
+    """One call on the way; `received` and `sent` count its messages."""
+
+    __slots__ = ("_began", "_method", "received", "sent")
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+        self._began = time.perf_counter()
+        self.received = method._received.inc
+        self.sent = method._sent.inc
+
+    def finished(self, code: grpc.StatusCode) -> None:
+        """Count the end of the call."""
+        self._method.finished(code, time.perf_counter() - self._began)
+
+
+# Go's names of the codes, as all other gRPC servers label them: OK, NotFound, DeadlineExceeded.
+CODE_NAMES = {
+    code: "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
+    for code in grpc.StatusCode
+}
+CODE_NAMES[grpc.StatusCode.CANCELLED] = "Canceled"
+
+
+def unknown_method() -> None:
+    """Count a call to a method nobody serves; its name is the client's, so it is no label."""
+    STARTED.labels("unknown", "unknown", "unknown").inc()
+    code = CODE_NAMES[grpc.StatusCode.UNIMPLEMENTED]
+    HANDLED.labels("unknown", "unknown", "unknown", code).inc()

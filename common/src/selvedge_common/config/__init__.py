@@ -1,0 +1,6 @@
+"""Configuration: packaged YAML, overlaid by a file, overlaid by CORE_* variables."""
+
+from selvedge_common.config.loader import load
+from selvedge_common.config.values import ConfigError, Duration, Size
+
+__all__ = ["ConfigError", "Duration", "Size", "load"]

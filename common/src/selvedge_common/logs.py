@@ -1,0 +1,151 @@
+"""Structured logs: structlog over the standard library, levels by Fabric's logging spec.
+
+The spec follows Fabric's common/flogging: `[logger[,logger…]=]level[:…]`, for example
+`info:chaincode=debug:comm.tls,msp=warning`. A level given to a logger holds for those below it.
+"""
+
+import logging
+import re
+import sys
+from typing import Literal
+
+import structlog
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "panic": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+DEFAULT_LEVEL = "info"
+_NAME = re.compile(r"[\w#-]+(\.[\w#-]+)*")
+
+
+class LogSpecError(ValueError):
+    """A logging spec that cannot be used; its text is one sentence for the operator."""
+
+
+class _Levels:
+    """The levels in force: one for the root, one for each logger that was named."""
+
+    def __init__(self) -> None:
+        self.default = DEFAULT_LEVEL
+        self.loggers: dict[str, str] = {}
+
+
+_levels = _Levels()
+
+
+def configure(spec: str, format: Literal["json", "console"]) -> None:
+    """Send all logs, also those of libraries, to standard error.
+
+    Args:
+        spec: levels in Fabric's form.
+        format: `json` for one object a line, `console` for people (coloured on a terminal).
+
+    Raises:
+        LogSpecError: the spec or the format is not valid.
+    """
+    if format not in ("json", "console"):
+        raise LogSpecError(f"The log format {format!r} is unknown; use json or console.")
+    _parse(spec)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(
+            fmt="iso" if format == "json" else "%Y-%m-%d %H:%M:%S.%f", utc=format == "json"
+        ),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        # A cached logger would keep the processors of an earlier configure().
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(format, sys.stderr.isatty()),
+            ],
+        )
+    )
+    logging.getLogger().handlers[:] = [handler]
+    set_spec(spec)
+
+
+def _renderers(
+    format: Literal["json", "console"], colors: bool
+) -> list[structlog.typing.Processor]:
+    if format == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    return [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=36)]
+
+
+def set_spec(spec: str) -> None:
+    """Put new levels in force at once; loggers that are not named follow the root again.
+
+    Raises:
+        LogSpecError: the spec is not valid; the levels in force stay.
+    """
+    default, loggers = _parse(spec)
+    for name in _levels.loggers.keys() - loggers.keys():
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    for name, level in loggers.items():
+        logging.getLogger(name).setLevel(LEVELS[level])
+    logging.getLogger().setLevel(LEVELS[default])
+    _levels.default, _levels.loggers = default, loggers
+
+
+def get_spec() -> str:
+    """The levels in force, as a spec: named loggers in order, the root's level last."""
+    named = [f"{name}={level}" for name, level in sorted(_levels.loggers.items())]
+    return ":".join([*named, _levels.default])
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of that name; dots make a hierarchy, as in `comm.tls`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def _parse(spec: str) -> tuple[str, dict[str, str]]:
+    default: str | None = None
+    loggers: dict[str, str] = {}
+    for field in spec.split(":") if spec else ():
+        names, equals, level = field.rpartition("=")
+        level = level.strip().lower()
+        if level not in LEVELS:
+            raise LogSpecError(
+                f"The logging spec {spec!r} has the level {level!r} in {field!r}; "
+                f"use one of {', '.join(LEVELS)}."
+            )
+        if not equals:
+            if default is not None:
+                raise LogSpecError(
+                    f"The logging spec {spec!r} gives the default level twice "
+                    f"({default}, {level}); keep one."
+                )
+            default = level
+            continue
+        for name in map(str.strip, names.split(",")):
+            if not _NAME.fullmatch(name):
+                raise LogSpecError(
+                    f"The logging spec {spec!r} has the logger name {name!r} in {field!r}; "
+                    "write names as comm.tls, separated by commas."
+                )
+            loggers[name] = level
+    return default or DEFAULT_LEVEL, loggers
