@@ -1,0 +1,110 @@
+"""All consumers of the hub: admission, the watch for those that take nothing, and the farewell."""
+
+import asyncio
+from collections.abc import Iterator
+
+import grpc
+from selvedge_common.comm import MessageStream, StatusError
+from selvedge_common.logs import get_logger
+
+from event_hub import metrics
+from event_hub.outbox import CloseReason, Outbox, OutboxConfig
+
+log = get_logger("eventhub.consumers")
+
+# A stalled consumer is noticed at most this fraction of the send timeout late.
+WATCH_FRACTION = 0.1
+
+
+class Consumers:
+    """The outboxes of all open Chat streams.
+
+    Args:
+        limit: how many there may be (``peer.events.maxConsumers``).
+        outbox: the bounds of each one's outbox.
+        send_timeout: seconds a consumer may leave its stream without progress while events wait
+            for it (``peer.events.sendtimeout``); Fabric 1.2 has the same bound on each delivery.
+    """
+
+    def __init__(self, limit: int, outbox: OutboxConfig, send_timeout: float) -> None:
+        self.relief = asyncio.Event()
+        self._limit = limit
+        self._outbox_config = outbox
+        self._send_timeout = send_timeout
+        self._open: set[Outbox] = set()
+        self._closing = False
+        metrics.OUTBOX_EVENTS.set_function(lambda: sum(o.queued_events for o in self))
+        metrics.OUTBOX_BYTES.set_function(lambda: sum(o.queued_bytes for o in self))
+
+    def __iter__(self) -> Iterator[Outbox]:
+        """Give the outboxes that are open now."""
+        return iter(tuple(self._open))
+
+    def __len__(self) -> int:
+        """Count the open outboxes."""
+        return len(self._open)
+
+    def admit(self, stream: MessageStream) -> Outbox:
+        """Give a new stream its outbox.
+
+        Raises:
+            StatusError: RESOURCE_EXHAUSTED when there are as many consumers as there may be,
+                UNAVAILABLE when the hub is shutting down.
+        """
+        if self._closing:
+            raise StatusError(grpc.StatusCode.UNAVAILABLE, _farewell())
+        if len(self._open) >= self._limit:
+            reason = CloseReason.TOO_MANY_CONSUMERS
+            metrics.CONSUMERS_CLOSED.labels(reason=reason).inc()
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{reason}: the event hub serves {self._limit} consumers already; "
+                "try again later, or raise peer.events.maxConsumers",
+            )
+        outbox = Outbox(stream, self._outbox_config, on_relief=self.relief.set)
+        self._open.add(outbox)
+        metrics.CONSUMERS.set(len(self._open))
+        return outbox
+
+    def leave(self, outbox: Outbox) -> None:
+        """Forget a consumer whose stream has ended, and count why."""
+        self._open.discard(outbox)
+        reason = outbox.closed or CloseReason.CLIENT_GONE
+        metrics.CONSUMERS.set(len(self._open))
+        metrics.CONSUMERS_CLOSED.labels(reason=reason).inc()
+        metrics.EVENTS_ABANDONED.inc(outbox.discard())
+        log.info("consumer left", reason=reason, peer=outbox.stream.peer, consumers=len(self))
+
+    async def watch(self) -> None:
+        """Close, for as long as it runs, every consumer that makes no progress for too long."""
+        seen: dict[Outbox, tuple[int, float]] = {}
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(self._send_timeout * WATCH_FRACTION)
+            before, seen = seen, {}
+            for outbox in self:
+                if outbox.idle:
+                    continue
+                taken, since = before.get(outbox, (-1, 0.0))
+                if taken != outbox.taken_bytes:
+                    seen[outbox] = (outbox.taken_bytes, now())
+                    continue
+                seen[outbox] = (taken, since)
+                if now() - since >= self._send_timeout:
+                    outbox.close(
+                        CloseReason.SEND_TIMEOUT,
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        "this client took none of the events sent to it for "
+                        f"{self._send_timeout:g} s; read the stream, or raise "
+                        "peer.events.sendtimeout",
+                    )
+
+    def farewell(self) -> None:
+        """Admit nobody any more, and end every stream after what waits for it."""
+        self._closing = True
+        for outbox in self:
+            outbox.finish(CloseReason.SHUTTING_DOWN, grpc.StatusCode.UNAVAILABLE, _farewell())
+
+
+def _farewell() -> str:
+    return "the event hub is shutting down; connect again"

@@ -1,0 +1,29 @@
+"""The unit the hub distributes: one event, serialised once, with what routing needs to know of it."""
+
+from dataclasses import dataclass
+
+from selvedge_protos.peer import events_pb2
+
+BLOCK = events_pb2.BLOCK
+CHAINCODE = events_pb2.CHAINCODE
+REJECTION = events_pb2.REJECTION
+FILTEREDBLOCK = events_pb2.FILTEREDBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class HubEvent:
+    """One event on its way to every consumer that is interested in it.
+
+    Args:
+        type: what kind of event, which decides the handler list.
+        channel: the channel it happened on.
+        message: a serialised ``protos.Event``; all consumers share these bytes.
+        chaincode: the chaincode's name, for CHAINCODE events only.
+        name: the event name the chaincode chose, for CHAINCODE events only.
+    """
+
+    type: events_pb2.EventType.ValueType
+    channel: str
+    message: bytes
+    chaincode: str = ""
+    name: str = ""

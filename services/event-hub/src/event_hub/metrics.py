@@ -1,0 +1,52 @@
+"""What the hub counts. No label carries a consumer, a transaction or a chaincode."""
+
+from prometheus_client import Counter, Gauge
+
+CONSUMERS = Gauge("eventhub_consumers", "Chat streams that are open.")
+INTERESTS = Gauge("eventhub_interests", "Interests that are registered, over all consumers.")
+REGISTRATIONS = Counter(
+    "eventhub_registrations",
+    "Interests that consumers registered or unregistered, and what came of it.",
+    ["operation", "result"],
+)
+REFUSED_MESSAGES = Counter(
+    "eventhub_refused_messages",
+    "Signed messages of consumers that were refused, by the check they failed.",
+    ["check"],
+)
+EVENTS_DELIVERED = Counter(
+    "eventhub_events_delivered",
+    "Events handed to the outboxes of consumers, once for each consumer.",
+    ["type"],
+)
+EVENTS_ABANDONED = Counter(
+    "eventhub_events_abandoned",
+    "Events that were still in the outbox of a consumer when its stream ended.",
+)
+CONSUMERS_CLOSED = Counter(
+    "eventhub_consumers_closed", "Chat streams that ended, by the reason.", ["reason"]
+)
+OUTBOX_EVENTS = Gauge("eventhub_outbox_events", "Events waiting in outboxes, over all consumers.")
+OUTBOX_BYTES = Gauge(
+    "eventhub_outbox_bytes",
+    "Bytes waiting in outboxes, over all consumers; bytes that consumers share count for each.",
+)
+PROCESSOR_DEPTH = Gauge("eventhub_processor_depth", "Publications waiting in the processor.")
+PUBLICATIONS_DROPPED = Counter(
+    "eventhub_publications_dropped",
+    "Events of publishers that found the processor full. Blocks of a source are never among them.",
+)
+PUBLICATIONS_FAILED = Counter(
+    "eventhub_publications_failed", "Publications whose events could not be built."
+)
+SOURCE_CONNECTED = Gauge(
+    "eventhub_source_connected", "1 while the stream to a source stands, else 0.", ["channel"]
+)
+SOURCE_HEIGHT = Gauge(
+    "eventhub_source_height",
+    "Number of blocks of the channel whose events were handed to the outboxes.",
+    ["channel"],
+)
+SOURCE_FAILURES = Counter(
+    "eventhub_source_failures", "Streams to a source that ended, by the cause.", ["channel", "cause"]
+)

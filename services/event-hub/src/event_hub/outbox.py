@@ -1,0 +1,184 @@
+"""One bounded outbox per consumer, so that a consumer which does not read is nobody else's trouble.
+
+An event goes straight to the consumer's stream while the stream takes it. What the stream does not
+take waits here, bounded in events and in bytes; past the bound the consumer is closed. There is no
+task per message, and none at all for a consumer that keeps up.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import grpc
+from selvedge_common.comm import MessageStream
+from selvedge_common.logs import get_logger
+
+log = get_logger("eventhub.outbox")
+
+
+class CloseReason(StrEnum):
+    """Why a consumer's stream ended; shown in the stream's status, the log and the metric."""
+
+    HALF_CLOSED = "HALF_CLOSED"
+    CLIENT_GONE = "CLIENT_GONE"
+    MESSAGE_REFUSED = "MESSAGE_REFUSED"
+    TOO_MANY_INTERESTS = "TOO_MANY_INTERESTS"
+    TOO_MANY_CONSUMERS = "TOO_MANY_CONSUMERS"
+    SLOW_CONSUMER = "SLOW_CONSUMER"
+    SEND_TIMEOUT = "SEND_TIMEOUT"
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+
+
+@dataclass(frozen=True)
+class OutboxConfig:
+    """How much may wait for one consumer (``peer.events.outbox``).
+
+    Args:
+        max_events: how many events.
+        max_bytes: how many bytes of events; one event that is larger alone may still wait alone.
+    """
+
+    max_events: int
+    max_bytes: int
+
+
+class Outbox:
+    """What one consumer has yet to take.
+
+    Args:
+        stream: the consumer's stream; the outbox is its only sender, and sends until it is full.
+        config: the bounds.
+        on_relief: called when the consumer stops being behind, or is closed.
+    """
+
+    def __init__(
+        self,
+        stream: MessageStream,
+        config: OutboxConfig,
+        on_relief: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.stream = stream
+        self.closed: CloseReason | None = None
+        self.waited_for = False
+        self._config = config
+        self._on_relief = on_relief
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._sent_bytes = 0
+        self._pump: asyncio.Task[None] | None = None
+
+    @property
+    def queued_events(self) -> int:
+        """How many events wait."""
+        return len(self._queue)
+
+    @property
+    def queued_bytes(self) -> int:
+        """How many bytes wait, not counting what the stream holds."""
+        return self._queued_bytes
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was taken by the transport."""
+        return not self._queue and not self.stream.pending_bytes
+
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes the transport took so far; it grows while the consumer makes progress."""
+        return self._sent_bytes - self.stream.pending_bytes
+
+    @property
+    def behind(self) -> bool:
+        """Whether more than half of a bound is used up."""
+        return (
+            2 * len(self._queue) > self._config.max_events
+            or 2 * self._queued_bytes > self._config.max_bytes
+        )
+
+    def offer(self, message: bytes) -> bool:
+        """Take a serialised event for the consumer, and tell whether it keeps up.
+
+        Never waits. A consumer whose outbox is full is closed as SLOW_CONSUMER; one that is closed
+        already is offered to in vain.
+        """
+        if self.closed:
+            return True
+        if not self._queue and not self.stream.full:
+            self._send(message)
+            return True
+        if not self._has_room_for(message):
+            self.close(
+                CloseReason.SLOW_CONSUMER,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{len(self._queue)} events of {self._queued_bytes} bytes are waiting and this "
+                "client does not read them fast enough; read faster, register for less, or raise "
+                "peer.events.outbox.maxEvents and maxBytes",
+            )
+            return True
+        self._queue.append(message)
+        self._queued_bytes += len(message)
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._pump_queue(), name="outbox")
+        return not self.behind
+
+    def close(self, reason: CloseReason, code: grpc.StatusCode, sentence: str) -> None:
+        """End the stream at once and drop what waits; the first reason given stands."""
+        if self.closed:
+            return
+        self.closed = reason
+        log.warning(
+            "consumer closed", reason=reason, peer=self.stream.peer, waiting=len(self._queue)
+        )
+        self.stream.abort(code, f"{reason}: {sentence}")
+        self._on_relief()
+
+    def finish(self, reason: CloseReason, code: grpc.StatusCode, sentence: str = "") -> None:
+        """End the stream once the consumer has taken everything that waits, or had the stream's
+        flush timeout for it."""
+        if self.closed:
+            return
+        self.closed = reason
+        while self._queue:
+            self._send_first()
+        self.stream.close(code, f"{reason}: {sentence}" if sentence else "")
+        self._on_relief()
+
+    def discard(self) -> int:
+        """Forget what waits, after the stream has ended; gives how many events that were."""
+        abandoned = len(self._queue)
+        self._queue.clear()
+        self._queued_bytes = 0
+        if self._pump is not None:
+            self._pump.cancel()
+        return abandoned
+
+    def _has_room_for(self, message: bytes) -> bool:
+        if not self._queue:
+            return True
+        return (
+            len(self._queue) < self._config.max_events
+            and self._queued_bytes + len(message) <= self._config.max_bytes
+        )
+
+    def _send(self, message: bytes) -> None:
+        self._sent_bytes += len(message)
+        self.stream.send(message)
+
+    def _send_first(self) -> None:
+        message = self._queue.popleft()
+        self._queued_bytes -= len(message)
+        self._send(message)
+
+    async def _pump_queue(self) -> None:
+        """Move events to the stream as it takes them; ends with the queue."""
+        while self._queue and not self.closed and not self.stream.closed:
+            await self.stream.drained()
+            was_behind = self.behind
+            while self._queue and not self.stream.full:
+                self._send_first()
+            if was_behind and not self.behind:
+                self.waited_for = False
+                self._on_relief()
+        self._pump = None

@@ -1,0 +1,143 @@
+"""The way from whoever has news to the outboxes: one bounded buffer and one loop behind it.
+
+The buffer and its timeout are those of Fabric's event processor (events/producer/events.go of
+1.0.6) and concern only who enters the buffer. Delivery never waits for a consumer.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from selvedge_common.logs import get_logger
+from selvedge_protos.peer import events_pb2
+
+from event_hub import metrics
+from event_hub.consumers import Consumers
+from event_hub.events import HubEvent
+from event_hub.interests import Interests
+from event_hub.outbox import Outbox
+
+log = get_logger("eventhub.processor")
+
+# How long the hub waits for consumers that are all behind. A consumer that reads is caught up well
+# before; one that does not has this much of the hub's time once, and then only its own.
+PATIENCE_SECONDS = 1.0
+
+Wanted = Callable[[int, str], bool]
+
+
+class BufferFull(Exception):
+    """A publisher's event found the buffer full for as long as ``peer.events.timeout`` allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """News whose events are built when their turn comes, and only those somebody wants.
+
+    Args:
+        events: builds the events, given a function that tells whether anybody is registered for
+            an event type on a channel.
+        handed_over: called once all of them were offered to the outboxes.
+    """
+
+    events: Callable[[Wanted], Iterable[HubEvent]]
+    handed_over: Callable[[], None] = lambda: None
+
+
+class Processor:
+    """Distributes publications to the consumers interested in them, in the order they came.
+
+    Args:
+        interests: who wants what.
+        consumers: all consumers; their relief lets a waiting processor go on.
+        buffer_size: how many publications may wait (``peer.events.buffersize``).
+        timeout: seconds a publisher's event waits for room (``peer.events.timeout``): below 0 not
+            at all, 0 for ever, above 0 that long.
+    """
+
+    def __init__(
+        self,
+        interests: Interests[Outbox],
+        consumers: Consumers,
+        buffer_size: int,
+        timeout: float,
+    ) -> None:
+        self._interests = interests
+        self._consumers = consumers
+        self._timeout = timeout
+        self._buffer: asyncio.Queue[Publication] = asyncio.Queue(buffer_size)
+        metrics.PROCESSOR_DEPTH.set_function(self._buffer.qsize)
+
+    async def put(self, publication: Publication) -> None:
+        """Enter the buffer, waiting for room for as long as it takes: the way of a source."""
+        await self._buffer.put(publication)
+
+    async def send(self, event: HubEvent) -> None:
+        """Enter the buffer with one event, waiting as the timeout says: the way of a publisher.
+
+        Raises:
+            BufferFull: there was no room in time; the event is dropped.
+        """
+        publication = Publication(lambda _wanted: (event,))
+        try:
+            if self._timeout < 0:
+                self._buffer.put_nowait(publication)
+            elif self._timeout == 0:
+                await self._buffer.put(publication)
+            else:
+                async with asyncio.timeout(self._timeout):
+                    await self._buffer.put(publication)
+        except (asyncio.QueueFull, TimeoutError):
+            metrics.PUBLICATIONS_DROPPED.inc()
+            raise BufferFull(
+                f"could not send the blocking event: {self._buffer.maxsize} are waiting; "
+                "send more slowly, or raise peer.events.buffersize or peer.events.timeout"
+            ) from None
+
+    async def run(self) -> None:
+        """Distribute, for as long as it runs, what enters the buffer."""
+        while True:
+            publication = await self._buffer.get()
+            await self._distribute(publication)
+            self._buffer.task_done()
+            # A full buffer must not keep the streams from writing what they were just given.
+            await asyncio.sleep(0)
+
+    async def drained(self) -> None:
+        """Wait until everything that entered the buffer was distributed."""
+        await self._buffer.join()
+
+    async def _distribute(self, publication: Publication) -> None:
+        try:
+            for event in publication.events(self._interests.wanted):
+                await self._offer(event)
+        except Exception:
+            # News that cannot be told must not silence all that comes after it.
+            metrics.PUBLICATIONS_FAILED.inc()
+            log.exception("events could not be built; consumers miss them")
+        publication.handed_over()
+
+    async def _offer(self, event: HubEvent) -> None:
+        consumers = self._interests.consumers(event)
+        if not consumers:
+            return
+        keeping_up = sum([consumer.offer(event.message) for consumer in consumers])
+        kind = events_pb2.EventType.Name(event.type)
+        metrics.EVENTS_DELIVERED.labels(type=kind).inc(len(consumers))
+        if not keeping_up:
+            await self._wait_for_relief(consumers)
+
+    async def _wait_for_relief(self, consumers: Collection[Outbox]) -> None:
+        """Let consumers catch up that are all behind: then it is the hub, not one of them, that is
+        too fast, as after an outage of the source. Each is waited for once until it caught up, so
+        that none can hold up the hub."""
+        waiting = [consumer for consumer in consumers if not consumer.waited_for]
+        if not waiting:
+            return
+        self._consumers.relief.clear()
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._consumers.relief.wait()
+        except TimeoutError:
+            for consumer in waiting:
+                consumer.waited_for = True

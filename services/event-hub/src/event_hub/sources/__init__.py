@@ -1,0 +1,1 @@
+"""Where the hub's news comes from."""

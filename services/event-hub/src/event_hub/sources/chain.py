@@ -1,0 +1,96 @@
+"""Whether the blocks of a source continue the channel the hub has been reading."""
+
+from dataclasses import dataclass
+
+from selvedge_common.protoutil import blocks
+from selvedge_protos.common import common_pb2
+
+
+class ChainError(Exception):
+    """A source's block that the hub must not pass on. ``cause`` is what the metric calls it."""
+
+    cause = "chain"
+
+
+class Gap(ChainError):
+    """The source left blocks out, or repeats some."""
+
+    cause = "gap"
+
+
+class Fork(ChainError):
+    """The source's channel has another history than the one the hub has read."""
+
+    cause = "fork"
+
+
+class DamagedBlock(ChainError):
+    """The block contradicts itself."""
+
+    cause = "damaged_block"
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a channel.
+
+    Args:
+        number: the block's number.
+        hash: the hash of its header, which the next block has to name.
+    """
+
+    number: int
+    hash: bytes
+
+
+class Chain:
+    """The channel as far as it has been read.
+
+    Args:
+        last: the last block that was read, or None before the first.
+    """
+
+    def __init__(self, last: Position | None) -> None:
+        self.last = last
+
+    def extend(self, block: common_pb2.Block) -> Position:
+        """Check that a block follows, and go on to it.
+
+        Raises:
+            Gap: its number is not the next one.
+            Fork: it does not follow the block that was read last.
+            DamagedBlock: its data are not those its header was made for.
+        """
+        header = block.header
+        if self.last is not None:
+            if header.number != self.last.number + 1:
+                raise Gap(
+                    f"the source sent block {header.number} after block {self.last.number}; "
+                    "check that it serves the whole channel"
+                )
+            if header.previous_hash != self.last.hash:
+                raise Fork(
+                    f"block {header.number} of the source does not follow the block "
+                    f"{self.last.number} that this hub has read; the source serves another history "
+                    "of the channel"
+                )
+        if blocks.data_hash(block.data.data) != header.data_hash:
+            raise DamagedBlock(
+                f"the data of block {header.number} do not fit the hash in its header; "
+                "the source's ledger is damaged or altered"
+            )
+        self.last = Position(header.number, blocks.header_hash(header))
+        return self.last
+
+    def recognise(self, block: common_pb2.Block) -> None:
+        """Check that a source's copy of the block that was read last is that block.
+
+        Raises:
+            Fork: it is another one.
+        """
+        found = Position(block.header.number, blocks.header_hash(block.header))
+        if found != self.last:
+            raise Fork(
+                f"block {block.header.number} of the source is not the one this hub has read; "
+                "the source serves another history of the channel"
+            )

@@ -1,0 +1,234 @@
+"""The blocks of a channel, pulled from a peer over ``protos.Deliver/Deliver``.
+
+The source reads one block after another and waits whenever the processor is full, which holds the
+peer back through the stream's own flow control: nothing is ever dropped on this way.
+"""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import grpc
+from selvedge_common.logs import get_logger
+from selvedge_common.msp import SigningIdentity
+from selvedge_common.protoutil.seek import seek_envelope
+from selvedge_protos.common import common_pb2
+from selvedge_protos.orderer import ab_pb2
+from selvedge_protos.peer import events_pb2
+from selvedge_protos.peer.events_pb2_grpc import DeliverStub
+
+from event_hub import metrics
+from event_hub.sources.chain import Chain, ChainError, Position
+
+log = get_logger("eventhub.source")
+
+DeliverCall = grpc.aio.StreamStreamCall[common_pb2.Envelope, events_pb2.DeliverResponse]
+NO_END = 2**64 - 1
+
+
+class SourceRefused(Exception):
+    """The peer answered with a status instead of blocks. ``cause`` is what the metric calls it."""
+
+    def __init__(self, cause: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class DeliverConfig:
+    """Which channel to read, from whom.
+
+    Args:
+        addresses: peers as host:port, tried in turn.
+        channel: the channel.
+        start: where to begin when nothing was read yet.
+        reconnect_initial: seconds of the first pause between attempts.
+        reconnect_max: seconds of the longest one.
+    """
+
+    addresses: Sequence[str]
+    channel: str
+    start: Literal["oldest", "newest"]
+    reconnect_initial: float
+    reconnect_max: float
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What the hub shows a peer, read anew for each connection.
+
+    Args:
+        signer: signs the requests.
+        tls_cert_hash: SHA-256 of the TLS client certificate, or None without TLS.
+    """
+
+    signer: SigningIdentity
+    tls_cert_hash: bytes | None
+
+
+class DeliverSource:
+    """Follows one channel for as long as it runs, whatever happens to the peers.
+
+    Args:
+        config: what to read.
+        dial: opens a channel to an address.
+        credentials: gives what the hub shows the peer.
+        chain: the channel as far as it was read; blocks are checked against it.
+        take: what becomes of a block; it may wait as long as it likes.
+    """
+
+    def __init__(
+        self,
+        config: DeliverConfig,
+        dial: Callable[[str], grpc.aio.Channel],
+        credentials: Callable[[], Credentials],
+        chain: Chain,
+        take: Callable[[common_pb2.Block, Position], Awaitable[None]],
+    ) -> None:
+        self._config = config
+        self._dial = dial
+        self._credentials = credentials
+        self._chain = chain
+        self._take = take
+        self._connected = metrics.SOURCE_CONNECTED.labels(channel=config.channel)
+        self._failures = 0
+        self._standing = False
+
+    async def run(self) -> None:
+        """Read blocks, connecting again whenever the stream ends."""
+        for address in itertools.cycle(self._config.addresses):
+            cause = await self._attempt(address)
+            self._connected.set(0)
+            metrics.SOURCE_FAILURES.labels(channel=self._config.channel, cause=cause).inc()
+            await asyncio.sleep(self._pause())
+
+    async def _attempt(self, address: str) -> str:
+        """Read from one peer until that fails; gives the short name of the cause."""
+        try:
+            async with self._dial(address) as channel:
+                return await self._follow(DeliverStub(channel).Deliver(), address)
+        except grpc.aio.AioRpcError as error:
+            return self._failed(error.code().name, address, str(error.details()))
+        except (SourceRefused, ChainError) as error:
+            return self._failed(error.cause, address, str(error), loud=True)
+        except (OSError, ValueError) as error:
+            # Certificates that cannot be read or used just now.
+            return self._failed("credentials", address, str(error), loud=True)
+
+    async def _follow(self, call: DeliverCall, address: str) -> str:
+        credentials = self._credentials()
+        if self._chain.last is not None:
+            await self._confirm(call, credentials, self._chain.last)
+            self._stands(address)
+        await call.write(self._request(credentials, self._next(), _at(NO_END)))
+        while (response := await call.read()) is not grpc.aio.EOF:
+            block = self._block(response)
+            position = self._chain.extend(block)
+            self._stands(address)
+            await self._take(block, position)
+        return self._failed("ended", address, "the source ended the stream")
+
+    async def _confirm(
+        self, call: DeliverCall, credentials: Credentials, last: Position
+    ) -> None:
+        """See that the peer has the block that was read last, and not another in its place.
+
+        Without this a peer whose ledger was replaced by a shorter one would keep the hub waiting
+        in silence.
+        """
+        here = _at(last.number)
+        await call.write(
+            self._request(credentials, here, here, ab_pb2.SeekInfo.FAIL_IF_NOT_READY)
+        )
+        block = None
+        while (response := await call.read()) is not grpc.aio.EOF:
+            if response.WhichOneof("Type") == "block":
+                block = response.block
+                self._chain.recognise(block)
+                continue
+            if response.status == common_pb2.NOT_FOUND:
+                raise SourceRefused(
+                    "behind",
+                    f"the source does not have block {last.number} of {self._config.channel}, "
+                    "which this hub has read; if its ledger was replaced on purpose, stop the "
+                    "hub, delete its checkpoint file and start it again",
+                )
+            if response.status != common_pb2.SUCCESS or block is None:
+                raise self._refusal(response.status)
+            return
+        raise SourceRefused("ended", "the source ended the stream instead of answering")
+
+    def _next(self) -> ab_pb2.SeekPosition:
+        if self._chain.last is not None:
+            return _at(self._chain.last.number + 1)
+        if self._config.start == "newest":
+            return ab_pb2.SeekPosition(newest=ab_pb2.SeekNewest())
+        return ab_pb2.SeekPosition(oldest=ab_pb2.SeekOldest())
+
+    def _request(
+        self,
+        credentials: Credentials,
+        start: ab_pb2.SeekPosition,
+        stop: ab_pb2.SeekPosition,
+        behavior: ab_pb2.SeekInfo.SeekBehavior.ValueType = ab_pb2.SeekInfo.BLOCK_UNTIL_READY,
+    ) -> common_pb2.Envelope:
+        return seek_envelope(
+            self._config.channel,
+            start,
+            stop,
+            behavior,
+            credentials.signer,
+            credentials.tls_cert_hash,
+        )
+
+    def _block(self, response: events_pb2.DeliverResponse) -> common_pb2.Block:
+        if response.WhichOneof("Type") != "block":
+            raise self._refusal(response.status)
+        return response.block
+
+    def _refusal(self, status: common_pb2.Status.ValueType) -> SourceRefused:
+        known = common_pb2.Status.values()
+        name = common_pb2.Status.Name(status) if status in known else str(status)
+        return SourceRefused(
+            name,
+            f"the source answered {name} to a request for the blocks of {self._config.channel}; "
+            "check that it has joined the channel and lets this hub's identity read it",
+        )
+
+    def _stands(self, address: str) -> None:
+        if not self._standing:
+            log.info(
+                "source connected",
+                address=address,
+                channel=self._config.channel,
+                last=self._chain.last.number if self._chain.last else None,
+            )
+        self._failures = 0
+        self._standing = True
+        self._connected.set(1)
+
+    def _failed(self, cause: str, address: str, reason: str, *, loud: bool = False) -> str:
+        # The first failure after a success is news; the same again is not, unless it needs somebody.
+        level = log.error if loud else log.warning if self._standing else log.info
+        level(
+            "source lost",
+            cause=cause,
+            address=address,
+            channel=self._config.channel,
+            reason=reason,
+        )
+        self._standing = False
+        return cause
+
+    def _pause(self) -> float:
+        """Seconds until the next attempt: doubling, and spread so that hubs do not come in step."""
+        longest = self._config.reconnect_initial * 2 ** min(self._failures, 30)
+        self._failures += 1
+        return min(longest, self._config.reconnect_max) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def _at(number: int) -> ab_pb2.SeekPosition:
+    return ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=number))
