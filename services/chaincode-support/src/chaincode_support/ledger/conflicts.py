@@ -8,6 +8,7 @@ already in the state table, inside the same SQLite transaction.
 import sqlite3
 from collections.abc import Set as AbstractSet
 
+from selvedge_common.protoutil.errors import ValidationCode
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from selvedge_protos.peer import transaction_pb2
 
@@ -26,7 +27,7 @@ def find_conflict(
     connection: sqlite3.Connection,
     rwsets: list[tuple[str, kv_rwset_pb2.KVRWSet]],
     touched: AbstractSet[tuple[str, str]],
-) -> transaction_pb2.TxValidationCode.ValueType:
+) -> ValidationCode:
     """VALID, MVCC_READ_CONFLICT or PHANTOM_READ_CONFLICT: the first that applies.
 
     `touched` holds every (namespace, key) that earlier transactions of the block wrote or deleted;

@@ -10,6 +10,7 @@ from typing import Self, cast
 
 from google.protobuf.message import DecodeError
 from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil.errors import ValidationCode
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
 
@@ -25,7 +26,7 @@ from chaincode_support.ledger.errors import (
 from chaincode_support.ledger.read_write_set import Version
 from chaincode_support.ledger.simulator import Simulator
 from chaincode_support.ledger.store import SnapshotPool, channel_file, open_reader, open_writer
-from chaincode_support.ledger.transaction import CheckedTransaction, Code
+from chaincode_support.ledger.transaction import CheckedTransaction
 
 DEFAULT_MAX_SIMULATIONS = 128
 
@@ -163,7 +164,7 @@ class Ledger:
                 self._refuse_unless_next(block, checked)
                 codes = self._apply(number, checked)
                 applied = time.perf_counter()
-                blocks.set_transactions_filter(block, codes)
+                blocks.set_validation_codes(block, codes)
                 self._writer.execute(
                     "INSERT INTO block (number, hash, bytes) VALUES (?, ?, ?)",
                     (number, digest, block.SerializeToString()),
@@ -210,8 +211,8 @@ class Ledger:
                 f"and {len(checked)} of them were checked."
             )
 
-    def _apply(self, number: int, checked: Sequence[CheckedTransaction]) -> list[Code]:
-        codes: list[Code] = []
+    def _apply(self, number: int, checked: Sequence[CheckedTransaction]) -> list[ValidationCode]:
+        codes: list[ValidationCode] = []
         seen: set[str] = set()
         touched: set[tuple[str, str]] = set()
         for position, transaction in enumerate(checked):
@@ -219,11 +220,9 @@ class Ledger:
             codes.append(code)
             if code == transaction_pb2.VALID:
                 state.apply(self._writer, Version(number, position), transaction.rwsets)
-                touched.update(
-                    (namespace, write.key)
-                    for namespace, rwset in transaction.rwsets
-                    for write in (*rwset.writes, *rwset.metadata_writes)
-                )
+                for namespace, rwset in transaction.rwsets:
+                    touched.update((namespace, write.key) for write in rwset.writes)
+                    touched.update((namespace, write.key) for write in rwset.metadata_writes)
         # The first transaction with an id keeps it: a duplicate must not hide the original's fate.
         self._writer.executemany(
             "INSERT OR IGNORE INTO tx (txid, block, position, code) VALUES (?, ?, ?, ?)",
@@ -237,7 +236,7 @@ class Ledger:
 
     def _judge(
         self, transaction: CheckedTransaction, seen: set[str], touched: set[tuple[str, str]]
-    ) -> Code:
+    ) -> ValidationCode:
         txid = transaction.txid
         if txid and transaction.type == common_pb2.ENDORSER_TRANSACTION:
             stored = self._writer.execute("SELECT 1 FROM tx WHERE txid = ?", (txid,)).fetchone()

@@ -78,7 +78,7 @@ def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connectio
         )
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        connection = _connect(file)
+        connection = connect(file)
     except (OSError, sqlite3.Error) as error:
         raise LedgerUnusable(f"The ledger file {file} cannot be opened: {error}.") from error
     try:
@@ -101,15 +101,14 @@ def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connectio
 
 def open_reader(file: Path) -> sqlite3.Connection:
     """Open a connection that can only read; the writer must have made the file."""
-    connection = _connect(file)
+    connection = connect(file)
     connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def _connect(file: Path) -> sqlite3.Connection:
-    # Transactions are begun and ended by hand. Each connection has one user at a time, though not
-    # always the same thread, and SQLite itself is built to serialise.
+def connect(file: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode, for one user at a time on whatever thread."""
     return sqlite3.connect(
         file,
         timeout=BUSY_TIMEOUT_MS / 1000,

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from selvedge_common.protoutil.errors import ValidationCode
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
-from selvedge_protos.peer import transaction_pb2
-
-Code = transaction_pb2.TxValidationCode.ValueType
 
 UNKNOWN_TYPE = -1
 
@@ -19,7 +17,7 @@ class CheckedTransaction:
     `rwsets` has the parsed read-write set of each namespace; it is empty unless `code` is VALID.
     """
 
-    code: Code
+    code: ValidationCode
     txid: str = ""
     type: int = UNKNOWN_TYPE
     chaincode: str = ""

@@ -1,0 +1,257 @@
+"""The checks of a transaction that need no ledger: form, signatures, endorsement, namespaces.
+
+Follows release 2.5: core/common/validation/msgvalidation.go, core/committer/txvalidator/v20 and its
+plugindispatcher, and for system namespaces txvalidator/v14. What needs the ledger (duplicates and
+conflicts) is found when the block is committed.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from selvedge_common.logs import get_logger
+from selvedge_common.msp import MSP, Identity, IdentityError, IdentityExpired, IdentityNotYetValid
+from selvedge_common.msp.identity import parse_serialized
+from selvedge_common.msp.policies import SignedData
+from selvedge_common.protoutil.errors import (
+    MalformedMessage,
+    MalformedTransaction,
+    ValidationCode,
+)
+from selvedge_common.protoutil.transactions import (
+    EndorsedAction,
+    OpenedTransaction,
+    open_transaction,
+)
+from selvedge_common.protoutil.wire import parse
+from selvedge_protos.common import common_pb2
+from selvedge_protos.ledger.rwset import rwset_pb2
+from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
+from selvedge_protos.peer import chaincode_event_pb2, transaction_pb2
+
+from chaincode_support.ledger.transaction import CheckedTransaction
+
+_M = TypeVar("_M", bound=Message)
+
+_log = get_logger("committer.validation")
+
+# Only the chaincode of that name may write there; a chaincode that is called may not either.
+SYSTEM_NAMESPACES = frozenset({"", "_lifecycle", "cscc", "escc", "lscc", "qscc", "vscc"})
+
+# Codes that Fabric gives before it has looked at the creator's signature.
+_BEFORE_SIGNATURE = frozenset(
+    {
+        transaction_pb2.INVALID_OTHER_REASON,
+        transaction_pb2.NIL_ENVELOPE,
+        transaction_pb2.BAD_PAYLOAD,
+        transaction_pb2.BAD_COMMON_HEADER,
+    }
+)
+
+
+class Validator:
+    """Checks a block's transactions against the channel's organisations, on a pool of threads."""
+
+    def __init__(self, channel: str, msps: Mapping[str, MSP], workers: int) -> None:
+        """`msps`: the channel's organisations by MSP id; `workers`: threads to verify with."""
+        self._channel = channel
+        self._msps = msps
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"validate-{channel}")
+
+    async def check(self, block: common_pb2.Block) -> list[CheckedTransaction]:
+        """One result for each of the block's envelopes, in their order; nothing is raised for them.
+
+        The outcome depends on the block and the organisations alone, never on the clock.
+        """
+        envelopes = block.data.data
+        # One task for each thread and not for each transaction: the hand-over costs as much as a
+        # signature.
+        size = -(-len(envelopes) // self._workers) or 1
+        loop = asyncio.get_running_loop()
+        parts = await asyncio.gather(
+            *(
+                loop.run_in_executor(self._pool, self._check_part, block.header.number, start, part)
+                for start in range(0, len(envelopes), size)
+                if (part := envelopes[start : start + size])
+            )
+        )
+        return [checked for part in parts for checked in part]
+
+    def close(self) -> None:
+        """End the threads once they have finished."""
+        self._pool.shutdown()
+
+    def _check_part(
+        self, number: int, start: int, envelopes: Sequence[bytes]
+    ) -> list[CheckedTransaction]:
+        return [
+            self.check_transaction(number, position, envelope)
+            for position, envelope in enumerate(envelopes, start)
+        ]
+
+    def check_transaction(self, number: int, position: int, envelope: bytes) -> CheckedTransaction:
+        """Check one marshalled envelope of block `number`; on the caller's thread."""
+        txid = ""
+        kind = -1
+        chaincode = ""
+        try:
+            transaction = self._open(envelope)
+            # From here on the creator's signature vouches for the transaction's id.
+            txid, kind = transaction.txid, transaction.channel_header.type
+            if transaction.channel != self._channel:
+                raise MalformedTransaction(
+                    transaction_pb2.TARGET_CHAIN_NOT_FOUND,
+                    f"The transaction is for the channel {transaction.channel!r}.",
+                )
+            if transaction.action is None:
+                raise MalformedTransaction(
+                    transaction_pb2.INVALID_CONFIG_TRANSACTION,
+                    "Changing the channel's configuration is not supported.",
+                )
+            chaincode = _named(transaction.action)
+            rwsets = self._check_action(transaction.action)
+        except MalformedTransaction as error:
+            _log.warning(
+                "transaction rejected",
+                channel=self._channel,
+                block=number,
+                position=position,
+                txid=txid,
+                code=transaction_pb2.TxValidationCode.Name(error.code),
+                reason=str(error),
+            )
+            return CheckedTransaction(error.code, txid, kind, chaincode)
+        return CheckedTransaction(transaction_pb2.VALID, txid, kind, chaincode, rwsets)
+
+    def _open(self, envelope: bytes) -> OpenedTransaction:
+        try:
+            transaction = open_transaction(envelope)
+        except MalformedTransaction as error:
+            if error.code not in _BEFORE_SIGNATURE:
+                # A broken signature comes first: it explains whatever else does not fit.
+                self._check_creator(_signed_data(envelope))
+            raise
+        self._check_creator(transaction.signed_data())
+        return transaction
+
+    def _check_creator(self, signed: SignedData) -> None:
+        try:
+            self._member(signed.identity).verify(signed.message, signed.signature)
+        except IdentityError as error:
+            raise MalformedTransaction(
+                transaction_pb2.BAD_CREATOR_SIGNATURE, f"The creator's signature fails: {error}"
+            ) from error
+
+    def _member(self, serialized: bytes) -> Identity:
+        """A member of one of the channel's organisations. Raises IdentityError."""
+        mspid = parse_serialized(serialized).mspid
+        msp = self._msps.get(mspid)
+        if msp is None:
+            raise IdentityError(f"The organisation {mspid!r} is not in the channel.")
+        identity = msp.deserialize(serialized)
+        # The endorser and the ordering ask for the time. Here, as in Fabric, it must not matter, or
+        # a block would come out differently when it is committed again later.
+        with suppress(IdentityExpired, IdentityNotYetValid):
+            msp.validate(identity)
+        return identity
+
+    def _check_action(self, action: EndorsedAction) -> list[tuple[str, kv_rwset_pb2.KVRWSet]]:
+        chaincode_id = action.chaincode_action.chaincode_id
+        if not chaincode_id.version:
+            raise MalformedTransaction(
+                transaction_pb2.INVALID_CHAINCODE,
+                f"The endorsed action names no version of the chaincode {action.chaincode!r}.",
+            )
+        _check_event(action)
+        rwsets = _open_rwset(action.chaincode_action.results)
+        _check_namespaces(action.chaincode, rwsets)
+        self._check_endorsements(action)
+        return rwsets
+
+    def _check_endorsements(self, action: EndorsedAction) -> None:
+        """At least one member of the channel must have endorsed; others' signatures do not count.
+
+        Every namespace has this same policy until chaincodes have definitions of their own.
+        """
+        reasons = []
+        for signed in action.endorsement_data():
+            try:
+                self._member(signed.identity).verify(signed.message, signed.signature)
+            except IdentityError as error:
+                reasons.append(str(error))
+            else:
+                return
+        raise MalformedTransaction(
+            transaction_pb2.ENDORSEMENT_POLICY_FAILURE,
+            f"No member of the channel endorsed the transaction. {' '.join(reasons)}".rstrip(),
+        )
+
+
+def _signed_data(envelope: bytes) -> SignedData:
+    """The creator's signature of an envelope whose headers are known to parse."""
+    outer = common_pb2.Envelope.FromString(envelope)
+    header = common_pb2.Payload.FromString(outer.payload).header
+    creator = common_pb2.SignatureHeader.FromString(header.signature_header).creator
+    return SignedData(outer.payload, creator, outer.signature)
+
+
+def _named(action: EndorsedAction) -> str:
+    return f"{action.chaincode}:{action.chaincode_action.chaincode_id.version}"
+
+
+def _check_event(action: EndorsedAction) -> None:
+    if not action.chaincode_action.events:
+        return
+    event = _parse(
+        chaincode_event_pb2.ChaincodeEvent,
+        action.chaincode_action.events,
+        "chaincode event",
+        transaction_pb2.INVALID_OTHER_REASON,
+    )
+    if event.chaincode_id != action.chaincode:
+        raise MalformedTransaction(
+            transaction_pb2.INVALID_OTHER_REASON,
+            f"The event is of the chaincode {event.chaincode_id!r}, not of {action.chaincode!r}.",
+        )
+
+
+def _open_rwset(results: bytes) -> list[tuple[str, kv_rwset_pb2.KVRWSet]]:
+    bad = transaction_pb2.BAD_RWSET
+    rwsets = []
+    for part in _parse(rwset_pb2.TxReadWriteSet, results, "read-write set", bad).ns_rwset:
+        if part.collection_hashed_rwset:
+            raise MalformedTransaction(
+                transaction_pb2.INVALID_WRITESET,
+                f"The read-write set of {part.namespace!r} has private data, which is not kept.",
+            )
+        rwset = _parse(kv_rwset_pb2.KVRWSet, part.rwset, f"rwset of {part.namespace!r}", bad)
+        rwsets.append((part.namespace, rwset))
+    return rwsets
+
+
+def _check_namespaces(chaincode: str, rwsets: Sequence[tuple[str, kv_rwset_pb2.KVRWSet]]) -> None:
+    seen: set[str] = set()
+    for namespace, rwset in rwsets:
+        if namespace in seen:
+            raise MalformedTransaction(
+                transaction_pb2.ILLEGAL_WRITESET,
+                f"The namespace {namespace!r} is in the read-write set twice.",
+            )
+        seen.add(namespace)
+        writes = rwset.writes or rwset.metadata_writes
+        if writes and namespace in SYSTEM_NAMESPACES and namespace != chaincode:
+            raise MalformedTransaction(
+                transaction_pb2.ILLEGAL_WRITESET,
+                f"The chaincode {chaincode!r} writes to the system namespace {namespace!r}.",
+            )
+
+
+def _parse(kind: type[_M], data: bytes, what: str, code: ValidationCode) -> _M:
+    try:
+        return parse(kind, data, what)
+    except MalformedMessage as error:
+        raise MalformedTransaction(code, str(error)) from error

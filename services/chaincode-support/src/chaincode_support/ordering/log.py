@@ -1,0 +1,90 @@
+"""The durable log of ordered blocks, in a SQLite file of its own."""
+
+import sqlite3
+from pathlib import Path
+from typing import Self, cast
+
+from chaincode_support.ledger.store import connect
+from chaincode_support.ordering.errors import LogUnusable
+from google.protobuf.message import DecodeError
+from selvedge_common.protoutil import blocks
+from selvedge_protos.common import common_pb2
+
+SCHEMA_VERSION = 1
+SCHEMA = "CREATE TABLE block (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;"
+
+
+class BlockLog:
+    """Blocks by number. append() belongs to one thread, block() to another."""
+
+    def __init__(self, file: Path, writer: sqlite3.Connection) -> None:
+        self.file = file
+        self._writer = writer
+        self._reader = connect(file)
+        self.height, self.last_hash = _tip(writer, file)
+
+    @classmethod
+    def open(cls, folder: Path, channel: str, synchronous: str = "FULL") -> Self:
+        """Open or make `folder`/`channel`.sqlite. Raises LogUnusable."""
+        file = folder / f"{channel}.sqlite"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            writer = connect(file)
+            writer.execute("PRAGMA journal_mode = WAL")
+            writer.execute(f"PRAGMA synchronous = {synchronous}")
+            version = writer.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                writer.executescript(
+                    f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT"
+                )
+            elif version != SCHEMA_VERSION:
+                raise LogUnusable(
+                    f"The ordering log {file} has schema {version}; this release reads schema "
+                    f"{SCHEMA_VERSION}: use the release that wrote it."
+                )
+            return cls(file, writer)
+        except (OSError, sqlite3.Error) as error:
+            raise LogUnusable(
+                f"The ordering log {file} of channel {channel} cannot be used: {error}. "
+                "Restore it from a backup."
+            ) from error
+
+    def append(self, block: common_pb2.Block) -> None:
+        """Make the next block durable. Raises sqlite3.Error, having changed nothing."""
+        if block.header.number != self.height:
+            raise ValueError(f"The log waits for block {self.height}, not {block.header.number}.")
+        # One statement is one transaction: it is durable when execute() returns.
+        self._writer.execute(
+            "INSERT INTO block (number, bytes) VALUES (?, ?)",
+            (block.header.number, block.SerializeToString()),
+        )
+        self.height += 1
+        self.last_hash = blocks.header_hash(block.header)
+
+    def block(self, number: int) -> bytes:
+        """The marshalled block `number`. Raises KeyError when there is none."""
+        row = self._reader.execute("SELECT bytes FROM block WHERE number = ?", (number,)).fetchone()
+        if row is None:
+            raise KeyError(number)
+        return cast("bytes", row[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+        self._writer.close()
+
+
+def _tip(connection: sqlite3.Connection, file: Path) -> tuple[int, bytes]:
+    row = connection.execute(
+        "SELECT number, bytes FROM block ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return 0, b""
+    number, stored = row
+    try:
+        header = common_pb2.Block.FromString(stored).header
+    except DecodeError as error:
+        raise LogUnusable(
+            f"Block {number} in the ordering log {file} is damaged: restore the file from a backup."
+        ) from error
+    return number + 1, blocks.header_hash(header)

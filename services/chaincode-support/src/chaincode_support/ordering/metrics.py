@@ -1,0 +1,31 @@
+"""Ordering metrics, under Fabric's names (docs/source/metrics_reference.rst) where it has them."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LABELS = ["channel", "type", "status"]
+
+broadcast_processed_count = Counter(
+    "broadcast_processed_count", "The number of transactions processed.", _LABELS
+)
+broadcast_validate_duration = Histogram(
+    "broadcast_validate_duration", "The time to validate a transaction in seconds.", _LABELS
+)
+broadcast_enqueue_duration = Histogram(
+    "broadcast_enqueue_duration",
+    "The time to order a transaction in seconds, until it is durable.",
+    _LABELS,
+)
+block_fill_duration = Histogram(
+    "blockcutter_block_fill_duration",
+    "The time from the first transaction of a block to the block being cut in seconds.",
+    ["channel"],
+)
+pending_messages = Gauge(
+    "ordering_pending_messages", "Transactions that wait to become durable.", ["channel"]
+)
+pending_bytes = Gauge(
+    "ordering_pending_bytes", "Bytes of the transactions that wait to become durable.", ["channel"]
+)
+refused = Counter(
+    "ordering_refused", "Transactions refused because the queue was full.", ["channel"]
+)
