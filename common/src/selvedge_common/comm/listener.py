@@ -1,8 +1,9 @@
-"""Holding an address from construction on, and handing it to gRPC at start.
+"""Holding an address from construction on, and letting gRPC listen there at start.
 
-gRPC core cannot be given a listening socket, but it can bind an address that another socket of
-the same user holds, if both set SO_REUSEPORT. So a listener is made (or taken), then shut down:
-on Linux it stops accepting and keeps its address. Connections reach gRPC's socket only.
+gRPC core cannot be given a listening socket. It can bind an address that another socket of the
+same user holds, if both set SO_REUSEPORT. So an address is taken exclusively, by listening on
+it, and then passed to a holder: a socket that is bound and never listens. A holder gets no
+connections, so from start on all of them reach gRPC; before it, they are refused.
 """
 
 import socket
@@ -35,27 +36,37 @@ def listen(address: str) -> socket.socket:
         ) from error
 
 
-def hold(listener: socket.socket) -> None:
-    """Stop `listener` accepting while it keeps its address for this process.
+def hold(listener: socket.socket) -> socket.socket:
+    """Close `listener` and return a socket that holds its address for this user's sockets.
 
     Raises:
-        AddressError: it is not an open TCP socket with an address.
+        AddressError: it is not a bound TCP socket; it stays as it is.
     """
     if listener.family not in (socket.AF_INET, socket.AF_INET6) or (
         listener.type != socket.SOCK_STREAM
     ):
         raise AddressError("The listener is not a TCP socket; give a bound TCP socket.")
+    holder = socket.socket(listener.family)
     try:
         if not listener.getsockname()[1]:
             raise AddressError("The listener is not bound; bind it to an address first.")
-        # Off, so that no other socket may share the address by SO_REUSEADDR ...
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        # ... and on, so that gRPC's own socket may.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for sharing in (listener, holder):
+            sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if listener.family == socket.AF_INET6:
+            only = listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        holder.bind(listener.getsockname())
+        # Shut down, for a copy of it in another process would go on accepting.
         if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
     except OSError as error:
-        raise AddressError(f"The listener cannot be used: {error.strerror}.") from error
+        holder.close()
+        raise AddressError(f"The listener cannot be taken over: {error.strerror}.") from error
+    except AddressError:
+        holder.close()
+        raise
+    return holder
 
 
 def name(listener: socket.socket) -> str:

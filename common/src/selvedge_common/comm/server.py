@@ -38,9 +38,10 @@ class GRPCServer:
 
     @classmethod
     def from_listener(cls, sock: socket.socket, config: ServerConfig) -> "GRPCServer":
-        """Take over an open listener's address; the socket is the server's from now on.
+        """Take over an open listener's address; the listener is closed.
 
-        Connections that wait in its backlog are reset; all later ones reach the server.
+        Connections that wait in its backlog are reset, those that come before start refused,
+        all later ones reach the server.
 
         Raises:
             AddressError: it is not a bound TCP socket.
@@ -53,9 +54,8 @@ class GRPCServer:
     def _init(
         self, sock: socket.socket, config: ServerConfig, credentials: ServerCredentials | None
     ) -> None:
-        listener.hold(sock)
-        self._listener = sock
-        self._address = listener.name(sock)
+        self._listener = listener.hold(sock)
+        self._address = listener.name(self._listener)
         self._config = config
         self._credentials = credentials
         self._services: set[str] = set()
@@ -73,7 +73,7 @@ class GRPCServer:
 
     @property
     def listener(self) -> socket.socket:
-        """The socket that holds the address; it accepts nothing itself."""
+        """The socket that holds the address; it never listens itself, gRPC's own does."""
         return self._listener
 
     @property
