@@ -8,8 +8,8 @@ in a whole one, instead of failing the block for everybody.
 
 from __future__ import annotations
 
-from selvedge_common.protoutil.blocks import validation_codes
 from selvedge_common.protoutil.errors import MalformedMessage
+from selvedge_common.protoutil.metadata import validation_codes
 from selvedge_common.protoutil.wire import marshal, parse
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import (

@@ -1,0 +1,385 @@
+"""Deliver: ask for a range of blocks, and the loop that answers, for every service that has blocks.
+
+Follows Fabric 2.5's common/deliver/deliver.go, acl.go and binding.go, and
+common/ledger/blockledger/fileledger/impl.go for what a position means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+from selvedge_common.logs import get_logger
+from selvedge_common.msp import IdentityError, PolicyError
+from selvedge_common.msp.policies import SignedData
+from selvedge_common.protoutil import metrics
+from selvedge_common.protoutil.block_events import filtered_block
+from selvedge_common.protoutil.blocks import parse_block
+from selvedge_common.protoutil.errors import MalformedMessage, MalformedSeek
+from selvedge_common.protoutil.wire import (
+    Signer,
+    length_delimited,
+    marshal,
+    parse,
+    signed_envelope,
+    timestamp_of,
+)
+from selvedge_protos.common import common_pb2
+from selvedge_protos.orderer import ab_pb2
+from selvedge_protos.peer import events_pb2
+
+OLDEST = ab_pb2.SeekPosition(oldest=ab_pb2.SeekOldest())
+NEWEST = ab_pb2.SeekPosition(newest=ab_pb2.SeekNewest())
+NEXT_COMMIT = ab_pb2.SeekPosition(next_commit=ab_pb2.SeekNextCommit())
+FOREVER = 2**64 - 1
+TIME_WINDOW = 15 * 60.0
+
+Position: TypeAlias = ab_pb2.SeekPosition | int
+Behavior: TypeAlias = ab_pb2.SeekInfo.SeekBehavior.ValueType
+Status: TypeAlias = common_pb2.Status.ValueType
+
+_log = get_logger("common.deliver")
+
+
+class BlockSource(Protocol):
+    """Who has the blocks of a channel."""
+
+    @property
+    def height(self) -> int:
+        """How many blocks there are; the newest has the number one below."""
+
+    def block(self, number: int) -> bytes:
+        """Give the marshalled block `number`, which is below `height`."""
+
+    async def wait_for(self, height: int) -> None:
+        """Return once `self.height` is at least `height`."""
+
+
+class DeliverStream(Protocol):
+    """What the loop needs of comm.MessageStream."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for the log."""
+
+    @property
+    def full(self) -> bool:
+        """Whether more is waiting to be sent than should be."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The client's messages."""
+
+    def send(self, message: bytes) -> None:
+        """Queue a message."""
+
+    async def drained(self) -> None:
+        """Return once little is waiting to be sent."""
+
+
+@dataclass(frozen=True)
+class OpenedSeek:
+    """A Deliver request whose form is sound.
+
+    Attributes:
+        envelope: the envelope as it came.
+        channel_header, signature_header: its headers.
+        seek: the range of blocks asked for; start and stop are set.
+    """
+
+    envelope: common_pb2.Envelope
+    channel_header: common_pb2.ChannelHeader
+    signature_header: common_pb2.SignatureHeader
+    seek: ab_pb2.SeekInfo
+
+    @property
+    def channel(self) -> str:
+        """The channel's name."""
+        return self.channel_header.channel_id
+
+    def signed_data(self) -> SignedData:
+        """Give the client's signature over what it covers."""
+        return SignedData(
+            self.envelope.payload, self.signature_header.creator, self.envelope.signature
+        )
+
+
+@dataclass(frozen=True)
+class BlockRange:
+    """The numbers of the first and the last block to send, both inclusive."""
+
+    start: int
+    stop: int
+
+
+class SeekRefused(Exception):
+    """A sound request that cannot be answered.
+
+    Attributes:
+        status: the status that Fabric answers it with.
+    """
+
+    def __init__(self, status: Status, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def seek_envelope(
+    channel: str,
+    start: Position,
+    stop: Position,
+    behavior: Behavior,
+    signer: Signer,
+    tls_cert_hash: bytes | None = None,
+) -> common_pb2.Envelope:
+    """Make the signed request for the blocks from `start` to `stop`.
+
+    Args:
+        start, stop: OLDEST, NEWEST, NEXT_COMMIT or a number; FOREVER as stop never ends.
+        behavior: SeekInfo.BLOCK_UNTIL_READY or FAIL_IF_NOT_READY.
+        tls_cert_hash: SHA-256 of the client certificate's DER form, for servers that want it.
+    """
+    header = common_pb2.ChannelHeader(
+        type=common_pb2.DELIVER_SEEK_INFO,
+        timestamp=timestamp_of(),
+        channel_id=channel,
+        tls_cert_hash=tls_cert_hash or b"",
+    )
+    seek = ab_pb2.SeekInfo(start=_position(start), stop=_position(stop), behavior=behavior)
+    return signed_envelope(header, marshal(seek), signer)
+
+
+def open_seek(envelope: common_pb2.Envelope | bytes) -> OpenedSeek:
+    """Open a Deliver request and check its form. Raises MalformedSeek."""
+    try:
+        if isinstance(envelope, bytes):
+            envelope = parse(common_pb2.Envelope, envelope, "envelope of the Deliver request")
+        payload = parse(common_pb2.Payload, envelope.payload, "payload of the Deliver request")
+        channel_header = parse(
+            common_pb2.ChannelHeader,
+            payload.header.channel_header,
+            "channel header of the Deliver request",
+        )
+        signature_header = parse(
+            common_pb2.SignatureHeader,
+            payload.header.signature_header,
+            "signature header of the Deliver request",
+        )
+        seek = parse(ab_pb2.SeekInfo, payload.data, "seek in the Deliver request")
+    except MalformedMessage as error:
+        raise MalformedSeek(str(error)) from error
+    if not payload.HasField("header"):
+        raise MalformedSeek("The Deliver request has no header: set channel and signature header.")
+    if not channel_header.HasField("timestamp"):
+        raise MalformedSeek("The Deliver request has no timestamp: set one in its channel header.")
+    for name, position in (("start", seek.start), ("stop", seek.stop)):
+        if position.WhichOneof("Type") is None:
+            raise MalformedSeek(
+                f"The Deliver request has no {name} position:"
+                " set oldest, newest, next_commit or a number."
+            )
+    return OpenedSeek(envelope, channel_header, signature_header, seek)
+
+
+def resolve(seek: ab_pb2.SeekInfo, height: int) -> BlockRange:
+    """Say which blocks `seek` means on a chain of `height` blocks.
+
+    Raises SeekRefused: BAD_REQUEST where the stop lies before the start, NOT_FOUND where the start
+    lies beyond the next block, or is not there yet and the client does not want to wait.
+    """
+    start = _resolve_start(seek.start, height)
+    stop = _resolve_stop(seek, start, height)
+    if seek.stop.HasField("specified") and stop < start:
+        raise _backwards(start, stop)
+    waits = seek.behavior != ab_pb2.SeekInfo.FAIL_IF_NOT_READY
+    if start > height or (start == height and not waits):
+        raise SeekRefused(
+            common_pb2.NOT_FOUND,
+            f"The Deliver request starts at block {start} and the newest block is {height - 1}:"
+            " start with an existing block, or wait for the next one.",
+        )
+    if stop < start:
+        raise _backwards(start, stop)
+    return BlockRange(start, stop)
+
+
+def block_response(block: bytes) -> bytes:
+    """Frame a marshalled block as a DeliverResponse, the peer's or the orderer's, unparsed."""
+    return length_delimited(events_pb2.DeliverResponse.BLOCK_FIELD_NUMBER, block)
+
+
+def filtered_block_response(block: bytes) -> bytes:
+    """Make the DeliverResponse with the filtered form of a marshalled block."""
+    return length_delimited(
+        events_pb2.DeliverResponse.FILTERED_BLOCK_FIELD_NUMBER,
+        marshal(filtered_block(parse_block(block))),
+    )
+
+
+def status_response(status: Status) -> bytes:
+    """Make the DeliverResponse, the peer's or the orderer's, that ends an answer."""
+    return marshal(events_pb2.DeliverResponse(status=status))
+
+
+def client_certificate_hash(auth_context: Mapping[str, Sequence[bytes]]) -> bytes:
+    """Give the SHA-256 of the certificate that the client showed in TLS; empty if it showed none.
+
+    `auth_context` is that of the gRPC stream.
+    """
+    certificates = auth_context.get("x509_pem_cert", ())
+    if not certificates:
+        return b""
+    der = ssl.PEM_cert_to_DER_cert(certificates[0].decode("ascii"))
+    return hashlib.sha256(der).digest()
+
+
+async def deliver(
+    stream: DeliverStream,
+    *,
+    source_of: Callable[[str], BlockSource | None],
+    check_access: Callable[[OpenedSeek], datetime],
+    make_response: Callable[[bytes], bytes] = block_response,
+    tls_binding: bytes | None = None,
+    time_window: float = TIME_WINDOW,
+    data_type: str = "block",
+    clock: Callable[[], float] = time.time,
+) -> None:
+    """Answer the Deliver requests of one stream until the client half-closes or one fails.
+
+    Each request is answered by its blocks and one status; after SUCCESS the next one is read, any
+    other status is the last message. Blocks go out as the source marshalled them. A client that
+    reads slowly holds up only itself.
+
+    Args:
+        source_of: gives the blocks of a channel, None for an unknown one.
+        check_access: says until when the client may read; raises msp.IdentityError or
+            msp.PolicyError to refuse it.
+        make_response: makes the response out of a marshalled block.
+        tls_binding: the `client_certificate_hash` that the request must repeat; empty refuses
+            every request, None asks for nothing. Give it where TLS is mutual.
+        time_window: how far the request's timestamp may be from `clock`, in seconds.
+        data_type: "block" or "filtered_block", for the metrics.
+        clock: gives the time in seconds since 1970.
+    """
+    metrics.deliver_streams_opened.inc()
+    try:
+        async for message in stream:
+            try:
+                request = open_seek(message)
+                _check_binding(request, tls_binding, time_window, clock())
+                source = source_of(request.channel)
+                if source is None:
+                    raise SeekRefused(
+                        common_pb2.NOT_FOUND,
+                        f"The Deliver request is for the channel {request.channel!r}, which is not"
+                        " here: name a channel of this service.",
+                    )
+            except MalformedSeek as error:
+                status = _refuse(stream, common_pb2.BAD_REQUEST, error)
+            except SeekRefused as error:
+                status = _refuse(stream, error.status, error)
+            else:
+                counted = metrics.DeliverRequests(request.channel, data_type)
+                status = await _answer(
+                    stream, request, source, check_access, make_response, clock, counted
+                )
+                counted.completed(status == common_pb2.SUCCESS)
+            stream.send(status_response(status))
+            if status != common_pb2.SUCCESS:
+                return
+    finally:
+        metrics.deliver_streams_closed.inc()
+
+
+async def _answer(
+    stream: DeliverStream,
+    request: OpenedSeek,
+    source: BlockSource,
+    check_access: Callable[[OpenedSeek], datetime],
+    make_response: Callable[[bytes], bytes],
+    clock: Callable[[], float],
+    counted: metrics.DeliverRequests,
+) -> Status:
+    try:
+        allowed_until = check_access(request).timestamp()
+        blocks = resolve(request.seek, source.height)
+    except (IdentityError, PolicyError) as error:
+        return _refuse(stream, common_pb2.FORBIDDEN, error)
+    except SeekRefused as error:
+        return _refuse(stream, error.status, error)
+    number = blocks.start
+    while True:
+        if number >= source.height:
+            if request.seek.behavior == ab_pb2.SeekInfo.FAIL_IF_NOT_READY:
+                return common_pb2.NOT_FOUND
+            await source.wait_for(number + 1)
+        if clock() > allowed_until:
+            return _refuse(stream, common_pb2.FORBIDDEN, "The client's certificate has expired.")
+        stream.send(make_response(source.block(number)))
+        counted.block_sent()
+        if stream.full:
+            await stream.drained()
+        if number == blocks.stop:
+            return common_pb2.SUCCESS
+        number += 1
+
+
+def _check_binding(
+    request: OpenedSeek, tls_binding: bytes | None, time_window: float, now: float
+) -> None:
+    stamp = request.channel_header.timestamp
+    if abs(stamp.seconds + stamp.nanos / 1e9 - now) > time_window:
+        raise MalformedSeek(
+            f"The Deliver request is stamped {stamp.seconds} s and it is {int(now)} s here,"
+            f" more than {time_window:g} s apart: set the clock of the client."
+        )
+    claimed = request.channel_header.tls_cert_hash
+    if tls_binding is not None and (not tls_binding or claimed != tls_binding):
+        raise MalformedSeek(
+            "The Deliver request is not bound to the TLS client certificate of its connection:"
+            " set tls_cert_hash in the channel header to the SHA-256 of that certificate."
+        )
+
+
+def _refuse(stream: DeliverStream, status: Status, why: object) -> Status:
+    # Clients poll for channels that are yet to come, and wait for blocks: no news for an operator.
+    log = _log.debug if status == common_pb2.NOT_FOUND else _log.warning
+    log("deliver refused", peer=stream.peer, status=common_pb2.Status.Name(status), why=str(why))
+    return status
+
+
+def _position(position: Position) -> ab_pb2.SeekPosition:
+    if isinstance(position, int):
+        return ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=position))
+    return position
+
+
+def _resolve_start(position: ab_pb2.SeekPosition, height: int) -> int:
+    kind = position.WhichOneof("Type")
+    if kind == "specified":
+        return position.specified.number
+    if kind == "newest":
+        return max(height - 1, 0)
+    return height if kind == "next_commit" else 0
+
+
+def _resolve_stop(seek: ab_pb2.SeekInfo, start: int, height: int) -> int:
+    kind = seek.stop.WhichOneof("Type")
+    if kind == "specified":
+        return seek.stop.specified.number
+    # The oldest that can be sent is the first one sent; so the stop "oldest" means one block.
+    if kind == "oldest" or seek.stop == seek.start:
+        return start
+    return height - 1 if kind == "newest" else height
+
+
+def _backwards(start: int, stop: int) -> SeekRefused:
+    return SeekRefused(
+        common_pb2.BAD_REQUEST,
+        f"The Deliver request starts at block {start} and stops at {stop}:"
+        " let it stop where it starts or later.",
+    )
