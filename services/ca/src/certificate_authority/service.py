@@ -6,6 +6,7 @@ import asyncio
 
 import grpc
 import grpc.aio
+from selvedge_common.comm import StatusError
 from selvedge_common.logs import get_logger
 from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
 from selvedge_protos.selvedge.ca.v1.certificate_authority_pb2_grpc import (
@@ -69,11 +70,11 @@ class CertificateAuthorityService(CertificateAuthorityServicer):
         except Refused as refusal:
             metrics.REQUESTS_REFUSED.labels(refusal.cause).inc()
             _log.warning("refused", caller=context.peer(), cause=refusal.cause, reason=str(refusal))
-            await context.abort(_STATUS[type(refusal)], str(refusal))
+            raise StatusError(_STATUS[type(refusal)], str(refusal)) from refusal
         except AuthorityError as error:
             metrics.REQUESTS_REFUSED.labels("unable").inc()
             _log.error("cannot issue", caller=context.peer(), reason=str(error))
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+            raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, str(error)) from error
         return ca_pb2.IssueResponse(certificate=issued.pem, chain=[issued.root.pem])
 
     async def Roots(  # noqa: N802 - the wire's name
