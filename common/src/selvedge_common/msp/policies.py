@@ -6,6 +6,7 @@ Follows Fabric's common/cauthdsl/cauthdsl.go (how a signature is used up), commo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -112,9 +113,9 @@ def _satisfied(
 
 
 def signed_by_role(
-    mspids: Iterable[str], role: Role, needed: int = 1
+    mspids: Iterable[str], roles: Iterable[Role], needed: int = 1
 ) -> policies_pb2.SignaturePolicyEnvelope:
-    """Make the policy that `needed` of the organisations sign, each by an identity with `role`."""
+    """Make the policy that `needed` identities sign: of any of `mspids`, with any of `roles`."""
     principals = [
         msp_principal_pb2.MSPPrincipal(
             principal_classification=msp_principal_pb2.MSPPrincipal.ROLE,
@@ -123,25 +124,18 @@ def signed_by_role(
                 role=cast("msp_principal_pb2.MSPRole.MSPRoleType.ValueType", int(role)),
             ).SerializeToString(),
         )
-        for mspid in sorted(mspids)
+        for mspid, role in itertools.product(sorted(mspids), roles)
     ]
+    rules = [policies_pb2.SignaturePolicy(signed_by=index) for index in range(len(principals))]
+    n_out_of = policies_pb2.SignaturePolicy.NOutOf(n=needed, rules=rules)
     return policies_pb2.SignaturePolicyEnvelope(
-        rule=policies_pb2.SignaturePolicy(
-            n_out_of=policies_pb2.SignaturePolicy.NOutOf(
-                n=needed,
-                rules=[
-                    policies_pb2.SignaturePolicy(signed_by=index)
-                    for index in range(len(principals))
-                ],
-            )
-        ),
-        identities=principals,
+        rule=policies_pb2.SignaturePolicy(n_out_of=n_out_of), identities=principals
     )
 
 
 def signed_by_any_member(mspids: Iterable[str]) -> policies_pb2.SignaturePolicyEnvelope:
     """Make the policy that any member of any of the organisations signs."""
-    return signed_by_role(mspids, Role.MEMBER)
+    return signed_by_role(mspids, [Role.MEMBER])
 
 
 def signature_policy(policy: policies_pb2.SignaturePolicyEnvelope) -> policies_pb2.Policy:
