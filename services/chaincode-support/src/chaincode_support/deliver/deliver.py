@@ -1,0 +1,87 @@
+"""Deliver streams: blocks from wherever a reader wants to begin, and the new ones as they come.
+
+The loop itself is protoutil.seek's, which follows release 2.5, common/deliver; core/peer's
+deliverevents.go and orderer/common/server say what the services send.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import grpc
+from selvedge_common.comm import GRPCServer, MessageStream, StatusError
+from selvedge_common.protoutil import seek
+
+from chaincode_support.channel import READERS, Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A channel, and whose blocks of it are read: the ledger's or the ordering's."""
+
+    channel: Channel
+    source: seek.BlockSource
+
+
+class Deliver:
+    """The Deliver streams of one service, at most `max_streams` of them at a time."""
+
+    def __init__(
+        self, channels: Mapping[str, Readable], *, mutual_tls: bool, max_streams: int
+    ) -> None:
+        """With `mutual_tls` each request must repeat the hash of its client's certificate."""
+        self._channels = channels
+        self._mutual_tls = mutual_tls
+        self._max_streams = max_streams
+        self._streams = 0
+
+    async def deliver(self, stream: MessageStream) -> None:
+        """Serve a stream of whole blocks."""
+        await self._serve(stream, filtered=False)
+
+    async def deliver_filtered(self, stream: MessageStream) -> None:
+        """Serve a stream of filtered blocks."""
+        await self._serve(stream, filtered=True)
+
+    async def _serve(self, stream: MessageStream, *, filtered: bool) -> None:
+        if self._streams >= self._max_streams:
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"All {self._max_streams} Deliver streams that this service allows are open: "
+                "close one, or raise peer.limits.concurrency.deliverService.",
+            )
+        self._streams += 1
+        try:
+            await seek.deliver(
+                stream,
+                source_of=self._source_of,
+                check_access=self._check_access,
+                make_response=(seek.filtered_block_response if filtered else seek.block_response),
+                data_type="filtered_block" if filtered else "block",
+                tls_binding=(
+                    seek.client_certificate_hash(stream.auth_context())
+                    if self._mutual_tls
+                    else None
+                ),
+            )
+        finally:
+            self._streams -= 1
+
+    def _source_of(self, channel: str) -> seek.BlockSource | None:
+        readable = self._channels.get(channel)
+        return readable.source if readable is not None else None
+
+    def _check_access(self, request: seek.OpenedSeek) -> datetime:
+        """Until when the request's signer may read. Raises IdentityError or PolicyError."""
+        channel = self._channels[request.channel].channel
+        signed = request.signed_data()
+        identity = channel.identify(signed.identity)
+        identity.verify(signed.message, signed.signature)
+        channel.require(READERS, [identity])
+        return identity.expires_at
+
+
+def add_peer_deliver(server: GRPCServer, deliver: Deliver) -> None:
+    """Serve protos.Deliver; DeliverWithPrivateData stays UNIMPLEMENTED, there being none."""
+    server.add_message_stream("/protos.Deliver/Deliver", deliver.deliver)
+    server.add_message_stream("/protos.Deliver/DeliverFiltered", deliver.deliver_filtered)

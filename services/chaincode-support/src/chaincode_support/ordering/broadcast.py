@@ -1,0 +1,194 @@
+"""AtomicBroadcast/Broadcast: takes signed envelopes, answers each once it is durably ordered.
+
+Follows release 2.5, orderer/common/broadcast and orderer/common/msgprocessor, but SUCCESS means
+durable here, where Fabric only means taken; and a refused envelope does not end the stream.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from selvedge_common.comm import MessageStream
+from selvedge_common.logs import get_logger
+from selvedge_common.msp import IdentityError, PolicyError
+from selvedge_common.protoutil.errors import MalformedMessage
+from selvedge_common.protoutil.wire import parse
+from selvedge_protos.common import common_pb2
+from selvedge_protos.orderer import ab_pb2
+
+from chaincode_support.channel import WRITERS, Channel
+from chaincode_support.ordering import metrics
+from chaincode_support.ordering.errors import OrderingClosed, OrderingError, OrderingFull
+from chaincode_support.ordering.interface import Ordering
+
+_log = get_logger("orderer.broadcast")
+
+_SUCCESS = ab_pb2.BroadcastResponse(status=common_pb2.SUCCESS).SerializeToString()
+_CONFIGURATION = (common_pb2.CONFIG, common_pb2.CONFIG_UPDATE, common_pb2.ORDERER_TRANSACTION)
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedChannel:
+    """A channel with its ordering; `max_bytes` is the largest envelope it takes."""
+
+    channel: Channel
+    ordering: Ordering
+    max_bytes: int
+
+
+class _Refused(Exception):
+    def __init__(self, status: common_pb2.Status.ValueType, info: str) -> None:
+        super().__init__(info)
+        self.status = status
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One envelope on its way; exactly one of `durable` and `refused` is set once it was judged."""
+
+    started: float
+    judged: float = 0.0
+    channel: str = _UNKNOWN
+    type: str = _UNKNOWN
+    durable: asyncio.Future[int] | None = None
+    refused: _Refused | None = None
+
+
+class Broadcast:
+    """The Broadcast streams of all channels."""
+
+    def __init__(
+        self, channels: Mapping[str, OrderedChannel], *, workers: int, pipeline: int
+    ) -> None:
+        """`workers`: threads that verify; `pipeline`: envelopes of one stream in work at a time."""
+        self._channels = channels
+        self._pipeline = pipeline
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="broadcast")
+
+    def close(self) -> None:
+        """End the threads; call it once no stream is left."""
+        self._pool.shutdown()
+
+    async def serve(self, stream: MessageStream) -> None:
+        """Serve one stream; its replies come in the order of its messages.
+
+        Envelopes are judged one after the other, yet a later one does not wait for an earlier one
+        to become durable. A stream with `pipeline` of them in work is not read on.
+        """
+        entries: asyncio.Queue[_Entry | None] = asyncio.Queue(self._pipeline)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reply(stream, entries))
+            async for message in stream:
+                entry = _Entry(time.perf_counter())
+                await self._take(message, entry)
+                await entries.put(entry)
+            await entries.put(None)
+
+    async def _take(self, message: bytes, entry: _Entry) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            ordering = await loop.run_in_executor(self._pool, self._judge, message, entry)
+            entry.judged = time.perf_counter()
+            entry.durable = ordering.order(message)
+        except _Refused as refused:
+            entry.refused = refused
+        except (OrderingFull, OrderingClosed) as error:
+            entry.refused = _Refused(common_pb2.SERVICE_UNAVAILABLE, str(error))
+        entry.judged = entry.judged or time.perf_counter()
+
+    async def _reply(self, stream: MessageStream, entries: asyncio.Queue[_Entry | None]) -> None:
+        while (entry := await entries.get()) is not None:
+            if entry.durable is not None:
+                try:
+                    await entry.durable
+                except OrderingError as error:
+                    entry.refused = _Refused(common_pb2.SERVICE_UNAVAILABLE, str(error))
+            if entry.refused is None:
+                stream.send(_SUCCESS)
+            else:
+                _log.warning(
+                    "envelope refused",
+                    peer=stream.peer,
+                    channel=entry.channel,
+                    type=entry.type,
+                    status=common_pb2.Status.Name(entry.refused.status),
+                    reason=str(entry.refused),
+                )
+                stream.send(
+                    ab_pb2.BroadcastResponse(
+                        status=entry.refused.status, info=str(entry.refused)
+                    ).SerializeToString()
+                )
+            _observe(entry)
+            if stream.full:
+                await stream.drained()
+
+    def _judge(self, message: bytes, entry: _Entry) -> Ordering:
+        """Give the ordering that may take the envelope; on a thread. Raises _Refused."""
+        try:
+            envelope = parse(common_pb2.Envelope, message, "envelope")
+            if not envelope.payload:
+                raise MalformedMessage("The envelope is empty: put a signed payload into it.")
+            header = parse(common_pb2.Payload, envelope.payload, "payload of the envelope").header
+            channel_header = parse(
+                common_pb2.ChannelHeader, header.channel_header, "channel header of the envelope"
+            )
+            creator = parse(
+                common_pb2.SignatureHeader,
+                header.signature_header,
+                "signature header of the envelope",
+            ).creator
+        except MalformedMessage as error:
+            raise _Refused(common_pb2.BAD_REQUEST, str(error)) from error
+        if channel_header.type in common_pb2.HeaderType.values():
+            entry.type = common_pb2.HeaderType.Name(
+                common_pb2.HeaderType.ValueType(channel_header.type)
+            )
+        ordered = self._channels.get(channel_header.channel_id)
+        if ordered is None:
+            raise _Refused(
+                common_pb2.NOT_FOUND,
+                f"There is no channel {channel_header.channel_id!r} here: "
+                f"submit to {', '.join(sorted(self._channels))}.",
+            )
+        entry.channel = ordered.channel.name
+        if channel_header.type in _CONFIGURATION:
+            raise _Refused(
+                common_pb2.NOT_IMPLEMENTED,
+                f"Channel {entry.channel} cannot be reconfigured: its configuration is that of its "
+                "first block. Start with another home to have another one.",
+            )
+        if channel_header.type != common_pb2.ENDORSER_TRANSACTION:
+            raise _Refused(
+                common_pb2.BAD_REQUEST,
+                f"The envelope has the header type {channel_header.type}: send an "
+                "ENDORSER_TRANSACTION (3).",
+            )
+        size = len(envelope.payload) + len(envelope.signature)
+        if size > ordered.max_bytes:
+            raise _Refused(
+                common_pb2.REQUEST_ENTITY_TOO_LARGE,
+                f"The envelope has {size} bytes, more than the {ordered.max_bytes} of "
+                "orderer.batchSize.absoluteMaxBytes: write less in one transaction.",
+            )
+        try:
+            identity = ordered.channel.identify(creator)
+            identity.verify(envelope.payload, envelope.signature)
+            ordered.channel.require(WRITERS, [identity])
+        except (IdentityError, PolicyError) as error:
+            raise _Refused(common_pb2.FORBIDDEN, str(error)) from error
+        return ordered.ordering
+
+
+def _observe(entry: _Entry) -> None:
+    status = common_pb2.SUCCESS if entry.refused is None else entry.refused.status
+    labels = (entry.channel, entry.type, common_pb2.Status.Name(status))
+    metrics.broadcast_processed_count.labels(*labels).inc()
+    metrics.broadcast_validate_duration.labels(*labels).observe(entry.judged - entry.started)
+    if entry.durable is not None:
+        metrics.broadcast_enqueue_duration.labels(*labels).observe(
+            time.perf_counter() - entry.judged
+        )
