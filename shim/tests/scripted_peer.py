@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
@@ -30,8 +30,11 @@ class Stream:
         self._context = context
         self.ended = asyncio.Event()
 
+    async def receive(self) -> Message:
+        return await anext(self._incoming)
+
     async def expect(self, kind: Message.Type.ValueType) -> Message:
-        message = await anext(self._incoming)
+        message = await self.receive()
         assert message.type == kind, f"{Message.Type.Name(message.type)}: {message.payload!r}"
         return message
 
@@ -113,11 +116,16 @@ def signed_proposal(txid: str) -> proposal_pb2.SignedProposal:
     return proposal_pb2.SignedProposal(proposal_bytes=proposal.SerializeToString())
 
 
-def page(keys: Sequence[str], *, has_more: bool, query: str = "it1") -> bytes:
+def page(keys: Sequence[str], *, has_more: bool) -> bytes:
     """A page of a range, each value the upper case of its key."""
-    rows = [kv_query_result_pb2.KV(key=key, value=key.upper().encode()) for key in keys]
-    results = [wire.QueryResultBytes(resultBytes=row.SerializeToString()) for row in rows]
-    return wire.QueryResponse(results=results, has_more=has_more, id=query).SerializeToString()
+    return rows({key: key.upper().encode() for key in keys}, has_more=has_more)
+
+
+def rows(content: Mapping[str, bytes], *, has_more: bool) -> bytes:
+    """A page of a range."""
+    found = [kv_query_result_pb2.KV(key=key, value=value) for key, value in content.items()]
+    results = [wire.QueryResultBytes(resultBytes=row.SerializeToString()) for row in found]
+    return wire.QueryResponse(results=results, has_more=has_more, id="it1").SerializeToString()
 
 
 @asynccontextmanager

@@ -1,0 +1,6 @@
+'use strict';
+
+const { AssetTransfer } = require('./asset-transfer');
+
+// What fabric-chaincode-node serves.
+module.exports.contracts = [AssetTransfer];
