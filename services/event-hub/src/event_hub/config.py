@@ -11,11 +11,19 @@ from event_hub.outbox import OutboxConfig
 
 
 @dataclass(frozen=True)
+class ClientRoots:
+    """``peer.tls.clientRootCAs``."""
+
+    files: list[Path]
+
+
+@dataclass(frozen=True)
 class TLS:
     """``peer.tls``."""
 
     enabled: bool
     client_auth_required: bool
+    client_root_cas: ClientRoots
 
 
 @dataclass(frozen=True)
@@ -55,10 +63,9 @@ class Events:
     require_tls_binding: bool
     max_consumers: int
     max_interests: int
-    max_receive_size: Size
-    max_send_size: Size
+    max_recv_msg_size: Size
+    max_send_msg_size: Size
     max_concurrent_streams: int
-    draintimeout: Duration
     outbox: OutboxLimits
     keepalive: Keepalive
 
@@ -70,10 +77,9 @@ class Events:
             sendtimeout=self.sendtimeout,
             maxConsumers=self.max_consumers,
             maxInterests=self.max_interests,
-            maxReceiveSize=self.max_receive_size,
-            maxSendSize=self.max_send_size,
+            maxRecvMsgSize=self.max_recv_msg_size,
+            maxSendMsgSize=self.max_send_msg_size,
             maxConcurrentStreams=self.max_concurrent_streams,
-            draintimeout=self.draintimeout,
         )
 
 
@@ -84,8 +90,13 @@ class Peer:
     id: str
     local_msp_id: str
     file_system_path: Path
+    grace_period: Duration
     tls: TLS
     events: Events
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: see `_positive`."""
+        _positive(gracePeriod=self.grace_period)
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ class Source:
     channel: str
     start: Literal["oldest", "newest"]
     checkpoint: Path
-    max_receive_size: Size
+    max_recv_msg_size: Size
     reconnect: Reconnect
 
     def __post_init__(self) -> None:
@@ -118,7 +129,7 @@ class Source:
             raise ValueError("addresses is empty; name at least one peer as host:port")
         if not self.channel or "/" in self.channel:
             raise ValueError(f"channel is {self.channel!r}; give the channel's name")
-        _positive(maxReceiveSize=self.max_receive_size)
+        _positive(maxRecvMsgSize=self.max_recv_msg_size)
 
 
 @dataclass(frozen=True)

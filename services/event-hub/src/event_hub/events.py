@@ -1,4 +1,4 @@
-"""The unit the hub distributes: one event, serialised once, with what routing needs to know of it."""
+"""The unit the hub distributes: one event, serialised once, with what routing needs to know."""
 
 from dataclasses import dataclass
 

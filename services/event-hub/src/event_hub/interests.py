@@ -59,7 +59,7 @@ class TooManyInterests(Exception):
 class Topic(NamedTuple):
     """One handler list: an event type on one channel or on all, and for chaincode events whose."""
 
-    type: int
+    type: events_pb2.EventType.ValueType
     channel: str
     chaincode: str = ""
     name: str = ""

@@ -1,24 +1,35 @@
 """The event hub's process: read the settings, enrol, build the parts, serve, drain."""
 
 import argparse
-import asyncio
-import contextlib
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from selvedge_common import logs, process
+from selvedge_common.comm import CommError
 from selvedge_common.config import ConfigError
 from selvedge_common.enrolment import EnrolmentError, enrol_service
 from selvedge_common.logs import LogSpecError
-from selvedge_common.operations import OperationsServer
+from selvedge_common.msp import MSPConfigurationError
+from selvedge_common.operations import OperationsError, OperationsServer
+from selvedge_common.process import Shutdown
 
 from event_hub import config as configuration
 from event_hub.config import Config
 from event_hub.hub import Hub
+from event_hub.material import Material
 from event_hub.sources.checkpoint import CheckpointError
 
-log = logs.get_logger("eventhub")
-
+# What an operator can mend; each says in one sentence how.
+FATAL = (
+    ConfigError,
+    LogSpecError,
+    EnrolmentError,
+    MSPConfigurationError,
+    CheckpointError,
+    CommError,
+    OperationsError,
+)
 EXAMPLE = """example:
   CORE_PEER_FILESYSTEMPATH=.selvedge/event-hub CORE_SOURCE_ADDRESSES=localhost:7051 event-hub
 
@@ -41,5 +52,34 @@ def main() -> None:
         config = configuration.read(arguments.config)
         logs.configure(config.logging.spec, config.logging.format)
         process.run(lambda shutdown: serve(config, shutdown))
-    except (ConfigError, LogSpecError, EnrolmentError, CheckpointError) as error:
+    except FATAL as error:
         sys.exit(f"event-hub: {error}")
+
+
+async def serve(config: Config, shutdown: Shutdown) -> None:
+    """Enrol, serve until told to stop, and drain.
+
+    Raises:
+        Exception: one of FATAL.
+    """
+    folder = config.peer.file_system_path
+    await enrol_service(
+        folder,
+        config.ca.enrolment,
+        identities=("peer",),
+        ca_address=config.ca.address or None,
+        patience=config.ca.timeout,
+    )
+    material = Material(folder, config.peer.local_msp_id)
+    hub = Hub(config, material)
+    operations = OperationsServer(
+        config.operations.listen_address,
+        material.operations() if config.operations.tls.enabled else None,
+        {"serving": hub.check_serving, "checkpoint": hub.checkpoint.check_health},
+        version("selvedge-event-hub"),
+    )
+    await operations.start()
+    try:
+        await hub.run(shutdown)
+    finally:
+        await operations.stop()

@@ -48,5 +48,7 @@ SOURCE_HEIGHT = Gauge(
     ["channel"],
 )
 SOURCE_FAILURES = Counter(
-    "eventhub_source_failures", "Streams to a source that ended, by the cause.", ["channel", "cause"]
+    "eventhub_source_failures",
+    "Streams to a source that ended.",
+    ["channel", "cause"],
 )

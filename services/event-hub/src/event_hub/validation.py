@@ -4,17 +4,15 @@ Follows events/producer/handler.go of Fabric 1.0.6, with what 1.1 and 1.2 added 
 membership check: expiry, time window and TLS binding.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 from selvedge_common.comm import StatusError
 from selvedge_common.msp import MSP, BadSignature, Identity, IdentityError, parse_identity
+from selvedge_common.protoutil.seek import client_certificate_hash
 from selvedge_protos.peer import events_pb2
 
 AuthContext = Mapping[str, Sequence[bytes]]
@@ -110,8 +108,8 @@ class Validator:
             )
 
     def _check_tls_binding(self, event: events_pb2.Event, auth: AuthContext) -> None:
-        certificate = next(iter(auth.get("x509_pem_cert", ())), None)
-        if certificate is None:
+        certificate_hash = client_certificate_hash(auth)
+        if not certificate_hash:
             return
         if not event.tls_cert_hash:
             if self._config.require_tls_binding:
@@ -122,8 +120,7 @@ class Validator:
                     "the SHA-256 hash of the client's TLS certificate (DER) there before signing",
                 )
             return
-        der = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
-        if hashlib.sha256(der).digest() != event.tls_cert_hash:
+        if certificate_hash != event.tls_cert_hash:
             raise Refused(
                 "tls_binding",
                 grpc.StatusCode.UNAUTHENTICATED,

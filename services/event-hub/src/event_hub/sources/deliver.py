@@ -7,14 +7,14 @@ peer back through the stream's own flow control: nothing is ever dropped on this
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import grpc
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
-from selvedge_common.protoutil.seek import seek_envelope
+from selvedge_common.protoutil import seek
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.peer import events_pb2
@@ -25,8 +25,7 @@ from event_hub.sources.chain import Chain, ChainError, Position
 
 log = get_logger("eventhub.source")
 
-DeliverCall = grpc.aio.StreamStreamCall[common_pb2.Envelope, events_pb2.DeliverResponse]
-NO_END = 2**64 - 1
+Responses = AsyncIterator[events_pb2.DeliverResponse]
 
 
 class SourceRefused(Exception):
@@ -109,7 +108,8 @@ class DeliverSource:
         """Read from one peer until that fails; gives the short name of the cause."""
         try:
             async with self._dial(address) as channel:
-                return await self._follow(DeliverStub(channel).Deliver(), address)
+                call = DeliverStub(channel).Deliver(iter(self._requests()))
+                await self._follow(aiter(call), address)
         except grpc.aio.AioRpcError as error:
             return self._failed(error.code().name, address, str(error.details()))
         except (SourceRefused, ChainError) as error:
@@ -117,65 +117,59 @@ class DeliverSource:
         except (OSError, ValueError) as error:
             # Certificates that cannot be read or used just now.
             return self._failed("credentials", address, str(error), loud=True)
+        return self._failed("ended", address, "the source ended the stream")
 
-    async def _follow(self, call: DeliverCall, address: str) -> str:
-        credentials = self._credentials()
+    def _requests(self) -> list[common_pb2.Envelope]:
+        """Ask for the block that was read last, to recognise it, and for all that follow.
+
+        Without the first request a peer whose ledger was replaced by a shorter one would keep the
+        hub waiting in silence.
+        """
+        shown = self._credentials()
+        last = self._chain.last
+        if last is None:
+            first = seek.NEWEST if self._config.start == "newest" else seek.OLDEST
+            return [self._request(shown, first, seek.FOREVER, ab_pb2.SeekInfo.BLOCK_UNTIL_READY)]
+        return [
+            self._request(shown, last.number, last.number, ab_pb2.SeekInfo.FAIL_IF_NOT_READY),
+            self._request(shown, last.number + 1, seek.FOREVER, ab_pb2.SeekInfo.BLOCK_UNTIL_READY),
+        ]
+
+    async def _follow(self, responses: Responses, address: str) -> None:
         if self._chain.last is not None:
-            await self._confirm(call, credentials, self._chain.last)
+            await self._recognise(responses, self._chain.last)
             self._stands(address)
-        await call.write(self._request(credentials, self._next(), _at(NO_END)))
-        while (response := await call.read()) is not grpc.aio.EOF:
+        async for response in responses:
             block = self._block(response)
             position = self._chain.extend(block)
             self._stands(address)
             await self._take(block, position)
-        return self._failed("ended", address, "the source ended the stream")
 
-    async def _confirm(
-        self, call: DeliverCall, credentials: Credentials, last: Position
-    ) -> None:
-        """See that the peer has the block that was read last, and not another in its place.
-
-        Without this a peer whose ledger was replaced by a shorter one would keep the hub waiting
-        in silence.
-        """
-        here = _at(last.number)
-        await call.write(
-            self._request(credentials, here, here, ab_pb2.SeekInfo.FAIL_IF_NOT_READY)
-        )
-        block = None
-        while (response := await call.read()) is not grpc.aio.EOF:
-            if response.WhichOneof("Type") == "block":
-                block = response.block
-                self._chain.recognise(block)
-                continue
-            if response.status == common_pb2.NOT_FOUND:
-                raise SourceRefused(
-                    "behind",
-                    f"the source does not have block {last.number} of {self._config.channel}, "
-                    "which this hub has read; if its ledger was replaced on purpose, stop the "
-                    "hub, delete its checkpoint file and start it again",
-                )
-            if response.status != common_pb2.SUCCESS or block is None:
-                raise self._refusal(response.status)
-            return
+    async def _recognise(self, responses: Responses, last: Position) -> None:
+        """Take the answer to the first of two requests: the block read last, and no other."""
+        async for response in responses:
+            if response.WhichOneof("Type") == "status":
+                if response.status == common_pb2.SUCCESS:
+                    return
+                if response.status == common_pb2.NOT_FOUND:
+                    raise SourceRefused(
+                        "behind",
+                        f"the source does not have block {last.number} of {self._config.channel}, "
+                        "which this hub has read; wait until it has caught up, or, if its ledger "
+                        "was replaced on purpose, stop the hub, delete its position file and start "
+                        "it again",
+                    )
+            self._chain.recognise(self._block(response))
         raise SourceRefused("ended", "the source ended the stream instead of answering")
-
-    def _next(self) -> ab_pb2.SeekPosition:
-        if self._chain.last is not None:
-            return _at(self._chain.last.number + 1)
-        if self._config.start == "newest":
-            return ab_pb2.SeekPosition(newest=ab_pb2.SeekNewest())
-        return ab_pb2.SeekPosition(oldest=ab_pb2.SeekOldest())
 
     def _request(
         self,
         credentials: Credentials,
-        start: ab_pb2.SeekPosition,
-        stop: ab_pb2.SeekPosition,
-        behavior: ab_pb2.SeekInfo.SeekBehavior.ValueType = ab_pb2.SeekInfo.BLOCK_UNTIL_READY,
+        start: seek.Position,
+        stop: seek.Position,
+        behavior: seek.Behavior,
     ) -> common_pb2.Envelope:
-        return seek_envelope(
+        return seek.seek_envelope(
             self._config.channel,
             start,
             stop,
@@ -211,7 +205,7 @@ class DeliverSource:
         self._connected.set(1)
 
     def _failed(self, cause: str, address: str, reason: str, *, loud: bool = False) -> str:
-        # The first failure after a success is news; the same again is not, unless it needs somebody.
+        # The first failure after a success is news; the next ones only if they need somebody.
         level = log.error if loud else log.warning if self._standing else log.info
         level(
             "source lost",
@@ -225,10 +219,6 @@ class DeliverSource:
 
     def _pause(self) -> float:
         """Seconds until the next attempt: doubling, and spread so that hubs do not come in step."""
-        longest = self._config.reconnect_initial * 2 ** min(self._failures, 30)
+        longest = self._config.reconnect_initial * 2.0 ** min(self._failures, 30)
         self._failures += 1
         return min(longest, self._config.reconnect_max) * random.uniform(0.5, 1.0)  # noqa: S311
-
-
-def _at(number: int) -> ab_pb2.SeekPosition:
-    return ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=number))

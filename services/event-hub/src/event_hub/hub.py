@@ -1,0 +1,170 @@
+"""The hub put together from its parts."""
+
+import asyncio
+import contextlib
+from functools import partial
+
+from selvedge_common.comm import (
+    GRPCServer,
+    KeepaliveConfig,
+    SecureServerConfig,
+    ServerConfig,
+    StreamConfig,
+)
+from selvedge_common.logs import get_logger
+from selvedge_protos.common import common_pb2
+
+from event_hub.block_events import events_of
+from event_hub.chat import METHOD, Chat
+from event_hub.config import Config
+from event_hub.consumers import Consumers
+from event_hub.interests import Interests
+from event_hub.material import Material
+from event_hub.outbox import Outbox
+from event_hub.processor import Processor, Publication
+from event_hub.sources.chain import Chain, Position
+from event_hub.sources.checkpoint import Checkpoint
+from event_hub.sources.deliver import DeliverConfig, DeliverSource
+from event_hub.validation import ValidationConfig, Validator
+
+log = get_logger("eventhub")
+
+# What a stream takes before events wait in the outbox: enough to keep the connection busy.
+STREAM_WINDOW_BYTES = 256 * 1024
+
+
+class NotServing(Exception):
+    """The hub does not serve yet, or no longer."""
+
+
+class Hub:
+    """Serves ``protos.Events`` with the news of one channel.
+
+    Args:
+        config: the settings.
+        material: the hub's certificates and keys, enrolled.
+
+    Raises:
+        CheckpointError: the position of an earlier run cannot be read.
+        OSError, ValueError: a certificate, key or address cannot be used.
+    """
+
+    def __init__(self, config: Config, material: Material) -> None:
+        events = config.peer.events
+        self._config = config
+        self._material = material
+        self._serving = False
+        self._interests: Interests[Outbox] = Interests(events.max_interests)
+        self._consumers = Consumers(events.max_consumers, config.outbox, events.sendtimeout)
+        self._processor = Processor(
+            self._interests, self._consumers, events.buffersize, events.timeout
+        )
+        self.checkpoint = Checkpoint(
+            config.peer.file_system_path / config.source.checkpoint, config.source.channel
+        )
+        self.server = GRPCServer(events.address, self._server_config())
+        self.server.add_message_stream(METHOD, self._chat())
+
+    async def run(self, shutdown: asyncio.Event) -> None:
+        """Serve until told to stop, then drain: clients get what waits for them, and a farewell."""
+        async with asyncio.TaskGroup() as parts:
+            source = parts.create_task(self._source().run())
+            others = [
+                parts.create_task(part)
+                for part in (self._processor.run(), self._consumers.watch(), self.checkpoint.run())
+            ]
+            await self.server.start()
+            self._serving = True
+            log.info(
+                "serving",
+                hub=self._config.peer.id,
+                events=self.server.address,
+                channel=self._config.source.channel,
+                source=self._config.source.addresses,
+            )
+            await shutdown.wait()
+            source.cancel()
+            await self._drain()
+            for part in others:
+                part.cancel()
+
+    def check_serving(self) -> None:
+        """Raises NotServing unless clients are served."""
+        if not self._serving:
+            raise NotServing("the event listener is not serving")
+
+    async def _drain(self) -> None:
+        self._serving = False
+        self.server.set_serving("", False)
+        self.server.set_serving("protos.Events", False)
+        grace = self._config.peer.grace_period
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._processor.drained()
+        self._consumers.farewell()
+        await self.server.stop(grace)
+        await self.checkpoint.write()
+        log.info("stopped", position=self.checkpoint.position and self.checkpoint.position.number)
+
+    def _server_config(self) -> ServerConfig:
+        events, outbox = self._config.peer.events, self._config.peer.events.outbox
+        return ServerConfig(
+            secure=self._secure(),
+            keepalive=KeepaliveConfig(
+                interval=events.keepalive.interval,
+                timeout=events.keepalive.timeout,
+                min_ping_interval=events.keepalive.min_interval,
+            ),
+            max_receive_bytes=events.max_recv_msg_size,
+            max_send_bytes=events.max_send_msg_size,
+            max_concurrent_streams=events.max_concurrent_streams,
+            stream=StreamConfig(
+                high_mark=STREAM_WINDOW_BYTES,
+                # All of an outbox goes to its stream when that ends.
+                max_pending=STREAM_WINDOW_BYTES + outbox.max_bytes + events.max_send_msg_size,
+                flush_timeout=events.sendtimeout,
+            ),
+        )
+
+    def _secure(self) -> SecureServerConfig:
+        tls = self._config.peer.tls
+        if not tls.enabled:
+            log.warning("TLS IS OFF: anybody on the network can read the events")
+            return SecureServerConfig()
+        if not tls.client_auth_required:
+            log.warning("clients are not asked for a TLS certificate")
+        return self._material.server(
+            require_client_certificate=tls.client_auth_required,
+            more_client_roots=tls.client_root_cas.files,
+        )
+
+    def _chat(self) -> Chat:
+        events = self._config.peer.events
+        validator = Validator(
+            self._material.msp(), ValidationConfig(events.timewindow, events.require_tls_binding)
+        )
+        return Chat(validator, self._interests, self._consumers)
+
+    def _source(self) -> DeliverSource:
+        source = self._config.source
+        return DeliverSource(
+            DeliverConfig(
+                addresses=source.addresses,
+                channel=source.channel,
+                start=source.start,
+                reconnect_initial=source.reconnect.initial,
+                reconnect_max=source.reconnect.max,
+            ),
+            dial=partial(self._material.dial, tls=source.tls, max_bytes=source.max_recv_msg_size),
+            credentials=partial(self._material.credentials, tls=source.tls),
+            chain=Chain(self.checkpoint.position),
+            take=self._take,
+        )
+
+    async def _take(self, block: common_pb2.Block, position: Position) -> None:
+        await self._processor.put(
+            Publication(
+                partial(events_of, block, self._config.source.channel),
+                partial(self.checkpoint.advance, position),
+            )
+        )
