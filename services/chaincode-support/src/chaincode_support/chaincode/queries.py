@@ -19,7 +19,7 @@ from chaincode_support.chaincode.errors import RequestError
 PAGE_ROWS = 100
 # A page ends early once its rows hold this many bytes, so that large values never make a message
 # that the shim's gRPC refuses (100 MB) or that weighs on the peer while it waits to be read.
-PAGE_BYTES = 4 * 1024 * 1024
+PAGE_BYTES = 2 * 1024 * 1024
 
 
 class _OpenQuery:

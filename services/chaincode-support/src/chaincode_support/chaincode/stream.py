@@ -236,9 +236,9 @@ class ChaincodeStream:
 
     def _check_certificate(self) -> None:
         """On mutual TLS, a chaincode is who its certificate says."""
-        authentication = self._stream.auth_context()
-        if not self._settings.require_certificate_name or not authentication:
+        if not self._settings.require_certificate_name:
             return
+        authentication = self._stream.auth_context()
         wanted = f"selvedge://chaincode/{quote(self.name)}"
         presented = [
             name.decode(errors="replace")
@@ -250,7 +250,7 @@ class ChaincodeStream:
         common_names = [
             name.decode(errors="replace") for name in authentication.get("x509_common_name", ())
         ]
-        shown = ", ".join(chaincodes) or f"no chaincode (it is for {', '.join(common_names)!r})"
+        shown = ", ".join(chaincodes) or f"no chaincode (its name is {', '.join(common_names)!r})"
         raise StatusError(
             grpc.StatusCode.PERMISSION_DENIED,
             f"REGISTER names chaincode {self.name}, but the client certificate is for {shown}: it "

@@ -1,0 +1,172 @@
+"""ProcessProposal: check, simulate, endorse.
+
+Follows core/endorser/endorser.go of Fabric 2.5. Errors about the proposal itself end the call with
+a gRPC status; errors about running it come in a ProposalResponse, with status 500 and the sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grpc
+from selvedge_common.comm import StatusError
+from selvedge_common.logs import get_logger
+from selvedge_common.msp import SigningIdentity
+from selvedge_common.protoutil.proposals import OpenedProposal
+from selvedge_common.protoutil.transactions import create_proposal_response
+from selvedge_protos.peer.chaincode_pb2 import ChaincodeID
+from selvedge_protos.peer.peer_pb2_grpc import EndorserServicer
+from selvedge_protos.peer.proposal_pb2 import SignedProposal
+from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse, Response
+
+from chaincode_support.chaincode.errors import ChaincodeError
+from chaincode_support.chaincode.stream import Transaction
+from chaincode_support.chaincode.support import ChaincodeSupport, Execution
+from chaincode_support.channel import Channel
+from chaincode_support.endorser import metrics
+from chaincode_support.endorser.checks import check_form, check_rights
+from chaincode_support.ledger import LedgerBusy, LedgerError
+
+log = get_logger("endorser")
+
+# A chaincode's status from here on is a refusal: nothing is endorsed (shim.ERRORTHRESHOLD).
+ERROR_THRESHOLD = 400
+ERROR = 500
+
+
+class Endorser(EndorserServicer):
+    """Serves `protos.Endorser`: at most `max_proposals` in work at a time."""
+
+    def __init__(
+        self,
+        channels: Mapping[str, Channel],
+        chaincodes: ChaincodeSupport,
+        signer: SigningIdentity,
+        *,
+        max_proposals: int,
+    ) -> None:
+        self._channels = channels
+        self._chaincodes = chaincodes
+        self._signer = signer
+        self._max_proposals = max_proposals
+        self._in_work = 0
+
+    async def ProcessProposal(  # noqa: N802  # gRPC's name of the method
+        self, request: SignedProposal, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ProposalResponse:
+        """Simulate a signed proposal and endorse the result.
+
+        A client that cancels, or whose deadline passes, frees the transaction, its queries and
+        its snapshot at once. Raises StatusError: RESOURCE_EXHAUSTED and what the checks raise.
+        """
+        metrics.proposals_received.inc()
+        with self._counted():
+            return await self.process(request)
+
+    async def process(self, signed: SignedProposal) -> ProposalResponse:
+        """What ProcessProposal does, for callers within the peer."""
+        started = time.perf_counter()
+        proposal = check_form(signed)
+        channel = self._channels.get(proposal.channel)
+        if channel is None:
+            return _failed(
+                f"channel '{proposal.channel}' not found: this peer has "
+                f"{', '.join(sorted(self._channels))}"
+            )
+        # Names that never registered stay out of the labels: a client could make any number.
+        known = self._chaincodes.registry.known(proposal.chaincode)
+        labels = (channel.name, proposal.chaincode if known else metrics.UNKNOWN)
+        check_rights(proposal, channel, labels[1])
+        success = False
+        try:
+            response = await self._simulate_and_endorse(proposal, channel, labels)
+            success = response.HasField("endorsement")
+        finally:
+            metrics.proposal_duration.labels(*labels, str(success).lower()).observe(
+                time.perf_counter() - started
+            )
+        if success:
+            metrics.successful_proposals.inc()
+        return response
+
+    async def _simulate_and_endorse(
+        self, proposal: OpenedProposal, channel: Channel, labels: tuple[str, str]
+    ) -> ProposalResponse:
+        try:
+            execution, results = await self._simulate(proposal, channel)
+        except LedgerBusy as error:
+            metrics.proposal_simulation_failures.labels(*labels).inc()
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
+        except (ChaincodeError, LedgerError) as error:
+            metrics.proposal_simulation_failures.labels(*labels).inc()
+            log.warning(
+                "proposal failed",
+                channel=channel.name,
+                chaincode=proposal.chaincode,
+                txid=proposal.txid,
+                reason=str(error),
+            )
+            return _failed(
+                f"error in simulation: failed to execute transaction {proposal.txid}: {error}"
+            )
+        endorsed = self._endorse(proposal, execution, results)
+        if execution.response.status < ERROR_THRESHOLD:
+            return endorsed
+        metrics.endorsement_failures.labels(*labels, "true").inc()
+        refused = ProposalResponse(response=execution.response)
+        if execution.response.status >= ERROR:
+            # As in 2.5, so that a client can see what the simulation would have written.
+            refused.payload = endorsed.payload
+        return refused
+
+    async def _simulate(
+        self, proposal: OpenedProposal, channel: Channel
+    ) -> tuple[Execution, bytes]:
+        with contextlib.closing(channel.ledger.simulator(proposal.txid)) as simulator:
+            execution = await self._chaincodes.execute(
+                Transaction(
+                    channel=channel.name,
+                    txid=proposal.txid,
+                    chaincode=proposal.chaincode,
+                    input=proposal.input,
+                    simulator=simulator,
+                    proposal=proposal.signed,
+                )
+            )
+            return execution, simulator.results()
+
+    def _endorse(
+        self, proposal: OpenedProposal, execution: Execution, results: bytes
+    ) -> ProposalResponse:
+        return create_proposal_response(
+            proposal,
+            execution.response,
+            results,
+            execution.event.SerializeToString() if execution.event else b"",
+            ChaincodeID(name=proposal.chaincode, version=execution.version),
+            self._signer,
+        )
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._in_work >= self._max_proposals:
+            metrics.proposals_over_limit.inc()
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"the peer has {self._max_proposals} proposals in work, the limit of "
+                "peer.limits.concurrency.endorserService; try again later",
+            )
+        self._in_work += 1
+        metrics.proposals_in_work.set(self._in_work)
+        try:
+            yield
+        finally:
+            self._in_work -= 1
+            metrics.proposals_in_work.set(self._in_work)
+
+
+def _failed(reason: str) -> ProposalResponse:
+    return ProposalResponse(response=Response(status=ERROR, message=reason))

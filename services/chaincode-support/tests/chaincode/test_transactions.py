@@ -1,0 +1,202 @@
+"""How transactions end: results, failures, timeouts, lost streams, cancelled callers."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import grpc
+import pytest
+from chaincode_support.chaincode.errors import (
+    ChaincodeFailure,
+    ExecuteTimeout,
+    LaunchTimeout,
+    StreamTerminated,
+    TooManyTransactions,
+    TransactionRunning,
+    UnknownChaincode,
+)
+from selvedge_common.comm import ServerConfig, StreamConfig
+from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
+from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetStateByRange
+
+M = ChaincodeMessage
+
+
+def running_on(peer: Any, name: str = "mycc") -> int:
+    stream = peer.registry.get(name)
+    return len(stream.transactions) if stream else 0
+
+
+async def test_the_event_s_chaincode_and_txid_are_the_peer_s_to_say(peer: Any, dial: Any) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc", "tx"))
+    message = await shim.hear()
+    event = ChaincodeEvent(chaincode_id="forged", tx_id="forged", event_name="e", payload=b"p")
+    await shim.complete(message, chaincode_event=event)
+    assert (await running).event == ChaincodeEvent(
+        chaincode_id="mycc", tx_id="tx", event_name="e", payload=b"p"
+    )
+
+
+async def test_error_and_an_unreadable_response_fail_the_transaction(peer: Any, dial: Any) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc"))
+    message = await shim.hear()
+    await shim.say(M(type=M.ERROR, payload=b"no luck", txid=message.txid))
+    with pytest.raises(ChaincodeFailure, match="transaction returned with failure: no luck"):
+        await running
+    running = asyncio.create_task(peer.execute("mycc"))
+    message = await shim.hear()
+    await shim.say(M(type=M.COMPLETED, payload=b"\xff", txid=message.txid))
+    with pytest.raises(ChaincodeFailure, match=r"not a protos\.Response"):
+        await running
+
+
+async def test_an_answer_given_twice_counts_once(peer: Any, dial: Any) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc"))
+    message = await shim.hear()
+    await shim.complete(message, status=201)
+    await shim.complete(message, status=500)
+    assert (await running).response.status == 201
+    running = asyncio.create_task(peer.execute("mycc", "t2"))
+    await shim.complete(await shim.hear())
+    assert (await running).response.status == 200
+
+
+async def test_another_chaincode_s_transaction_is_out_of_reach(peer: Any, dial: Any) -> None:
+    victim, hostile = await dial(peer, "mycc:1.0"), await dial(peer, "hostile:1.0")
+    running = asyncio.create_task(peer.execute("mycc"))
+    message = await victim.hear()
+    await hostile.complete(message, status=500)
+    assert (await hostile.put("a", b"forged", message)).type == M.ERROR
+    await victim.complete(message)
+    assert (await running).response.status == 200
+    assert peer.writes() == {}
+
+
+async def test_no_answer_ends_with_a_timeout_that_frees_the_transaction(
+    start_peer: Any, dial: Any
+) -> None:
+    peer = await start_peer(execute_timeout=0.05)
+    shim = await dial(peer, "mycc:1.0")
+    with pytest.raises(ExecuteTimeout, match=r"mycc:1\.0 did not answer .*executetimeout"):
+        await peer.execute("mycc")
+    assert running_on(peer) == 0
+    message = await shim.hear()
+    await shim.complete(message)
+    assert (await shim.get("a", message)).type == M.ERROR
+
+
+@pytest.mark.parametrize("half_close", [True, False])
+async def test_a_stream_that_ends_fails_its_transactions_at_once(
+    peer: Any, dial: Any, half_close: bool
+) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc"))
+    await shim.hear()
+    if half_close:
+        await shim.half_close()
+    else:
+        shim.cut()
+    async with asyncio.timeout(5):
+        with pytest.raises(StreamTerminated, match=r"chaincode mycc:1\.0 left the transaction"):
+            await running
+
+
+async def test_a_refused_message_is_the_cause_its_transactions_fail_with(
+    peer: Any, dial: Any
+) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc"))
+    await shim.hear()
+    await shim.say(M(type=M.READY))
+    with pytest.raises(StreamTerminated, match=r"cannot handle message \(READY\)"):
+        await running
+
+
+async def test_a_cancelled_caller_frees_transaction_and_queries_at_once(
+    peer: Any, dial: Any
+) -> None:
+    await peer.commit("mycc", {f"k{number:04}": b"v" for number in range(150)})
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc"))
+    message = await shim.hear()
+    request = GetStateByRange(startKey="k").SerializeToString()
+    await shim.ask(M.GET_STATE_BY_RANGE, request, message)
+    queries = peer.registry.get("mycc").transactions.get("mychannel", message.txid).queries
+    assert len(queries) == 1
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (running_on(peer), len(queries)) == (0, 0)
+    assert (await shim.get("a", message)).type == M.ERROR
+
+
+async def test_the_same_transaction_cannot_run_twice(peer: Any, dial: Any) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc", "tx"))
+    message = await shim.hear()
+    with pytest.raises(TransactionRunning, match="tx already runs"):
+        await peer.execute("mycc", "tx")
+    await shim.complete(message)
+    assert (await running).response.status == 200
+
+
+async def test_transactions_of_a_stream_are_bounded(start_peer: Any, dial: Any) -> None:
+    peer = await start_peer(max_transactions=1)
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc", "t1"))
+    message = await shim.hear()
+    with pytest.raises(TooManyTransactions, match=r"chaincode\.limits\.transactions"):
+        await peer.execute("mycc", "t2")
+    await shim.complete(message)
+    await running
+
+
+async def test_an_unknown_chaincode_is_refused_at_once_and_says_how_to_start_it(
+    peer: Any,
+) -> None:
+    with pytest.raises(UnknownChaincode, match=r"CORE_CHAINCODE_ID_NAME=nobody:1\.0") as refusal:
+        await peer.execute("nobody")
+    assert peer.address in str(refusal.value)
+
+
+async def test_a_chaincode_that_was_here_is_waited_for(peer: Any, dial: Any) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    await shim.half_close()
+    await shim.status()
+    running = asyncio.create_task(peer.execute("mycc"))
+    shim = await dial(peer, "mycc:1.1")
+    await shim.complete(await shim.hear())
+    assert (await running).version == "1.1"
+
+
+async def test_a_chaincode_that_does_not_come_back_is_given_up(start_peer: Any, dial: Any) -> None:
+    peer = await start_peer(startup_timeout=0.05)
+    shim = await dial(peer, "mycc:1.0")
+    await shim.half_close()
+    await shim.status()
+    with pytest.raises(LaunchTimeout, match=r"chaincode\.startuptimeout \(0\.05 s\)"):
+        await peer.execute("mycc")
+
+
+async def test_a_flood_that_is_not_read_ends_only_its_own_stream(
+    start_peer: Any, dial: Any
+) -> None:
+    bounded = ServerConfig(stream=StreamConfig(max_pending=4 * 1024 * 1024))
+    peer = await start_peer(server=bounded)
+    await peer.commit("mycc", {"a": bytes(1024 * 1024)})
+    other = await dial(peer, "other:1.0")
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc"))
+    message = await shim.hear()
+    flood = M(type=M.GET_STATE, payload=b"a", txid=message.txid)
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        while not running.done():
+            await shim.say(flood)
+    with pytest.raises(StreamTerminated):
+        await running
+    running = asyncio.create_task(peer.execute("other"))
+    await other.complete(await other.hear())
+    assert (await running).response.status == 200
