@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +17,7 @@ from cryptography import x509
 from google.protobuf.message import DecodeError
 from selvedge_common.msp.certificates import (
     build_chain,
-    check_extensions,
     is_authority,
-    may_sign_certificates,
-    pem_of,
-    read_certificates,
-    subject_key_identifier,
-    subject_of,
     validity,
 )
 from selvedge_common.msp.errors import (
@@ -33,15 +27,13 @@ from selvedge_common.msp.errors import (
     IdentityRevoked,
     MalformedIdentity,
     MalformedPolicy,
-    MSPConfigurationError,
-    NotACertificate,
     UnfitCertificate,
     UnknownMSP,
-    UntrustedIdentity,
 )
 from selvedge_common.msp.identity import Identity, parse_identity, parse_serialized
+from selvedge_common.msp.material import Material, read_config, read_folder, write_config
 from selvedge_common.msp.revocation import RevocationLists
-from selvedge_common.msp.roles import ADMIN, MEMBER, NodeOU, NodeOUs, Role, role_of
+from selvedge_common.msp.roles import ADMIN, MEMBER, NodeOU, NodeOUs, Role, check_required, role_of
 from selvedge_protos.msp import msp_config_pb2, msp_principal_pb2
 
 CACHED_IDENTITIES = 1024
@@ -56,7 +48,6 @@ class _Standing:
     not_before: datetime
     not_after: datetime
     role: Role | None
-    issuer: x509.Certificate
 
 
 class MSP:
@@ -72,6 +63,7 @@ class MSP:
         tls_intermediate: Sequence[x509.Certificate] = (),
         admins: Sequence[x509.Certificate] = (),
         revocation_lists: Sequence[bytes] = (),
+        required_units: Sequence[NodeOU] = (),
         node_ous: NodeOUs | None = NodeOUs(),  # noqa: B008  (frozen)
         cached_identities: int = CACHED_IDENTITIES,
         max_identity_bytes: int = MAX_IDENTITY_BYTES,
@@ -84,27 +76,27 @@ class MSP:
             tls_root_certificates, tls_intermediate: told to others in `config`, not used here.
             admins: identities that are administrators whatever their OU.
             revocation_lists: CRLs in PEM or DER, of any of the CAs above.
+            required_units: OUs of which every identity must have one, if there are any.
             node_ous: the OUs that give roles; None for an organisation without them.
             cached_identities: how many validated identities are remembered.
             max_identity_bytes: the longest serialized identity that is read.
 
         Raises MSPConfigurationError.
         """
-        if not mspid or not root_certificates:
-            raise MSPConfigurationError(
-                f"The MSP {mspid!r} needs an id and at least one root certificate:"
-                " give it the organisation's CA certificate."
-            )
-        for authority in (*root_certificates, *intermediate):
-            _check_authority(mspid, authority)
+        self._material = Material(
+            mspid,
+            tuple(root_certificates),
+            tuple(intermediate),
+            tuple(tls_root_certificates),
+            tuple(tls_intermediate),
+            tuple(admins),
+            tuple(revocation_lists),
+            tuple(required_units),
+            node_ous,
+        )
+        self._material.check()
         self.mspid = mspid
-        self._roots = tuple(root_certificates)
-        self._intermediates = tuple(intermediate)
-        self._tls_roots = tuple(tls_root_certificates)
-        self._tls_intermediates = tuple(tls_intermediate)
-        self._admins = tuple(admins)
         self._revocations = RevocationLists(mspid, revocation_lists)
-        self._node_ous = node_ous
         self._roles = node_ous.by_name() if node_ous is not None else {}
         self._standings: OrderedDict[bytes, _Standing] = OrderedDict()
         self._cached_identities = cached_identities
@@ -119,78 +111,30 @@ class MSP:
         NodeOUs are on with Fabric's usual names, so config.yaml is neither needed nor read.
         Raises MSPConfigurationError naming the file.
         """
-        roots = _read_folder(folder / "cacerts")
-        if not roots:
-            raise MSPConfigurationError(
-                f"{folder / 'cacerts'} holds no certificate: enrol, or point to another MSP folder."
-            )
-        crls = folder / "crls"
-        return cls(
-            mspid,
-            roots,
-            intermediate=_read_folder(folder / "intermediatecerts"),
-            tls_root_certificates=_read_folder(folder / "tlscacerts"),
-            tls_intermediate=_read_folder(folder / "tlsintermediatecerts"),
-            admins=_read_folder(folder / "admincerts"),
-            revocation_lists=[
-                path.read_bytes() for path in (sorted(crls.iterdir()) if crls.is_dir() else ())
-            ],
-        )
+        return cls._of(read_folder(folder, mspid))
 
     @classmethod
     def from_config(cls, config: msp_config_pb2.MSPConfig) -> MSP:
         """Make the MSP that a channel configuration describes. Raises MSPConfigurationError."""
-        if config.type != 0:
-            raise MSPConfigurationError(
-                f"The channel configuration has an MSP of type {config.type}:"
-                " only type 0 (X.509 certificates) is known here."
-            )
-        try:
-            fabric = msp_config_pb2.FabricMSPConfig.FromString(config.config)
-        except DecodeError as error:
-            raise MSPConfigurationError(
-                "The channel configuration holds an MSP that is not a FabricMSPConfig:"
-                " take the configuration from an intact block."
-            ) from error
-        if fabric.organizational_unit_identifiers:
-            raise MSPConfigurationError(
-                f"The MSP {fabric.name!r} restricts its members by organizational_unit_identifiers,"
-                " which are not supported here: use NodeOUs."
-            )
+        return cls._of(read_config(config))
+
+    @classmethod
+    def _of(cls, material: Material) -> MSP:
         return cls(
-            fabric.name,
-            _read_all(fabric.name, fabric.root_certs),
-            intermediate=_read_all(fabric.name, fabric.intermediate_certs),
-            tls_root_certificates=_read_all(fabric.name, fabric.tls_root_certs),
-            tls_intermediate=_read_all(fabric.name, fabric.tls_intermediate_certs),
-            admins=_read_all(fabric.name, fabric.admins),
-            revocation_lists=tuple(fabric.revocation_list),
-            node_ous=_node_ous_of(fabric.fabric_node_ous),
+            material.mspid,
+            material.root_certificates,
+            intermediate=material.intermediate,
+            tls_root_certificates=material.tls_root_certificates,
+            tls_intermediate=material.tls_intermediate,
+            admins=material.admins,
+            revocation_lists=material.revocation_lists,
+            required_units=material.required_units,
+            node_ous=material.node_ous,
         )
 
     def config(self) -> msp_config_pb2.MSPConfig:
         """Give this MSP as a channel configuration carries it; no private key is in it."""
-        fabric = msp_config_pb2.FabricMSPConfig(
-            name=self.mspid,
-            root_certs=map(pem_of, self._roots),
-            intermediate_certs=map(pem_of, self._intermediates),
-            admins=map(pem_of, self._admins),
-            revocation_list=self._revocations.pem(),
-            crypto_config=msp_config_pb2.FabricCryptoConfig(
-                signature_hash_family="SHA2", identity_identifier_hash_function="SHA256"
-            ),
-            tls_root_certs=map(pem_of, self._tls_roots),
-            tls_intermediate_certs=map(pem_of, self._tls_intermediates),
-        )
-        if self._node_ous is not None:
-            fabric.fabric_node_ous.enable = True
-            for field in ("client", "peer", "admin", "orderer"):
-                unit: NodeOU | None = getattr(self._node_ous, field)
-                if unit is not None:
-                    identifier = getattr(fabric.fabric_node_ous, f"{field}_ou_identifier")
-                    identifier.organizational_unit_identifier = unit.name
-                    identifier.certificate = unit.issuer
-        return msp_config_pb2.MSPConfig(type=0, config=fabric.SerializeToString())
+        return write_config(self._material)
 
     def deserialize(self, serialized: bytes) -> Identity:
         """Read an identity of this organisation; whether to trust it is `validate`'s question.
@@ -243,7 +187,7 @@ class MSP:
             return False
         if role == MEMBER or standing.role == role:
             return True
-        return role == ADMIN and identity.certificate in self._admins
+        return role == ADMIN and identity.certificate in self._material.admins
 
     def satisfies(self, identity: Identity, principal: msp_principal_pb2.MSPPrincipal) -> bool:
         """Tell whether a valid `identity` is what `principal` asks for.
@@ -295,25 +239,18 @@ class MSP:
                 f"The certificate of {identity} is a CA's, which cannot be an identity:"
                 " enrol a user or a node."
             )
-        chain = build_chain(identity.certificate, self._roots, self._intermediates)
+        material = self._material
+        chain = build_chain(identity.certificate, material.root_certificates, material.intermediate)
         if self._revocations.revoked(chain):
             raise IdentityRevoked(
                 f"The certificate of {identity}, or one that issued it, has been revoked: enrol"
                 " again."
             )
-        not_before, not_after = validity(chain)
-        return _Standing(identity, not_before, not_after, self._role(identity, chain[1]), chain[1])
-
-    def _role(self, identity: Identity, issuer: x509.Certificate) -> Role | None:
-        if self._node_ous is None:
-            return None
-        role, unit = role_of(identity.organizational_units, self._roles, str(identity))
-        if unit.issuer and issuer not in read_certificates(unit.issuer):
-            raise UnfitCertificate(
-                f"The OU {unit.name!r} of {identity} was not certified by the CA that"
-                f" {self.mspid} requires for it: enrol with that CA."
-            )
-        return role
+        units = identity.organizational_units
+        if material.required_units:
+            check_required(units, material.required_units, chain[1], str(identity))
+        role = role_of(units, self._roles, chain[1], str(identity)) if self._roles else None
+        return _Standing(identity, *validity(chain), role)
 
     def _remembered(self, serialized: bytes) -> _Standing | None:
         with self._lock:
@@ -351,56 +288,3 @@ def identify(serialized: bytes, msps: Mapping[str, MSP], at: datetime | None = N
     identity = msp.deserialize(serialized)
     msp.validate(identity, at)
     return identity
-
-
-def _check_authority(mspid: str, certificate: x509.Certificate) -> None:
-    try:
-        check_extensions(certificate)
-        if not may_sign_certificates(certificate):
-            raise UnfitCertificate(
-                f"The certificate of {subject_of(certificate)} is not one of a CA that may sign."
-            )
-        if subject_key_identifier(certificate) is None:
-            raise UnfitCertificate(
-                f"The CA certificate of {subject_of(certificate)} has no subject key identifier."
-            )
-    except (UnfitCertificate, UntrustedIdentity) as error:
-        raise MSPConfigurationError(
-            f"The MSP {mspid!r} was given a certificate that cannot be an authority: {error}"
-        ) from error
-
-
-def _read_folder(folder: Path) -> list[x509.Certificate]:
-    certificates: list[x509.Certificate] = []
-    if not folder.is_dir():
-        return certificates
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            try:
-                certificates += read_certificates(path.read_bytes())
-            except (OSError, NotACertificate) as error:
-                raise MSPConfigurationError(f"{path} cannot be used: {error}") from error
-    return certificates
-
-
-def _read_all(mspid: str, pems: Iterable[bytes]) -> list[x509.Certificate]:
-    try:
-        return [certificate for pem in pems for certificate in read_certificates(pem)]
-    except NotACertificate as error:
-        raise MSPConfigurationError(f"The MSP {mspid!r} cannot be used: {error}") from error
-
-
-def _node_ous_of(config: msp_config_pb2.FabricNodeOUs) -> NodeOUs | None:
-    if not config.enable:
-        return None
-
-    def unit(identifier: msp_config_pb2.FabricOUIdentifier) -> NodeOU | None:
-        name = identifier.organizational_unit_identifier
-        return NodeOU(name, identifier.certificate) if name else None
-
-    return NodeOUs(
-        client=unit(config.client_ou_identifier),
-        peer=unit(config.peer_ou_identifier),
-        admin=unit(config.admin_ou_identifier),
-        orderer=unit(config.orderer_ou_identifier),
-    )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding
 from selvedge_common.msp.errors import MSPConfigurationError
 
 
@@ -17,10 +16,6 @@ class RevocationLists:
     def __init__(self, mspid: str, lists: Sequence[bytes]) -> None:
         """Read `lists`, each in PEM or DER. Raises MSPConfigurationError."""
         self._lists = [_read(mspid, data) for data in lists]
-
-    def pem(self) -> list[bytes]:
-        """Give the lists in PEM form."""
-        return [crl.public_bytes(Encoding.PEM) for crl in self._lists]
 
     def revoked(self, chain: Sequence[x509.Certificate]) -> bool:
         """Tell whether a certificate of the chain is revoked by the CA that follows it.

@@ -7,9 +7,11 @@ four roles have an OU).
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cryptography import x509
+from selvedge_common.msp.certificates import read_certificates
 from selvedge_common.msp.errors import UnfitCertificate
 from selvedge_protos.msp import msp_principal_pb2
 
@@ -29,10 +31,14 @@ MEMBER, ADMIN, CLIENT, PEER, ORDERER = Role
 
 @dataclass(frozen=True)
 class NodeOU:
-    """An OU that gives a role; `issuer` (PEM), if any, is the only CA allowed to certify it."""
+    """An OU that means something; `issuer` (PEM), if any, is the only CA allowed to certify it."""
 
     name: str
     issuer: bytes = b""
+
+    def certified_by(self, issuer: x509.Certificate) -> bool:
+        """Tell whether `issuer` may certify this OU."""
+        return not self.issuer or issuer in read_certificates(self.issuer)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,12 @@ class NodeOUs:
         return {ou.name: (role, ou) for role, ou in pairs if ou is not None}
 
 
-def role_of(units: Iterable[str], roles: dict[str, tuple[Role, NodeOU]], who: str) -> NodeOURole:
+def role_of(
+    units: Iterable[str],
+    roles: Mapping[str, tuple[Role, NodeOU]],
+    issuer: x509.Certificate,
+    who: str,
+) -> Role:
     """Give the one role that `units` name. Raises UnfitCertificate for none and for several."""
     found = [roles[unit] for unit in units if unit in roles]
     if len(found) != 1:
@@ -63,7 +74,22 @@ def role_of(units: Iterable[str], roles: dict[str, tuple[Role, NodeOU]], who: st
             f"The certificate of {who} has {'no' if not found else 'more than one'} OU out of"
             f" {', '.join(roles)}: an identity needs exactly one of them as its role."
         )
-    return found[0]
+    role, unit = found[0]
+    if not unit.certified_by(issuer):
+        raise UnfitCertificate(
+            f"The OU {unit.name!r} of {who} was not certified by the CA that its organisation"
+            " requires for it: enrol with that CA."
+        )
+    return role
 
 
-NodeOURole = tuple[Role, NodeOU]
+def check_required(
+    units: Iterable[str], required: Sequence[NodeOU], issuer: x509.Certificate, who: str
+) -> None:
+    """Return when `units` hold one of the `required` ones. Raises UnfitCertificate."""
+    held = set(units)
+    if not any(unit.name in held and unit.certified_by(issuer) for unit in required):
+        raise UnfitCertificate(
+            f"The certificate of {who} has none of the OUs that its organisation requires"
+            f" ({', '.join(unit.name for unit in required)}): enrol with one of them."
+        )

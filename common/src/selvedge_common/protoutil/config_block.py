@@ -187,14 +187,13 @@ def _open(channel: str, config: configtx_pb2.Config) -> ChannelConfig:
     root = config.channel_group
     orderer = root.groups["Orderer"] if "Orderer" in root.groups else configtx_pb2.ConfigGroup()
     size = _value(orderer, "BatchSize", orderer_pb2.BatchSize)
-    addresses = _value(root, "OrdererAddresses", configuration_pb2.OrdererAddresses).addresses
     return ChannelConfig(
         channel=channel,
         sequence=config.sequence,
         config=config,
         msps=_msps(root),
         policies=_policies(root),
-        orderer_addresses=tuple(addresses),
+        orderer_addresses=_orderer_addresses(root, orderer),
         batch=Batch(
             size.max_message_count,
             size.absolute_max_bytes,
@@ -320,9 +319,23 @@ def _msps(root: configtx_pb2.ConfigGroup) -> dict[str, MSP]:
 
 def _msp_configs(group: configtx_pb2.ConfigGroup) -> Iterable[msp_config_pb2.MSPConfig]:
     if "MSP" in group.values:
-        yield _value(group, "MSP", msp_config_pb2.MSPConfig)
+        msp = _value(group, "MSP", msp_config_pb2.MSPConfig)
+        # Other types (Idemix) have no certificates: their members are of an unknown organisation.
+        if msp.type == 0:
+            yield msp
     for inner in group.groups.values():
         yield from _msp_configs(inner)
+
+
+def _orderer_addresses(
+    root: configtx_pb2.ConfigGroup, orderer: configtx_pb2.ConfigGroup
+) -> tuple[str, ...]:
+    """Give the channel's own addresses, then those that only its ordering organisations name."""
+    kind = configuration_pb2.OrdererAddresses
+    addresses = list(_value(root, "OrdererAddresses", kind).addresses)
+    for org in orderer.groups.values():
+        addresses += _value(org, "Endpoints", kind).addresses
+    return tuple(dict.fromkeys(addresses))
 
 
 def _policies(group: configtx_pb2.ConfigGroup) -> PolicyGroup:
