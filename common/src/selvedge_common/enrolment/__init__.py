@@ -1,6 +1,6 @@
 """Enrolment with the ca, for services, the command line and chaincode containers.
 
-Usual use: `await enrol_service(volume, Path("/enrol/enrolment.json"), identities=("peer", "orderer"))`.
+Usual use: `await enrol_service(volume, Path("/enrol/enrolment.json"), identities=["peer"])`.
 """
 
 from selvedge_common.enrolment.client import (

@@ -1,4 +1,4 @@
-"""Enrolling: from an enrolment file to certificates on disk, waiting for whatever is not there yet."""
+"""From an enrolment file to certificates on disk, waiting for whatever is not there yet."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
 _DIAL_TIMEOUT = 2.0
 _CALL_TIMEOUT = 10.0
+_ASKED = "it was asked for"
 _MAX_ANSWER_BYTES = 256 * 1024
 
 _log = get_logger("enrolment")
@@ -43,7 +44,8 @@ async def enrol_service(
     ca_address: str | None = None,
     patience: float = DEFAULT_PATIENCE,
 ) -> None:
-    """A service's certificates: `tls/{server,client}.{crt,key}`, `tls/ca.crt`, `msp/`, `orderer-msp/`.
+    """A service's certificates: `tls/{server,client}.{crt,key}`, `tls/ca.crt`, `msp/`,
+    `orderer-msp/`.
 
     Args:
         folder: the service's volume.
@@ -67,6 +69,7 @@ async def enrol_user(
     profile: str = "user",
     ca_address: str | None = None,
     patience: float = DEFAULT_PATIENCE,
+    renew: bool = False,
 ) -> None:
     """A user's certificates: `msp/` in Fabric's layout and `tls/{ca.crt,client.crt,client.key}`.
 
@@ -77,7 +80,12 @@ async def enrol_user(
         EnrolmentError: see `ensure_enrolled`.
     """
     await ensure_enrolled(
-        folder, layout.user(profile), enrolment, ca_address=ca_address, patience=patience
+        folder,
+        layout.user(profile),
+        enrolment,
+        ca_address=ca_address,
+        patience=patience,
+        renew=renew,
     )
 
 
@@ -88,6 +96,7 @@ async def enrol_chaincode(
     name: str,
     ca_address: str | None = None,
     patience: float = DEFAULT_PATIENCE,
+    renew: bool = False,
 ) -> None:
     """A chaincode's certificate: `ca.crt`, `client.crt`, `client.key` and the last two as `.b64`.
 
@@ -98,7 +107,12 @@ async def enrol_chaincode(
         EnrolmentError: see `ensure_enrolled`.
     """
     await ensure_enrolled(
-        folder, layout.chaincode(name), enrolment, ca_address=ca_address, patience=patience
+        folder,
+        layout.chaincode(name),
+        enrolment,
+        ca_address=ca_address,
+        patience=patience,
+        renew=renew,
     )
 
 
@@ -109,11 +123,13 @@ async def ensure_enrolled(
     *,
     ca_address: str | None = None,
     patience: float = DEFAULT_PATIENCE,
+    renew: bool = False,
 ) -> None:
-    """Sees to it that a folder holds good certificates; does nothing, and calls nobody, where it does.
+    """Sees to it that a folder holds good certificates; does nothing, and calls nobody, where it
+    does.
 
-    Keys are made here and stay here. A certificate is renewed when it or its key is missing, when the two
-    do not match, when it has expired, and when the enrolment file names another root.
+    Keys are made here and stay here. A certificate is renewed when it or its key is missing, when
+    the two do not match, when it has expired, and when the enrolment file names another root.
 
     Args:
         folder: where the certificates lie.
@@ -121,17 +137,19 @@ async def ensure_enrolled(
         enrolment: the enrolment file, read again before every try, or its content.
         ca_address: host:port, where it is not the one in the enrolment file.
         patience: seconds to wait for the file and for the ca.
+        renew: replace good certificates too.
 
     Raises:
-        EnrolmentError: the ca refused, a file is unfit, or the time is over: the sentence says what was
-            waited for.
+        EnrolmentError: the ca refused, a file is unfit, or the time is over: the sentence says what
+            was waited for.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + patience
+    asked = set(credentials) if renew else set()
     pause, reason = _FIRST_PAUSE, ""
     while True:
         try:
-            return await _enrol(folder, credentials, enrolment, ca_address)
+            return await _enrol(folder, credentials, enrolment, ca_address, asked)
         except _NotYet as error:
             if str(error) != reason:
                 reason = str(error)
@@ -147,12 +165,17 @@ async def _enrol(
     credentials: Sequence[Credential],
     source: Path | Enrolment,
     ca_address: str | None,
+    asked: set[Credential],
 ) -> None:
     enrolment = _read(source)
     needed = {
         credential: reason
         for credential in credentials
-        if (reason := material.defect(folder, credential, enrolment))
+        if (
+            reason := _ASKED
+            if credential in asked
+            else material.defect(folder, credential, enrolment)
+        )
     }
     if not needed:
         return
@@ -169,6 +192,7 @@ async def _enrol(
         for credential, reason in needed.items():
             _log.info("enrolling", folder=str(folder), profile=credential.profile, reason=reason)
             await _issue(channel, folder, credential, enrolment, source, address)
+            asked.discard(credential)
 
 
 def _read(source: Path | Enrolment) -> Enrolment | None:
@@ -187,8 +211,8 @@ def _check_tokens(
         if credential.profile not in enrolment.tokens:
             raise EnrolmentError(
                 f"{_where(source)} has no token for profile {credential.profile}, only for "
-                f"{', '.join(enrolment.tokens) or 'none'}: add the profile to this member in the ca's "
-                f"configuration, or run `certificate-authority token --profile {credential.profile}`"
+                f"{', '.join(enrolment.tokens) or 'none'}: add the profile to this member in the "
+                "ca's configuration, or make tokens with `certificate-authority token`"
             )
 
 

@@ -1,4 +1,4 @@
-"""`enrolment.json`: where the ca is, how to recognise it, and the tokens that give a right to certificates."""
+"""`enrolment.json`: where the ca is, how to recognise it, and tokens that give certificates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEXTS = ("caAddress", "tlsRoot", "tlsRootSha256", "mspId")
 
 
 class EnrolmentError(Exception):
-    """Enrolment failed in a way that waiting does not mend. One sentence: what, where, what to do."""
+    """Enrolment failed and waiting does not help. One sentence: what, where, what to do."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Enrolment:
         )
         if fingerprint(enrolment.tls_root, source) != enrolment.tls_root_sha256:
             raise EnrolmentError(
-                f"{source} was altered: its tlsRoot has another fingerprint than its tlsRootSha256; "
-                f"{_ASK_ANEW}"
+                f"{source} was altered: its tlsRoot has another fingerprint than its "
+                f"tlsRootSha256; {_ASK_ANEW}"
             )
         return enrolment
 

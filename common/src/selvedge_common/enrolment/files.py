@@ -16,7 +16,8 @@ def make_private_folder(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if folder.stat().st_mode & 0o777 != 0o700:
-        # A volume's own folder may belong to root (Kubernetes' fsGroup); the keys in it are 0600 anyway.
+        # A volume's own folder may belong to root (Kubernetes' fsGroup); the keys in it are 0600
+        # anyway.
         with contextlib.suppress(PermissionError):
             folder.chmod(0o700)
 

@@ -1,4 +1,4 @@
-"""Which certificates a holder has and in which files they lie: Fabric's MSP folders and ours for TLS."""
+"""Which certificates a holder has, and their files: Fabric's MSP folders, and ours for TLS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Credential:
         root: the file of the root that signed.
         tls_root: one more file for the TLS root, where it is not the one that signed.
         node_units: the file that tells Fabric's tools how roles are recognised.
-        encoded: whether base64 forms lie beside certificate and key, as Node and Go shims want them.
+        encoded: whether base64 forms lie beside certificate and key, as Node and Go shims want
+            them.
         names_uri: a SAN URI that the certificate must hold.
     """
 
@@ -72,7 +73,7 @@ def user(profile: str) -> list[Credential]:
 
 
 def chaincode(name: str) -> list[Credential]:
-    """A chaincode's: `client.crt`, `client.key`, `ca.crt` and base64 forms, in the folder itself."""
+    """A chaincode's: `client.crt`, `client.key`, `ca.crt`, base64 forms, in the folder itself."""
     return [
         Credential(
             "chaincode",

@@ -69,7 +69,8 @@ def store(
     root: bytes,
     enrolment: Enrolment,
 ) -> datetime:
-    """Writes one certificate, its key and its roots; the certificate last, so that it never lacks its key.
+    """Writes one certificate, its key and its roots; the certificate last, so that it never lacks
+    its key.
 
     Args:
         folder: the holder's folder.
@@ -105,7 +106,8 @@ def store(
             write_atomically(folder / name, data, mode)
     except OSError as error:
         raise EnrolmentError(
-            f"cannot write certificates into {folder}: {error.strerror}; make it writable for this user"
+            f"cannot write certificates into {folder}: {error.strerror}; make it writable for this "
+            "user"
         ) from error
     return until
 
@@ -122,19 +124,19 @@ def _check(
         issued.verify_directly_issued_by(x509.load_pem_x509_certificate(root))
     except (ValueError, TypeError, InvalidSignature) as error:
         raise EnrolmentError(
-            f"the ca at {enrolment.ca_address} answered no certificate with its issuer ({error}): check "
-            "that it is a Selvedge ca of this version"
+            f"the ca at {enrolment.ca_address} answered no certificate with its issuer ({error}): "
+            "check that it is a Selvedge ca of this version"
         ) from error
     if issued.public_key() != key.public_key():
         raise EnrolmentError(
-            f"the ca at {enrolment.ca_address} answered a certificate for another key: check that it is "
-            "a Selvedge ca of this version"
+            f"the ca at {enrolment.ca_address} answered a certificate for another key: check that "
+            "it is a Selvedge ca of this version"
         )
     if credential.names_uri and credential.names_uri not in _uris(issued):
         names = ", ".join(_uris(issued)) or "no chaincode"
         raise EnrolmentError(
-            f"the token was for {names} instead of {credential.names_uri}: enrol with the file of the "
-            "chaincode of that name"
+            f"the token was for {names} instead of {credential.names_uri}: enrol with the file of "
+            "the chaincode of that name"
         )
     return issued.not_valid_after_utc
 

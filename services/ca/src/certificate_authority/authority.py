@@ -1,8 +1,8 @@
 """Two roots and what they sign.
 
-The TLS root signs what connections are made with, the identity root what transactions are signed with,
-as Fabric keeps its TLS CA apart from an organisation's CA. A request contributes its public key and
-nothing else: subject, names, usages and lifetime are the authority's decision.
+The TLS root signs what connections are made with, the identity root what transactions are signed
+with, as Fabric keeps its TLS CA apart from an organisation's CA. A request contributes its public
+key and nothing else: subject, names, usages and lifetime are the authority's decision.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def public_key_of(csr: bytes) -> ec.EllipticCurvePublicKey:
         csr: PKCS #10 in PEM.
 
     Raises:
-        InvalidRequest: not readable, not signed with its own key, or not an ECDSA key on P-256 or P-384
-            (Fabric's MSP takes no other: msp/mspimpl.go and bccsp).
+        InvalidRequest: not readable, not signed with its own key, or not an ECDSA key on P-256 or
+            P-384, the keys that identities verify with here and in Fabric (bccsp).
     """
     try:
         request = x509.load_pem_x509_csr(csr)
@@ -131,6 +131,16 @@ class Authority:
         self._backdate = backdate
         self._clock = clock
 
+    def check(self) -> None:
+        """Raises `AuthorityError` where a root has expired: a health check."""
+        for signer, root in self._roots.items():
+            until = root.certificate.not_valid_after_utc
+            if until <= self._clock():
+                raise AuthorityError(
+                    f"the {signer.value} root expired on {until:%Y-%m-%d}: make new roots in an "
+                    "empty volume and enrol every member again"
+                )
+
     def issue(
         self,
         key: ec.EllipticCurvePublicKey,
@@ -149,15 +159,11 @@ class Authority:
         Raises:
             AuthorityError: the root has expired, or an extra name is not a name.
         """
+        self.check()
         root = self._roots[profile.signer]
         now = self._clock()
         # Never longer than its root: verifiers would refuse the chain before the leaf's own end.
         until = min(now + self._lifetimes[profile.name], root.certificate.not_valid_after_utc)
-        if until <= now:
-            raise AuthorityError(
-                f"the {profile.signer.value} root expired on {until:%Y-%m-%d}: make new roots in an "
-                "empty volume and enrol every member again"
-            )
         subject = _subject(name, self.organization, profile.unit)
         builder = (
             _builder(subject, root.certificate.subject, key, now - self._backdate, until)
@@ -192,8 +198,8 @@ def open_or_make_roots(
 ) -> dict[Signer, Root]:
     """The roots that lie in a folder, made first where it does not exist.
 
-    Two processes may begin at once: the folder appears whole or not at all, and the second takes what
-    the first made.
+    Two processes may begin at once: the folder appears whole or not at all, and the second takes
+    what the first made.
 
     Raises:
         AuthorityError: the folder cannot be written or holds something else.
@@ -217,7 +223,8 @@ def open_or_make_roots(
         shutil.rmtree(begun, ignore_errors=True)
         if not folder.is_dir():
             raise AuthorityError(
-                f"cannot make the roots in {folder}: {error.strerror}; give the ca a writable volume"
+                f"cannot make the roots in {folder}: {error.strerror}; give the ca a writable "
+                "volume"
             ) from error
     return open_roots(folder)
 
@@ -235,8 +242,8 @@ def _load_root(folder: Path, signer: Signer) -> Root:
         ) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise AuthorityError(
-            f"{certificate_file} and {key_file} are not a certificate and a key in PEM: restore them, "
-            "or remove the folder to begin with new roots"
+            f"{certificate_file} and {key_file} are not a certificate and a key in PEM: restore "
+            "them, or remove the folder to begin with new roots"
         ) from error
     if (
         not isinstance(key, ec.EllipticCurvePrivateKey)
@@ -316,8 +323,8 @@ def _sign_low_s(
 ) -> x509.Certificate:
     """Signs until S lies in the lower half: every second try.
 
-    Fabric's MSP rewrites certificates whose S is high (msp/cert.go), after which their bytes, and an
-    identity's identifier, differ from what its holder sends.
+    Fabric's MSP rewrites certificates whose S is high (msp/cert.go), after which their bytes, and
+    an identity's identifier, differ from what its holder sends.
     """
     while True:
         certificate = builder.sign(key, hashes.SHA256())

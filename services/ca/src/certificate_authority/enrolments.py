@@ -1,4 +1,4 @@
-"""The enrolment files of members: each in a folder of its own, with a live token for every profile."""
+"""The members' enrolment files: each in its own folder, with a live token for every profile."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class Enrolments:
         return Enrolment(self._address, root.pem, root.sha256, self._authority.organization, tokens)
 
     def prepare(self) -> None:
-        """Brings every member's file up to date: writes what is missing, takes over what was put there.
+        """Brings every member's file up to date: writes what is missing, takes over what was put
+        there.
 
         A file that cannot be written (a Kubernetes secret) is used as it is. A member whose folder
         cannot be made is left out with a warning, for in a container it may just not be mounted.
@@ -87,7 +88,7 @@ class Enrolments:
                 self._prepare(member)
 
     def replace(self, spent: Grant) -> None:
-        """Puts a fresh token in the place of one that was just spent, where the file can be written."""
+        """Puts a fresh token in the place of a spent one, where the file can be written."""
         member = self._members.get(spent.name)
         if member is None or spent.profile not in member.profiles:
             return
@@ -110,8 +111,8 @@ class Enrolments:
             self._write(member, self.document(tokens))
         elif missing:
             _log.warning(
-                "a member cannot enrol: its folder is read-only or missing, and holds no usable token; "
-                "mount it writable, or put a fresh enrolment file there",
+                "a member cannot enrol: its folder is read-only or missing, and holds no usable "
+                "token; mount it writable, or put a fresh enrolment file there",
                 member=member.name,
                 folder=str(member.folder),
                 profiles=missing,

@@ -1,4 +1,4 @@
-"""Why the authority refuses: one class per answer a caller gets, with a sentence and a cause to count."""
+"""Why the authority refuses: one class per status, each with a sentence and a cause to count."""
 
 from __future__ import annotations
 

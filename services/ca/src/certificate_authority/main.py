@@ -40,13 +40,14 @@ def main() -> None:
 def _serve(settings: config.Config, _: argparse.Namespace) -> None:
     # gRPC and the operations endpoint cost half a second to import: not for a token.
     from selvedge_common.comm import CommError
+    from selvedge_common.operations import OperationsError
     from selvedge_common.process import run
 
     from certificate_authority.serving import serve
 
     try:
         run(functools.partial(serve, settings))
-    except CommError as error:
+    except (CommError, OperationsError) as error:
         raise AuthorityError(str(error)) from error
 
 

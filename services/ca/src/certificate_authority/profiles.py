@@ -1,4 +1,4 @@
-"""What a certificate can be for: the root that signs it, its names, usages and organisational unit."""
+"""What a certificate can be for: the root that signs it, its names, usages and unit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from certificate_authority.errors import AuthorityError, InvalidRequest
 _SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 _CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 
-# A common name has 64 characters at most (X.520). Names become folders, so none begins with a dot and
-# none holds a separator.
+# A common name has 64 characters at most (X.520). Names become folders, so none begins with a dot
+# and none holds a separator.
 _ANY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 # Fabric's rule for chaincode names (core/common/ccprovider and the lifecycle).

@@ -59,7 +59,7 @@ class CertificateAuthorityService(CertificateAuthorityServicer):
         request: ca_pb2.IssueRequest,
         context: grpc.aio.ServicerContext[ca_pb2.IssueRequest, ca_pb2.IssueResponse],
     ) -> ca_pb2.IssueResponse:
-        """A certificate for a signing request and a token; refusals carry a sentence and a status."""
+        """A certificate for a signing request and a token; refusals say why."""
         try:
             if not self._rate.take():
                 raise TooManyRequests(
@@ -92,14 +92,14 @@ class CertificateAuthorityService(CertificateAuthorityServicer):
         )
 
     def _issue(self, request: ca_pb2.IssueRequest) -> Issued:
-        """Checks, signs, spends, in that order: a refused or failed request leaves the token live."""
+        """Checks, signs, spends, in that order: what fails leaves the token live."""
         profile = _profile(request.profile)
         grant = self._tokens.grant_of(request.token)
         if grant.profile != profile.name:
             raise NotAllowed(
                 "other_profile",
-                f"the token is for profile {grant.profile}, not for {profile.name}: ask for one with "
-                f"`certificate-authority token --profile {profile.name}`",
+                f"the token is for profile {grant.profile}, not for {profile.name}: ask for one "
+                f"with `certificate-authority token --profile {profile.name}`",
             )
         key = public_key_of(request.certificate_signing_request)
         extra_sans = self._enrolments.extra_sans(grant.name)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from certificate_authority import volume
-from certificate_authority.config import Config
-from certificate_authority.rate import Rate
-from certificate_authority.service import CertificateAuthorityService
+import asyncio
+from importlib import metadata
+from typing import TYPE_CHECKING
+
 from selvedge_common.comm import GRPCServer, SecureServerConfig, ServerConfig
 from selvedge_common.logs import get_logger
 from selvedge_common.process import Shutdown
 from selvedge_protos.selvedge.ca.v1.certificate_authority_pb2_grpc import (
     add_CertificateAuthorityServicer_to_server,
 )
+
+from certificate_authority import volume
+from certificate_authority.config import Config
+from certificate_authority.errors import AuthorityError
+from certificate_authority.rate import Rate
+from certificate_authority.service import CertificateAuthorityService
+
+if TYPE_CHECKING:
+    from selvedge_common.operations import OperationsServer
 
 _log = get_logger("ca")
 
@@ -21,7 +30,8 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
 
     Raises:
         AuthorityError: the volume cannot be used.
-        selvedge_common.comm.CommError: an address cannot be bound.
+        selvedge_common.comm.CommError: the gRPC address cannot be bound.
+        selvedge_common.operations.OperationsError: the operations address cannot be bound.
     """
     made = volume.make(config)
     certificate, key = volume.server_pair(config, made)
@@ -38,15 +48,41 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
     )
     rate = Rate(limits.requests_per_second, limits.burst)
     service = CertificateAuthorityService(made.authority, made.tokens, made.enrolments, rate)
-    add_CertificateAuthorityServicer_to_server(service, server)
+    # GRPCServer has the two methods of grpc.aio.Server that generated code calls.
+    add_CertificateAuthorityServicer_to_server(service, server)  # type: ignore[arg-type]
     await server.start()
+    # Loading the HTTP server takes longer than all the rest: members are served meanwhile.
+    operations = await asyncio.to_thread(_operations, config, made, shutdown)
+    await operations.start()
     _log.info(
         "serving",
         address=server.address,
+        operations=operations.address,
         members_use=config.ca.address,
         volume=str(config.ca.file_system_path),
         tls_root_sha256=made.authority.tls_root.sha256,
     )
     await shutdown.wait()
     await server.stop(limits.stop_grace)
+    await operations.stop()
     made.tokens.close()
+
+
+def _operations(config: Config, made: volume.Volume, shutdown: Shutdown) -> OperationsServer:
+    from selvedge_common.operations import OperationsServer, OperationsTLS
+
+    tls = config.ca.file_system_path / "tls"
+    root = tls / "ca.crt"
+
+    def serving() -> None:
+        if shutdown.is_set():
+            raise AuthorityError("the ca is stopping")
+
+    return OperationsServer(
+        config.operations.listen_address,
+        OperationsTLS(tls / "server.crt", tls / "server.key", [root])
+        if config.operations.tls.enabled
+        else None,
+        {"serving": serving, "roots": made.authority.check, "tokens": made.tokens.check},
+        metadata.version("selvedge-ca"),
+    )

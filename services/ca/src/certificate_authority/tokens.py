@@ -1,7 +1,8 @@
 """One-time tokens: each gives one holder the right to one certificate.
 
-The store is one SQLite file in the ca's volume, shared by `serve` and by `token` runs beside it. Tokens
-are random and long, so their plain SHA-256 is enough to recognise them and useless to whoever reads it.
+The store is one SQLite file in the ca's volume, shared by `serve` and by `token` runs beside it.
+Tokens are random and long, so their plain SHA-256 is enough to recognise them and useless to
+whoever reads it.
 """
 
 from __future__ import annotations
@@ -89,6 +90,14 @@ class TokenStore:
         """Closes the file; the store is of no use afterwards."""
         self._database.close()
 
+    def check(self) -> None:
+        """Raises `AuthorityError` where the store cannot be read: a health check."""
+        with self._lock:
+            try:
+                self._database.execute("SELECT 1 FROM tokens LIMIT 1").fetchone()
+            except sqlite3.Error as error:
+                raise _unusable(error) from error
+
     def mint(self, grant: Grant, lifetime: timedelta | None = None) -> str:
         """A new token, known only to the caller; it expires after `lifetime`, or never."""
         token = secrets.token_urlsafe(_TOKEN_BYTES)
@@ -150,8 +159,8 @@ class TokenStore:
         expires = None if lifetime is None else (self._clock() + lifetime).timestamp()
         with self._exclusive() as database:
             database.execute(
-                "INSERT INTO tokens (handle, digest, name, profile, expires) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (digest) DO NOTHING",
+                "INSERT INTO tokens (handle, digest, name, profile, expires) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING",
                 (_handle(digest), digest, grant.name, grant.profile, expires),
             )
 
@@ -186,9 +195,7 @@ class TokenStore:
                     raise
                 self._database.execute("COMMIT")
             except sqlite3.Error as error:
-                raise AuthorityError(
-                    f"the ca's token store cannot be used ({error}): look at its volume's space and health"
-                ) from error
+                raise _unusable(error) from error
 
 
 def _live(state: TokenState, grant: Grant | None) -> Grant:
@@ -201,6 +208,12 @@ def _live(state: TokenState, grant: Grant | None) -> Grant:
     sentence = sentences.get(state, "the token is unknown to this ca")
     raise NotAllowed(
         f"{state.value}_token", f"{sentence}: ask for a new one with `certificate-authority token`"
+    )
+
+
+def _unusable(error: sqlite3.Error) -> AuthorityError:
+    return AuthorityError(
+        f"the ca's token store cannot be used ({error}): look at its volume's space and health"
     )
 
 

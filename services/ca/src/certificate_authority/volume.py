@@ -40,7 +40,8 @@ class Volume:
 
 
 def make(config: Config, clock: Clock = utc_now) -> Volume:
-    """Opens the volume, with new roots where it has none, and brings the enrolment files up to date.
+    """Opens the volume, with new roots where it has none, and brings the enrolment files up to
+    date.
 
     Raises:
         AuthorityError: the volume cannot be used.
