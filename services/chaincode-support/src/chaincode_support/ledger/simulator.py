@@ -19,10 +19,12 @@ class RangeIterator(Iterator[tuple[str, bytes]]):
     """
 
     def __init__(self, rows: sqlite3.Cursor, read: RangeRead) -> None:
-        self._rows = rows
+        self._rows: sqlite3.Cursor | None = rows
         self._read = read
 
     def __next__(self) -> tuple[str, bytes]:
+        if self._rows is None:
+            raise LedgerClosed("The range has been closed: open it again.")
         row = self._rows.fetchone()
         if row is None:
             self._read.exhaust()
@@ -33,7 +35,9 @@ class RangeIterator(Iterator[tuple[str, bytes]]):
 
     def close(self) -> None:
         """Stop reading; harmless when repeated."""
-        self._rows.close()
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
 
 
 class Simulator:

@@ -92,7 +92,9 @@ class EmbeddedOrdering:
         """
         log = BlockLog.open(folder, channel, settings.synchronous)
         if log.height == 0:
-            log.append(genesis())
+            first = genesis()
+            blocks.sign_block(first, signer, LAST_CONFIG)
+            log.append(first)
         return cls(log, channel, signer, settings, call_later)
 
     @property

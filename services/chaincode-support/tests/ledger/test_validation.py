@@ -1,0 +1,158 @@
+"""Each validation code that needs no ledger, for its own reason."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from chaincode_support.ledger.validation import Validator
+from selvedge_protos.common import common_pb2
+from selvedge_protos.ledger.rwset import rwset_pb2
+from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
+from selvedge_protos.peer import chaincode_event_pb2, transaction_pb2
+from testchannel import CHAINCODE, CHANNEL, Network, results_of, writes
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network()
+
+
+Change = Callable[[common_pb2.Payload], None]
+
+
+def resigned(network: Network, change: Change) -> bytes:
+    """A sound transaction, changed, and signed again by its creator."""
+    envelope = common_pb2.Envelope.FromString(network.transaction()[1])
+    payload = common_pb2.Payload.FromString(envelope.payload)
+    change(payload)
+    signed = payload.SerializeToString()
+    return common_pb2.Envelope(
+        payload=signed, signature=network.client.sign(signed)
+    ).SerializeToString()
+
+
+def with_header(network: Network, **fields: Any) -> bytes:
+    def change(payload: common_pb2.Payload) -> None:
+        header = common_pb2.ChannelHeader.FromString(payload.header.channel_header)
+        for name, value in fields.items():
+            setattr(header, name, value)
+        payload.header.channel_header = header.SerializeToString()
+
+    return resigned(network, change)
+
+
+def tampered(network: Network) -> bytes:
+    envelope = common_pb2.Envelope.FromString(network.transaction(writes(a=b"1"))[1])
+    envelope.payload = envelope.payload.replace(CHAINCODE.encode(), b"cisab")
+    return envelope.SerializeToString()
+
+
+def tampered_endorsement(network: Network) -> bytes:
+    def change(payload: common_pb2.Payload) -> None:
+        transaction = transaction_pb2.Transaction.FromString(payload.data)
+        action = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload)
+        (endorsement,) = action.action.endorsements
+        endorsement.signature = network.peer.sign(b"something else")
+        transaction.actions[0].payload = action.SerializeToString()
+        payload.data = transaction.SerializeToString()
+
+    return resigned(network, change)
+
+
+def endorsed(network: Network, results: bytes, **how: Any) -> bytes:
+    return network.endorse(network.propose(b"x"), results, **how).SerializeToString()
+
+
+def by_stranger(network: Network) -> bytes:
+    proposed = network.propose(b"x", client=network.stranger)
+    return network.endorse(proposed, b"").SerializeToString()
+
+
+def event_of(name: str) -> bytes:
+    return chaincode_event_pb2.ChaincodeEvent(chaincode_id=name, event_name="e").SerializeToString()
+
+
+def twice(network: Network) -> bytes:
+    part = rwset_pb2.NsReadWriteSet(namespace=CHAINCODE)
+    return endorsed(network, rwset_pb2.TxReadWriteSet(ns_rwset=[part, part]).SerializeToString())
+
+
+def private(network: Network) -> bytes:
+    part = rwset_pb2.NsReadWriteSet(namespace=CHAINCODE)
+    part.collection_hashed_rwset.add(collection_name="secret")
+    return endorsed(network, rwset_pb2.TxReadWriteSet(ns_rwset=[part]).SerializeToString())
+
+
+SYSTEM_WRITE = results_of({"lscc": kv.KVRWSet(writes=[kv.KVWrite(key="a", value=b"1")])})
+SYSTEM_READ = results_of({"lscc": kv.KVRWSet(reads=[kv.KVRead(key="a")])})
+CALLEE = results_of(
+    {
+        CHAINCODE: kv.KVRWSet(writes=[kv.KVWrite(key="a", value=b"1")]),
+        "callee": kv.KVRWSet(writes=[kv.KVWrite(key="a", value=b"1")]),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "make"),
+    [
+        ("VALID", lambda n: n.transaction(writes(a=b"1"))[1]),
+        ("VALID", lambda n: endorsed(n, b"", events=event_of(CHAINCODE))),
+        ("VALID", lambda n: endorsed(n, SYSTEM_READ)),
+        ("VALID", lambda n: endorsed(n, CALLEE)),
+        ("INVALID_OTHER_REASON", lambda n: b"\xff\xff"),
+        ("NIL_ENVELOPE", lambda n: b""),
+        ("BAD_PAYLOAD", lambda n: common_pb2.Envelope(payload=b"\xff").SerializeToString()),
+        ("BAD_COMMON_HEADER", lambda n: with_header(n, epoch=1)),
+        ("BAD_COMMON_HEADER", lambda n: with_header(n, type=77)),
+        ("UNSUPPORTED_TX_PAYLOAD", lambda n: with_header(n, type=common_pb2.CONFIG_UPDATE)),
+        ("INVALID_CONFIG_TRANSACTION", lambda n: with_header(n, type=common_pb2.CONFIG)),
+        ("TARGET_CHAIN_NOT_FOUND", lambda n: n.endorse(n.propose(channel="yours"), b"")),
+        ("BAD_CREATOR_SIGNATURE", tampered),
+        ("BAD_CREATOR_SIGNATURE", by_stranger),
+        ("BAD_PROPOSAL_TXID", lambda n: with_header(n, tx_id="12" * 32)),
+        ("INVALID_ENDORSER_TRANSACTION", lambda n: with_header(n, version=7)),
+        ("ENDORSEMENT_POLICY_FAILURE", tampered_endorsement),
+        ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorser=n.stranger)),
+        ("BAD_RWSET", lambda n: endorsed(n, b"\xff\xff")),
+        ("ILLEGAL_WRITESET", twice),
+        ("ILLEGAL_WRITESET", lambda n: endorsed(n, SYSTEM_WRITE)),
+        ("INVALID_WRITESET", private),
+        ("INVALID_OTHER_REASON", lambda n: endorsed(n, b"", events=event_of("another"))),
+    ],
+)
+def test_code(code: str, make: Callable[[Network], Any], network: Network) -> None:
+    made = make(network)
+    envelope = made if isinstance(made, bytes) else made.SerializeToString()
+    validator = Validator(CHANNEL, network.msps, workers=1)
+    checked = validator.check_transaction(1, 0, envelope)
+    validator.close()
+    assert transaction_pb2.TxValidationCode.Name(checked.code) == code
+
+
+async def test_an_id_that_its_creator_did_not_sign_stays_free(chain: Any) -> None:
+    txid, envelope = chain.network.transaction(writes(a=b"1"))
+    forged = common_pb2.Envelope.FromString(envelope)
+    forged.signature = chain.network.client.sign(b"something else")
+    assert await chain.add(forged.SerializeToString()) == ["BAD_CREATOR_SIGNATURE"]
+    assert not chain.ledger.has_transaction(txid)
+    assert await chain.add(envelope) == ["VALID"]
+
+
+async def test_the_outcome_does_not_depend_on_when_a_block_is_committed(
+    chain: Any, network: Network
+) -> None:
+    late = chain.network.organisation.issue("client", "late", valid=timedelta(seconds=-1))
+    proposed = chain.network.propose(b"x", client=late)
+    envelope = chain.network.endorse(proposed, b"").SerializeToString()
+    assert await chain.add(envelope) == ["VALID"]
+
+
+async def test_codes_keep_their_places_in_a_block_checked_by_several_threads(chain: Any) -> None:
+    envelopes = [
+        chain.network.transaction()[1] if n % 3 else tampered(chain.network) for n in range(20)
+    ]
+    assert await chain.add(*envelopes) == [
+        "VALID" if n % 3 else "BAD_CREATOR_SIGNATURE" for n in range(20)
+    ]

@@ -1,0 +1,161 @@
+"""A channel's people and papers, made at run time: an organisation, its members, transactions."""
+
+import datetime
+from collections.abc import Mapping
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from selvedge_common.msp import MSP, SigningIdentity
+from selvedge_common.protoutil import config_block, proposals, transactions
+from selvedge_protos.common import common_pb2
+from selvedge_protos.ledger.rwset import rwset_pb2
+from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
+from selvedge_protos.peer import (
+    chaincode_pb2,
+    proposal_pb2,
+    proposal_response_pb2,
+    transaction_pb2,
+)
+
+CHANNEL = "mychannel"
+CHAINCODE = "basic"
+VERSION = "1.0"
+BATCH = config_block.Batch(500, 1 << 20, 1 << 19, "5ms")
+
+
+class Organisation:
+    """A certificate authority and the members it makes."""
+
+    def __init__(self, mspid: str) -> None:
+        self.mspid = mspid
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ca.{mspid}")])
+        key_usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        self._certificate = (
+            self._builder(self._name, self._key.public_key(), datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(key_usage, critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.msp = MSP(mspid, [self._certificate])
+
+    def issue(
+        self, role: str, name: str, valid: datetime.timedelta = datetime.timedelta(hours=1)
+    ) -> SigningIdentity:
+        """A member with the role's OU; a negative `valid` has run out already."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role),
+                x509.NameAttribute(NameOID.COMMON_NAME, name),
+            ]
+        )
+        key_usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+        certificate = (
+            self._builder(subject, key.public_key(), valid)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(key_usage, critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        return SigningIdentity(self.mspid, certificate, key)
+
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, valid: datetime.timedelta
+    ) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=2))
+            .not_valid_after(now + valid)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        )
+
+
+class Network:
+    """One organisation with a peer, a client and an orderer, and a stranger of another one."""
+
+    def __init__(self) -> None:
+        self.organisation = Organisation("Org1MSP")
+        self.client = self.organisation.issue("client", "user1")
+        self.peer = self.organisation.issue("peer", "peer0")
+        self.orderer = self.organisation.issue("orderer", "orderer0")
+        self.stranger = Organisation("OtherMSP").issue("client", "mallory")
+        self.msps: Mapping[str, MSP] = {"Org1MSP": self.organisation.msp}
+
+    def genesis(self) -> common_pb2.Block:
+        """Block 0 of the channel."""
+        return config_block.genesis_block(
+            CHANNEL, [self.organisation.msp.config()], ["localhost:7050"], BATCH
+        )
+
+    def propose(
+        self, *args: bytes, client: SigningIdentity | None = None, channel: str = CHANNEL
+    ) -> tuple[proposal_pb2.Proposal, str, SigningIdentity]:
+        """A proposal to run the chaincode, its transaction id, and who made it."""
+        client = client or self.client
+        proposal, txid = proposals.create_proposal(channel, CHAINCODE, args, client.serialized)
+        return proposal, txid, client
+
+    def endorse(
+        self,
+        proposed: tuple[proposal_pb2.Proposal, str, SigningIdentity],
+        results: bytes,
+        *,
+        endorser: SigningIdentity | None = None,
+        events: bytes = b"",
+    ) -> common_pb2.Envelope:
+        """The signed transaction of a proposal that gave these results."""
+        proposal, _, client = proposed
+        response = transactions.create_proposal_response(
+            proposals.open_proposal(proposals.sign_proposal(proposal, client)),
+            proposal_response_pb2.Response(status=200),
+            results,
+            events,
+            chaincode_pb2.ChaincodeID(name=CHAINCODE, version=VERSION),
+            endorser or self.peer,
+        )
+        return transactions.create_transaction(proposal, [response], client)
+
+    def transaction(self, results: bytes = b"") -> tuple[str, bytes]:
+        """(txid, marshalled envelope) of a sound transaction with these results."""
+        proposed = self.propose(b"invoke")
+        return proposed[1], self.endorse(proposed, results).SerializeToString()
+
+
+def writes(**values: bytes) -> bytes:
+    """Results that read nothing and write these keys of the chaincode."""
+    rwset = kv_rwset_pb2.KVRWSet(
+        writes=[
+            kv_rwset_pb2.KVWrite(key=key, value=values[key], is_delete=not values[key])
+            for key in sorted(values)
+        ]
+    )
+    return results_of({CHAINCODE: rwset})
+
+
+def results_of(rwsets: Mapping[str, kv_rwset_pb2.KVRWSet]) -> bytes:
+    """The marshalled TxReadWriteSet with these namespaces."""
+    return rwset_pb2.TxReadWriteSet(
+        ns_rwset=[
+            rwset_pb2.NsReadWriteSet(namespace=name, rwset=rwset.SerializeToString())
+            for name, rwset in rwsets.items()
+        ]
+    ).SerializeToString()
+
+
+def code_names(codes: bytes) -> list[str]:
+    """Names of the codes in a TRANSACTIONS_FILTER."""
+    return [
+        transaction_pb2.TxValidationCode.Name(transaction_pb2.TxValidationCode.ValueType(code))
+        for code in codes
+    ]
