@@ -15,7 +15,7 @@ MIN_STARTUP_TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class ClientRootCAs:
-    files: list[str]
+    files: list[Path]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Peer:
     file_system_path: Path
     max_recv_msg_size: Size
     max_send_msg_size: Size
+    validator_pool_size: int
     grace_period: Duration
     tls: TLS
     keepalive: Keepalive
@@ -98,11 +99,19 @@ class BatchSize:
 
 
 @dataclass(frozen=True)
+class OrdererLimits:
+    pending_messages: int
+    pending_bytes: Size
+    stream_pipeline: int
+
+
+@dataclass(frozen=True)
 class Orderer:
     listen_address: str
     address: str
     batch_timeout: Duration
     batch_size: BatchSize
+    limits: OrdererLimits
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,13 @@ def _check(config: Config) -> None:
         "ledger.maxSimulations": config.ledger.max_simulations,
         "peer.limits.concurrency.endorserService": config.peer.limits.concurrency.endorser_service,
         "peer.limits.concurrency.deliverService": config.peer.limits.concurrency.deliver_service,
+        "orderer.batchTimeout": config.orderer.batch_timeout,
+        "orderer.batchSize.maxMessageCount": config.orderer.batch_size.max_message_count,
+        "orderer.batchSize.absoluteMaxBytes": config.orderer.batch_size.absolute_max_bytes,
+        "orderer.batchSize.preferredMaxBytes": config.orderer.batch_size.preferred_max_bytes,
+        "orderer.limits.pendingMessages": config.orderer.limits.pending_messages,
+        "orderer.limits.pendingBytes": config.orderer.limits.pending_bytes,
+        "orderer.limits.streamPipeline": config.orderer.limits.stream_pipeline,
         "peer.maxRecvMsgSize": config.peer.max_recv_msg_size,
         "peer.maxSendMsgSize": config.peer.max_send_msg_size,
     }

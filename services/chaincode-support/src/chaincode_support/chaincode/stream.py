@@ -46,6 +46,8 @@ log = get_logger("chaincode")
 # package's label; the part behind the colon is a version or a package's hash.
 _NAME = re.compile(r"[A-Za-z0-9]+([-_.][A-Za-z0-9]+)*(:[A-Za-z0-9_.+-]+)?")
 _MAX_NAME = 256
+# What a chaincode that registers without a version is endorsed as: a transaction must name one.
+_DEFAULT_VERSION = "1.0"
 
 _T = ChaincodeMessage
 # From the chaincode these mean nothing once it is ready, and Fabric has always let them pass.
@@ -220,7 +222,8 @@ class ChaincodeStream:
                 f"at most {_MAX_NAME} characters: set CORE_CHAINCODE_ID_NAME to one",
             )
         self.registered_name = name
-        self.name, _, self.version = name.partition(":")
+        self.name, _, version = name.partition(":")
+        self.version = version or _DEFAULT_VERSION
         self._check_certificate()
         try:
             self._registry.register(self)

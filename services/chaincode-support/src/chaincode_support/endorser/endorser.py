@@ -6,6 +6,7 @@ a gRPC status; errors about running it come in a ProposalResponse, with status 5
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,12 @@ class Endorser(EndorserServicer):
         self._signer = signer
         self._max_proposals = max_proposals
         self._in_work = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until no proposal is in work."""
+        await self._idle.wait()
 
     async def ProcessProposal(  # noqa: N802  # gRPC's name of the method
         self, request: SignedProposal, context: grpc.aio.ServicerContext[Any, Any]
@@ -160,11 +167,14 @@ class Endorser(EndorserServicer):
                 "peer.limits.concurrency.endorserService; try again later",
             )
         self._in_work += 1
+        self._idle.clear()
         metrics.proposals_in_work.set(self._in_work)
         try:
             yield
         finally:
             self._in_work -= 1
+            if not self._in_work:
+                self._idle.set()
             metrics.proposals_in_work.set(self._in_work)
 
 

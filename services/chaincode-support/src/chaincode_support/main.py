@@ -1,0 +1,88 @@
+"""The process of chaincode-support: read the settings, enrol, build the peer, serve, drain."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from selvedge_common import logs, process
+from selvedge_common.comm import CommError
+from selvedge_common.config import ConfigError
+from selvedge_common.enrolment import EnrolmentError, enrol_service
+from selvedge_common.msp import MSPConfigurationError
+from selvedge_common.operations import OperationsError, OperationsServer
+from selvedge_common.process import Shutdown
+
+from chaincode_support import config as configuration
+from chaincode_support.config import Config
+from chaincode_support.genesis import ForeignVolume
+from chaincode_support.ledger import LedgerError
+from chaincode_support.material import Material
+from chaincode_support.ordering import OrderingError
+from chaincode_support.peer import Peer
+
+# What an operator can mend; each says in one sentence how.
+FATAL = (
+    ConfigError,
+    logs.LogSpecError,
+    EnrolmentError,
+    MSPConfigurationError,
+    ForeignVolume,
+    LedgerError,
+    OrderingError,
+    CommError,
+    OperationsError,
+    OSError,
+)
+EXAMPLE = """example:
+  CORE_PEER_FILESYSTEMPATH=.selvedge/chaincode-support \\
+  CORE_CA_ENROLMENT=.selvedge/enrol/chaincode-support/enrolment.json chaincode-support
+
+Every setting, with its default, stands in the file core.yaml of this package; --config names a
+file with the ones to change, and CORE_* variables override both.
+"""
+
+
+def main() -> None:
+    """Run the peer until it is told to stop; an operator's mistake ends it with one sentence."""
+    parser = argparse.ArgumentParser(
+        prog="chaincode-support",
+        description="Serve chaincode (7052), proposals and blocks (7051), and ordering (7050).",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in YAML")
+    arguments = parser.parse_args()
+    try:
+        config = configuration.read(arguments.config)
+        logs.configure(config.logging.spec, config.logging.format)
+        process.run(lambda shutdown: serve(config, shutdown))
+    except FATAL as error:
+        sys.exit(f"chaincode-support: {error}")
+
+
+async def serve(config: Config, shutdown: Shutdown) -> None:
+    """Enrol, serve until told to stop, and drain. Raises one of FATAL."""
+    folder = config.peer.file_system_path
+    await enrol_service(
+        folder,
+        config.ca.enrolment,
+        identities=("peer", "orderer"),
+        ca_address=config.ca.address or None,
+        patience=config.ca.timeout,
+    )
+    material = Material(folder, config.peer.local_msp_id)
+    peer = Peer(config, material)
+    operations = OperationsServer(
+        config.operations.listen_address,
+        material.operations() if config.operations.tls.enabled else None,
+        {"serving": peer.check_serving, "committer": peer.check_committing},
+        version("selvedge-chaincode-support"),
+    )
+    await operations.start()
+    try:
+        await peer.run(shutdown)
+    finally:
+        await operations.stop()

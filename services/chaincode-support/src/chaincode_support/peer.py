@@ -1,0 +1,218 @@
+"""The peer put together from its parts: three listeners over one channel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from selvedge_common.comm import (
+    GRPCServer,
+    KeepaliveConfig,
+    SecureServerConfig,
+    ServerConfig,
+    StreamConfig,
+)
+from selvedge_common.logs import get_logger
+from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
+
+from chaincode_support.chaincode.launcher import ExternalLauncher
+from chaincode_support.chaincode.registry import Registry
+from chaincode_support.chaincode.stream import ChaincodeStream, StreamSettings
+from chaincode_support.chaincode.support import ChaincodeSupport
+from chaincode_support.config import Config, startup_timeout
+from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
+from chaincode_support.endorser.endorser import Endorser
+from chaincode_support.genesis import open_channel, open_ordering, verifying_threads
+from chaincode_support.ledger.committer import Committer
+from chaincode_support.ledger.validation import Validator
+from chaincode_support.material import Material
+from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
+from chaincode_support.ordering.service import add_atomic_broadcast
+
+log = get_logger("peer")
+
+# Seconds in which the last answers may leave before streams that never end by themselves (of
+# chaincodes and of readers of blocks) are cut.
+_FAREWELL = 0.25
+
+
+class NotServing(Exception):
+    """The peer does not serve yet, or no longer."""
+
+
+class Peer:
+    """Endorser and Deliver, ChaincodeSupport, and AtomicBroadcast, each on its own listener.
+
+    To be made on the running event loop; `run` serves and closes everything.
+
+    Raises:
+        LedgerError, OrderingError, ForeignVolume: the volume cannot be used.
+        MSPConfigurationError, CommError, OSError: a certificate, key or address cannot be used.
+    """
+
+    def __init__(self, config: Config, material: Material) -> None:
+        self._config = config
+        self._serving = False
+        name, limits = config.channel.name, config.peer.limits.concurrency
+        self._ordering = open_ordering(config, material)
+        self._channel = channel = open_channel(config, material, self._ordering)
+        threads = verifying_threads(config)
+        self._validator = Validator(name, channel.msps, threads)
+        self._committer = Committer(self._ordering, channel.ledger, self._validator)
+        self._broadcast = Broadcast(
+            {
+                name: OrderedChannel(
+                    channel, self._ordering, config.orderer.batch_size.absolute_max_bytes
+                )
+            },
+            workers=threads,
+            pipeline=config.orderer.limits.stream_pipeline,
+        )
+        secure = _secure(config, material)
+        self.api = GRPCServer(config.peer.listen_address, _server_config(config, secure))
+        self.chaincode = GRPCServer(
+            config.peer.chaincode_listen_address, _server_config(config, secure)
+        )
+        self.orderer = GRPCServer(config.orderer.listen_address, _server_config(config, secure))
+        chaincodes = _chaincode_support(config, secure)
+        self._endorser = Endorser(
+            {name: channel}, chaincodes, material.peer(), max_proposals=limits.endorser_service
+        )
+        mutual = secure.require_client_certificate
+
+        def deliver(readable: Readable) -> Deliver:
+            return Deliver({name: readable}, mutual_tls=mutual, max_streams=limits.deliver_service)
+
+        # GRPCServer has the two methods of grpc.aio.Server that generated code calls.
+        add_EndorserServicer_to_server(self._endorser, self.api)  # type: ignore[arg-type]
+        add_peer_deliver(self.api, deliver(Readable(channel, channel.ledger)))
+        self.chaincode.add_message_stream("/protos.ChaincodeSupport/Register", chaincodes.register)
+        add_atomic_broadcast(
+            self.orderer, self._broadcast, deliver(Readable(channel, self._ordering))
+        )
+
+    async def run(self, shutdown: asyncio.Event) -> None:
+        """Catch up with the ordering, serve until told to stop, drain, and close.
+
+        Raises CommitterStopped when the ledger cannot catch up at the start.
+        """
+        committing = asyncio.create_task(self._committer.run())
+        try:
+            await self._catch_up(committing)
+            for server in self._servers():
+                await server.start()
+            self._serving = True
+            log.info(
+                "serving",
+                peer=self._config.peer.id,
+                api=self.api.address,
+                chaincode=self.chaincode.address,
+                orderer=self.orderer.address,
+                channel=self._channel.name,
+                height=self._channel.ledger.height,
+                tls=self.api.tls_enabled,
+            )
+            await shutdown.wait()
+            await self._drain()
+        finally:
+            committing.cancel()
+            await asyncio.gather(committing, return_exceptions=True)
+            await self._close()
+
+    def check_serving(self) -> None:
+        """Raises NotServing unless all listeners serve."""
+        if not self._serving:
+            raise NotServing("the peer is not serving")
+
+    def check_committing(self) -> None:
+        """Raises CommitterStopped once a block could not be committed."""
+        self._committer.check_health()
+
+    def _servers(self) -> tuple[GRPCServer, ...]:
+        return self.api, self.chaincode, self.orderer
+
+    async def _catch_up(self, committing: asyncio.Task[None]) -> None:
+        caught_up = asyncio.create_task(self._channel.ledger.wait_for(self._ordering.height))
+        await asyncio.wait((committing, caught_up), return_when=asyncio.FIRST_COMPLETED)
+        if committing.done():
+            caught_up.cancel()
+            await committing
+
+    async def _drain(self) -> None:
+        self._serving = False
+        for server in self._servers():
+            for service in ("", *server.services):
+                server.set_serving(service, False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.peer.grace_period):
+                await self._endorser.drained()
+        log.info("stopped serving", channel=self._channel.name, height=self._channel.ledger.height)
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(server.stop(_FAREWELL) for server in self._servers()))
+        await self._ordering.close()
+        self._broadcast.close()
+        self._validator.close()
+        self._channel.ledger.close()
+
+
+def _secure(config: Config, material: Material) -> SecureServerConfig:
+    tls = config.peer.tls
+    if not tls.enabled:
+        log.warning(
+            "TLS IS OFF: everything is sent in the clear, and any process that reaches the ports "
+            "can act as any chaincode; set peer.tls.enabled to true"
+        )
+        return SecureServerConfig()
+    if not tls.client_auth_required:
+        log.warning(
+            "CLIENT CERTIFICATES ARE NOT REQUIRED: any process that reaches the ports can act as "
+            "any chaincode; set peer.tls.clientAuthRequired to true"
+        )
+    return material.server(
+        require_client=tls.client_auth_required, more_client_roots=tls.client_root_cas.files
+    )
+
+
+def _server_config(config: Config, secure: SecureServerConfig) -> ServerConfig:
+    peer = config.peer
+    return ServerConfig(
+        secure=secure,
+        keepalive=KeepaliveConfig(
+            interval=peer.keepalive.interval,
+            timeout=peer.keepalive.timeout,
+            min_ping_interval=peer.keepalive.min_interval,
+        ),
+        max_receive_bytes=peer.max_recv_msg_size,
+        max_send_bytes=peer.max_send_msg_size,
+        # One client may use up the peer's own limits; those answer with a sentence.
+        max_concurrent_streams=2
+        * (peer.limits.concurrency.endorser_service + peer.limits.concurrency.deliver_service),
+        stream=StreamConfig(max_pending=config.chaincode.limits.pending_bytes),
+    )
+
+
+def _chaincode_support(config: Config, secure: SecureServerConfig) -> ChaincodeSupport:
+    chaincode = config.chaincode
+    if startup_timeout(config) > chaincode.startup_timeout:
+        log.warning(
+            "chaincode.startuptimeout is too short for a chaincode to come back; using 5s",
+            configured=chaincode.startup_timeout,
+        )
+    registry: Registry[ChaincodeStream] = Registry()
+    return ChaincodeSupport(
+        registry,
+        ExternalLauncher(registry, startup_timeout(config), config.peer.chaincode_address),
+        StreamSettings(
+            keepalive=chaincode.keepalive,
+            register_timeout=chaincode.register_timeout,
+            execute_timeout=chaincode.execute_timeout,
+            max_transactions=chaincode.limits.transactions,
+            max_queries=chaincode.limits.queries,
+            # Without client certificates there is nothing to compare a name with.
+            require_certificate_name=(
+                chaincode.require_certificate_name and secure.require_client_certificate
+            ),
+        ),
+        max_streams=chaincode.limits.streams,
+    )
