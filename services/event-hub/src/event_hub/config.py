@@ -1,5 +1,7 @@
 """The hub's settings; what each means stands in core.yaml beside this file."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -181,13 +183,13 @@ class Config:
         return OutboxConfig(limits.max_events, limits.max_bytes)
 
 
-def read(file: Path | None) -> Config:
+def read(file: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
     """Read the settings: those of the package, overlaid by ``file`` and by the environment.
 
     Raises:
         ConfigError: a setting is unknown or has no sense; the message names it.
     """
-    return load(Config, resources.files("event_hub") / "core.yaml", file)
+    return load(Config, resources.files("event_hub") / "core.yaml", file, environ)
 
 
 def _positive(**settings: float) -> None:

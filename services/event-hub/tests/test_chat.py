@@ -1,0 +1,293 @@
+"""What a client of Events/Chat sees."""
+
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION
+from selvedge_protos.msp import identities_pb2
+from selvedge_protos.peer import events_pb2, transaction_pb2
+
+
+async def test_registered_client_hears_of_blocks_without_read_write_sets(house, interest):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register(interest(BLOCK))
+    committed = await house.ledger.commit(house.ledger.transaction())
+    event = await client.hear()
+    while event.block.header.number < committed.header.number:
+        event = await client.hear()
+    assert event.block.header == committed.header
+    assert event.block.metadata == committed.metadata
+    assert b"read-write set" not in event.block.SerializeToString()
+    assert b"read-write set" in committed.SerializeToString()
+
+
+async def test_each_event_type_is_fed(house, interest, sample):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register(
+        interest(CHAINCODE, "cc", "named"),
+        interest(REJECTION),
+        interest(FILTEREDBLOCK),
+        interest(BLOCK),
+    )
+    delivered = sample("eventhub_events_delivered_total", type="CHAINCODE")
+    valid = house.ledger.transaction()
+    late = house.ledger.transaction(code=transaction_pb2.MVCC_READ_CONFLICT)
+    await house.ledger.commit(valid, late)
+    heard = [await client.hear()]
+    while heard[-1].block.header.number < 1:
+        heard.append(await client.hear())
+    of_the_block = heard[-4:]
+
+    chaincode, rejection, filtered, block = of_the_block
+    assert chaincode.chaincode_event.tx_id == valid.txid
+    assert chaincode.chaincode_event.payload == b"payload"
+    assert "MVCC_READ_CONFLICT" in rejection.rejection.error_msg
+    assert late.txid in rejection.rejection.error_msg
+    assert len(rejection.rejection.tx.actions) == 1
+    assert b"read-write set" not in rejection.rejection.tx.SerializeToString()
+    codes = [tx.tx_validation_code for tx in filtered.filtered_block.filtered_transactions]
+    assert codes == [transaction_pb2.VALID, transaction_pb2.MVCC_READ_CONFLICT]
+    assert filtered.filtered_block.channel_id == "mychannel"
+    assert block.block.header.number == 1
+    assert sample("eventhub_events_delivered_total", type="CHAINCODE") == delivered + 1
+
+
+async def test_wildcard_and_name_bring_an_event_once(house, interest):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register(interest(CHAINCODE, "cc"), interest(CHAINCODE, "cc", "named"))
+    await house.ledger.commit(house.ledger.transaction(), house.ledger.transaction(event="other"))
+    assert (await client.hear()).chaincode_event.event_name == "named"
+    assert (await client.hear()).chaincode_event.event_name == "other"
+
+
+async def test_interest_in_another_channel_brings_nothing(house, interest):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register(interest(CHAINCODE, "cc", on="other"))
+    await client.register(interest(CHAINCODE, "cc2", on="mychannel"))
+    await house.ledger.commit(house.ledger.transaction(), house.ledger.transaction("cc2"))
+    assert (await client.hear()).chaincode_event.chaincode_id == "cc2"
+
+
+async def test_unregistered_client_hears_no_more(house, interest):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register(interest(CHAINCODE, "cc", "named"), interest(CHAINCODE, "cc", "last"))
+    await client.unregister(interest(CHAINCODE, "cc", "named"))
+    ledger = house.ledger
+    await ledger.commit(ledger.transaction(), ledger.transaction(event="last"))
+    assert (await client.hear()).chaincode_event.event_name == "last"
+
+
+@pytest.mark.parametrize(
+    ("operation", "result", "arguments"),
+    [
+        ("register", "unknown_type", (events_pb2.REGISTER,)),
+        ("register", "no_chaincode", (CHAINCODE,)),
+        ("register", "no_chaincode", (CHAINCODE, "")),
+        ("unregister", "not_registered", (BLOCK,)),
+        ("unregister", "no_chaincode", (CHAINCODE,)),
+    ],
+)
+async def test_bad_interest_is_echoed_and_counted(
+    house, interest, sample, operation, result, arguments
+):
+    hub = await house.hub()
+    client = house.client(hub)
+    labels = {"operation": operation, "result": result}
+    before = sample("eventhub_registrations_total", **labels)
+    await getattr(client, operation)(interest(*arguments))
+    assert sample("eventhub_registrations_total", **labels) == before + 1
+
+
+async def test_registering_twice_is_echoed_and_brings_events_once(house, interest, sample):
+    hub = await house.hub()
+    client = house.client(hub)
+    labels = {"operation": "register", "result": "already_registered"}
+    before = sample("eventhub_registrations_total", **labels)
+    wanted = interest(CHAINCODE, "cc")
+    await client.register(wanted)
+    await client.register(wanted)
+    assert sample("eventhub_registrations_total", **labels) == before + 1
+    ledger = house.ledger
+    await ledger.commit(ledger.transaction(event="a"), ledger.transaction(event="b"))
+    assert [(await client.hear()).chaincode_event.event_name for _ in range(2)] == ["a", "b"]
+
+
+async def test_event_without_content_is_echoed(house):
+    hub = await house.hub()
+    await house.client(hub).confirmed(events_pb2.Event())
+
+
+async def test_half_close_ends_ok_and_removes_the_interests(house, interest, sample, eventually):
+    hub = await house.hub()
+    client = house.client(hub)
+    before = sample("eventhub_consumers_closed_total", reason="HALF_CLOSED")
+    await client.register(interest(BLOCK), interest(CHAINCODE, "cc"))
+    assert sample("eventhub_interests") == 2
+    assert sample("eventhub_consumers") == 1
+    await client.call.done_writing()
+    assert await client.refused() == (grpc.StatusCode.OK, "")
+    await eventually(lambda: sample("eventhub_interests") == 0)
+    assert sample("eventhub_consumers") == 0
+    assert sample("eventhub_consumers_closed_total", reason="HALF_CLOSED") == before + 1
+
+
+async def test_vanished_client_leaves_no_interests(house, interest, sample, eventually):
+    hub = await house.hub()
+    client = house.client(hub)
+    before = sample("eventhub_consumers_closed_total", reason="CLIENT_GONE")
+    await client.register(interest(BLOCK))
+    client.call.cancel()
+    await eventually(lambda: sample("eventhub_interests") == 0)
+    assert sample("eventhub_consumers_closed_total", reason="CLIENT_GONE") == before + 1
+
+
+async def test_refused_client_leaves_no_interests(house, interest, sample, eventually):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register(interest(BLOCK))
+    await client.say(events_pb2.Event(block={}))
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "this one is a block" in sentence
+    await eventually(lambda: sample("eventhub_interests") == 0)
+
+
+async def test_too_many_interests_end_the_stream_with_the_bound_named(house, interest):
+    hub = await house.hub(PEER_EVENTS_MAXINTERESTS="2")
+    client = house.client(hub)
+    await client.register(interest(BLOCK), interest(REJECTION))
+    await client.say(
+        events_pb2.Event(register=events_pb2.Register(events=[interest(FILTEREDBLOCK)]))
+    )
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert sentence.startswith("TOO_MANY_INTERESTS: ")
+    assert "peer.events.maxInterests" in sentence
+
+
+async def test_too_many_consumers_are_refused_with_the_bound_named(house, interest):
+    hub = await house.hub(PEER_EVENTS_MAXCONSUMERS="1")
+    first = house.client(hub)
+    await first.register(interest(BLOCK))
+    code, sentence = await house.client(hub).refused()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert sentence.startswith("TOO_MANY_CONSUMERS: ")
+
+
+async def test_stopping_hub_says_farewell(house, interest):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register(interest(BLOCK))
+    await hub.stop()
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert sentence.startswith("SHUTTING_DOWN: ")
+
+
+async def test_timestamp_within_the_window_is_accepted_and_outside_refused(house):
+    hub = await house.hub()
+    client = house.client(hub)
+    near, far = events_pb2.Event(), events_pb2.Event()
+    near.timestamp.FromDatetime(datetime.now(UTC) - timedelta(minutes=14))
+    far.timestamp.FromDatetime(datetime.now(UTC) + timedelta(minutes=16))
+    await client.confirmed(near)
+    await client.say(far)
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "peer.events.timewindow" in sentence
+
+
+async def test_tls_binding_has_to_be_that_of_the_connection(house):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.confirmed(events_pb2.Event(tls_cert_hash=client.tls_cert_hash))
+    await client.say(events_pb2.Event(tls_cert_hash=b"another"))
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "tls_cert_hash" in sentence
+
+
+async def test_tls_binding_can_be_required(house):
+    hub = await house.hub(PEER_EVENTS_REQUIRETLSBINDING="true")
+    client = house.client(hub)
+    await client.confirmed(events_pb2.Event(tls_cert_hash=client.tls_cert_hash))
+    await client.say(events_pb2.Event())
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "requireTlsBinding" in sentence
+
+
+async def test_tampered_signature_is_refused_with_a_sentence(house):
+    hub = await house.hub()
+    client = house.client(hub)
+    signed = events_pb2.SignedEvent.FromString(client.sign(events_pb2.Event()))
+    other = events_pb2.Event(creator=client.identity.serialized, register={})
+    signed.eventBytes = other.SerializeToString()
+    await client.say(signed.SerializeToString())
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "signature" in sentence
+    assert sentence.startswith("MESSAGE_REFUSED: ")
+
+
+async def test_expired_identity_is_refused(house):
+    hub = await house.hub()
+    client = house.client(hub, house.organisation.identity("late", minutes=-10))
+    await client.say(events_pb2.Event())
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "expired" in sentence
+
+
+async def test_identity_of_another_organisation_is_refused(house, stranger):
+    hub = await house.hub()
+    client = house.client(hub, stranger.identity("user"))
+    await client.say(events_pb2.Event())
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "not a member of Org1MSP" in sentence
+
+
+@pytest.mark.parametrize("message", [b"\xff\xff", b"\x12\x02\xff\xff"])
+async def test_bytes_that_do_not_parse_are_refused(house, message):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.say(message)
+    code, _ = await client.refused()
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("creator", [b"\xff", b"\x0a\x07Org1MSP"])
+async def test_creator_that_does_not_parse_is_refused(house, creator):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.say(events_pb2.Event(creator=creator))
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "creator" in sentence
+
+
+async def test_old_identity_with_empty_pem_type_is_accepted(house):
+    hub = await house.hub()
+    client = house.client(hub)
+    old = identities_pb2.SerializedIdentity.FromString(client.identity.serialized)
+    old.id_bytes = old.id_bytes.replace(b" CERTIFICATE-----", b" -----")
+    assert old.id_bytes.startswith(b"-----BEGIN -----")
+    await client.confirmed(events_pb2.Event(creator=old.SerializeToString()))
+
+
+async def test_first_failing_check_decides(house, stranger):
+    """Expired, foreign and badly signed: the expiry is what Fabric's order finds first."""
+    hub = await house.hub()
+    client = house.client(hub, stranger.identity("late", minutes=-10))
+    signed = events_pb2.SignedEvent.FromString(client.sign(events_pb2.Event()))
+    signed.signature = b"nothing"
+    await client.say(signed.SerializeToString())
+    _, sentence = await client.refused()
+    assert "expired" in sentence
