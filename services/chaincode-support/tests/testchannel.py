@@ -2,9 +2,10 @@
 
 import datetime
 from collections.abc import Mapping
+from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from selvedge_common.msp import MSP, SigningIdentity
@@ -42,9 +43,16 @@ class Organisation:
         self.msp = MSP(mspid, [self._certificate])
 
     def issue(
-        self, role: str, name: str, valid: datetime.timedelta = datetime.timedelta(hours=1)
+        self,
+        role: str,
+        name: str,
+        valid: datetime.timedelta = datetime.timedelta(hours=1),
+        folder: Path | None = None,
     ) -> SigningIdentity:
-        """A member with the role's OU; a negative `valid` has run out already."""
+        """A member with the role's OU, saved as an MSP folder if one is given.
+
+        With a negative `valid` its certificate has run out already.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [
@@ -63,6 +71,8 @@ class Organisation:
             )
             .sign(self._key, hashes.SHA256())
         )
+        if folder is not None:
+            _save(folder, certificate, key)
         return SigningIdentity(self.mspid, certificate, key)
 
     def _builder(
@@ -79,6 +89,16 @@ class Organisation:
             .not_valid_after(now + valid)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         )
+
+
+def _save(folder: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    pem = serialization.Encoding.PEM
+    for name in ("signcerts", "keystore"):
+        (folder / name).mkdir(parents=True)
+    (folder / "signcerts" / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "keystore" / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
 
 
 class Network:

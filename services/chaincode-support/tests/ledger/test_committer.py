@@ -1,0 +1,105 @@
+"""The committer follows the ordering, resumes where the ledger is, and never skips."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from chaincode_support.ledger.committer import Committer, CommitterStopped
+from chaincode_support.ledger.validation import Validator
+from selvedge_common.protoutil import blocks
+from selvedge_protos.common import common_pb2
+from testchannel import code_names, writes
+
+
+class Ordered:
+    """An ordering that has these blocks and no more to come."""
+
+    def __init__(self, *ordered: common_pb2.Block) -> None:
+        self._blocks = [block.SerializeToString() for block in ordered]
+        self.asked_from: list[int] = []
+
+    @property
+    def height(self) -> int:
+        return len(self._blocks)
+
+    def order(self, envelope: bytes) -> asyncio.Future[int]:
+        raise NotImplementedError
+
+    def block(self, number: int) -> bytes:
+        return self._blocks[number]
+
+    async def wait_for(self, height: int) -> None:
+        if height > len(self._blocks):
+            await asyncio.Event().wait()
+
+    async def blocks(self, start: int) -> AsyncIterator[bytes]:
+        self.asked_from.append(start)
+        for block in self._blocks[start:]:
+            yield block
+        await asyncio.Event().wait()
+
+
+def chain_of(network: Any, *batches: list[bytes]) -> list[common_pb2.Block]:
+    chain = [network.genesis()]
+    for batch in batches:
+        previous = blocks.header_hash(chain[-1].header)
+        chain.append(blocks.new_block(len(chain), previous, batch))
+    return chain
+
+
+async def test_it_commits_from_the_genesis_block_on(chain: Any) -> None:
+    more = chain_of(chain.network, [chain.network.transaction(writes(a=b"1"))[1], b"rubbish"])
+    # The fixture's ledger has a genesis block already; this chain goes on from that one.
+    first = blocks.parse_block(chain.ledger.block(0))
+    more[1].header.previous_hash = blocks.header_hash(first.header)
+    ordering = Ordered(first, more[1])
+    committer = Committer(ordering, chain.ledger, chain.validator)
+    running = asyncio.create_task(committer.run())
+    async with asyncio.timeout(10):
+        await chain.ledger.wait_for(2)
+    committer.check_health()
+    assert ordering.asked_from == [1]
+    stored = blocks.parse_block(chain.ledger.block(1))
+    assert code_names(stored.metadata.metadata[common_pb2.TRANSACTIONS_FILTER]) == [
+        "VALID",
+        "INVALID_OTHER_REASON",
+    ]
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    committer.check_health()
+
+
+async def test_an_empty_ledger_begins_with_block_zero(ledger: Any, network: Any) -> None:
+    validator = Validator("mychannel", network.msps, workers=1)
+    ordering = Ordered(*chain_of(network, [network.transaction()[1]]))
+    running = asyncio.create_task(Committer(ordering, ledger, validator).run())
+    async with asyncio.timeout(10):
+        await ledger.wait_for(2)
+    running.cancel()
+    validator.close()
+    stored = blocks.parse_block(ledger.block(0))
+    assert stored.metadata.metadata[common_pb2.TRANSACTIONS_FILTER] == b"\x00"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "why"),
+    [
+        (lambda block: block.data.data.append(b"more"), "does not fit its header"),
+        (lambda block: setattr(block.header, "previous_hash", b"no"), "does not follow"),
+        (lambda block: setattr(block.header, "number", 2), "gave block 2 for 1"),
+    ],
+)
+async def test_a_block_that_cannot_be_committed_stops_it(
+    chain: Any, break_it: Any, why: str
+) -> None:
+    block = blocks.new_block(1, chain.ledger.last_hash, [chain.network.transaction()[1]])
+    break_it(block)
+    committer = Committer(Ordered(block, block), chain.ledger, chain.validator)
+    async with asyncio.timeout(10):
+        with pytest.raises(CommitterStopped, match=f"stopped at block 1: .*{why}"):
+            await committer.run()
+    with pytest.raises(CommitterStopped, match=why):
+        committer.check_health()
+    assert chain.ledger.height == 1

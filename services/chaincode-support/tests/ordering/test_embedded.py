@@ -1,0 +1,156 @@
+"""The embedded ordering: cut, chained, signed, durable before anybody is told."""
+
+import asyncio
+import itertools
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaincode_support.ordering import (
+    BatchSize,
+    LogUnusable,
+    OrderingClosed,
+    OrderingFailed,
+    OrderingFull,
+)
+from selvedge_common.msp import ORDERER
+from selvedge_common.msp.policies import signed_by_role
+from selvedge_common.protoutil import blocks, metadata
+from testchannel import CHANNEL
+
+
+def stored_blocks(folder: Path) -> int:
+    """How many blocks another process would find in the log now."""
+    connection = sqlite3.connect(folder / "ordering" / f"{CHANNEL}.sqlite")
+    try:
+        return int(connection.execute("SELECT count(*) FROM block").fetchone()[0])
+    finally:
+        connection.close()
+
+
+async def test_a_lone_envelope_goes_when_its_time_is_up(open_ordering: Any, clock: Any) -> None:
+    ordering = await open_ordering(clock, timeout=0.25)
+    durable = ordering.order(b"one")
+    assert clock.armed() == [0.25]
+    clock.strike()
+    async with asyncio.timeout(10):
+        assert await durable == 1
+    assert clock.armed() == []
+    assert list(blocks.parse_block(ordering.block(1)).data.data) == [b"one"]
+
+
+async def test_a_full_block_does_not_wait(open_ordering: Any, clock: Any) -> None:
+    ordering = await open_ordering(clock, batch=BatchSize(2, 1000, 1000))
+    waiting = [ordering.order(name) for name in (b"a", b"b", b"c")]
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*waiting[:2]) == [1, 1]
+    assert not waiting[2].done()
+    assert len(clock.armed()) == 1
+    clock.strike()
+    async with asyncio.timeout(10):
+        assert await waiting[2] == 2
+
+
+async def test_what_begins_the_next_block_gets_the_whole_time(
+    open_ordering: Any, clock: Any
+) -> None:
+    ordering = await open_ordering(clock, batch=BatchSize(10, 1000, 10))
+    first = ordering.order(b"123456")
+    (before,) = [timer for _, timer in clock.timers]
+    second = ordering.order(b"123456")
+    assert before.cancelled()
+    assert len(clock.armed()) == 1
+    clock.strike()
+    async with asyncio.timeout(10):
+        assert (await first, await second) == (1, 2)
+
+
+async def test_it_is_durable_before_anybody_is_told(open_ordering: Any, tmp_path: Path) -> None:
+    ordering = await open_ordering()
+    for _ in range(5):
+        number = await ordering.order(b"x")
+        assert stored_blocks(tmp_path) > number
+
+
+async def test_blocks_hang_together_and_are_signed_by_the_orderer(
+    open_ordering: Any, network: Any
+) -> None:
+    ordering = await open_ordering()
+    for n in range(3):
+        await ordering.order(b"x%d" % n)
+    found = [blocks.parse_block(ordering.block(number)) for number in range(4)]
+    policy = signed_by_role(["Org1MSP"], [ORDERER])
+    for block in found:
+        blocks.verify_block_signatures(block, policy, network.msps)
+        assert metadata.last_config(block) == 0
+    for before, after in itertools.pairwise(found):
+        assert after.header.previous_hash == blocks.header_hash(before.header)
+
+
+async def test_a_full_queue_is_refused_until_there_is_room(open_ordering: Any, clock: Any) -> None:
+    ordering = await open_ordering(clock, max_pending_messages=2, max_pending_bytes=100)
+    waiting = [ordering.order(b"a"), ordering.order(b"b")]
+    with pytest.raises(OrderingFull, match="2 transactions of 2 bytes wait to become durable"):
+        ordering.order(b"c")
+    clock.strike()
+    await asyncio.gather(*waiting)
+    with pytest.raises(OrderingFull):
+        ordering.order(b"x" * 101)
+    ordering.order(b"x" * 100)
+
+
+async def test_it_goes_on_after_a_restart(open_ordering: Any) -> None:
+    ordering = await open_ordering()
+    await ordering.order(b"before")
+    last = blocks.parse_block(ordering.block(1))
+    await ordering.close()
+    with pytest.raises(OrderingClosed):
+        ordering.order(b"too late")
+    again = await open_ordering()
+    assert again.height == 2
+    assert await again.order(b"after") == 2
+    block = blocks.parse_block(again.block(2))
+    assert block.header.previous_hash == blocks.header_hash(last.header)
+
+
+async def test_closing_makes_durable_what_was_taken(open_ordering: Any, clock: Any) -> None:
+    ordering = await open_ordering(clock)
+    durable = ordering.order(b"taken")
+    await ordering.close()
+    async with asyncio.timeout(10):
+        assert await durable == 1
+
+
+async def test_a_block_that_cannot_be_written_fails_its_envelopes_only(
+    open_ordering: Any, tmp_path: Path
+) -> None:
+    ordering = await open_ordering()
+    other = sqlite3.connect(tmp_path / "ordering" / f"{CHANNEL}.sqlite", isolation_level=None)
+    other.execute("CREATE TRIGGER t BEFORE INSERT ON block BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises(OrderingFailed, match=r"Block 1 .* could not be written .*: full"):
+        await ordering.order(b"unlucky")
+    other.execute("DROP TRIGGER t")
+    other.close()
+    assert await ordering.order(b"lucky") == 1
+
+
+async def test_followers_get_every_block_as_it_comes(open_ordering: Any) -> None:
+    ordering = await open_ordering()
+    followed = ordering.blocks(1)
+    for n in range(3):
+        await ordering.order(b"x%d" % n)
+        async with asyncio.timeout(10):
+            block = blocks.parse_block(await anext(followed))
+        assert block.header.number == n + 1
+    waiting = asyncio.ensure_future(anext(followed))
+    await ordering.order(b"last")
+    async with asyncio.timeout(10):
+        assert blocks.parse_block(await waiting).header.number == 4
+
+
+async def test_a_damaged_log_is_named(open_ordering: Any, tmp_path: Path) -> None:
+    (tmp_path / "ordering").mkdir()
+    (tmp_path / "ordering" / f"{CHANNEL}.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(LogUnusable, match="Restore it from a backup"):
+        await open_ordering()
