@@ -193,8 +193,12 @@ def _der_blocks(pem: bytes) -> Iterator[bytes]:
 
 def _from_der(der: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm) as error:
+        certificate = x509.load_der_x509_certificate(der)
+        # These are parsed when first read: read them here, where it may fail.
+        for read in ("subject", "issuer", "serial_number", "not_valid_before_utc"):
+            getattr(certificate, read)
+        return certificate
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise NotACertificate(
             f"The identity's PEM block is not an X.509 certificate ({error}): send a certificate."
         ) from error

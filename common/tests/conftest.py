@@ -1,0 +1,128 @@
+"""Organisations made up at run time, with a CA of their own."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from selvedge_common.msp import MSP, SigningIdentity
+
+DAY = timedelta(days=1)
+
+
+def name_of(common_name: str, *units: str) -> x509.Name:
+    return x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+        + [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit) for unit in units]
+    )
+
+
+class Authority:
+    """A CA: a self-signed one, or one below `parent`."""
+
+    def __init__(
+        self,
+        name: str,
+        parent: "Authority | None" = None,
+        *,
+        path_length: int | None = None,
+        is_ca: bool = True,
+        may_sign: bool = True,
+    ) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = name_of(name)
+        usage = dict.fromkeys(
+            ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment"],
+            False,
+        ) | {"key_agreement": False, "encipher_only": False, "decipher_only": False}
+        extensions: list[tuple[x509.ExtensionType, bool]] = [
+            (x509.BasicConstraints(is_ca, path_length if is_ca else None), True),
+            (x509.KeyUsage(**usage, key_cert_sign=may_sign, crl_sign=may_sign), True),
+            (x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), False),
+        ]
+        self.certificate = (parent or self).certify(
+            self.name, self.key.public_key(), extensions, end=datetime.now(UTC) + 10 * DAY
+        )
+
+    def certify(
+        self,
+        subject: x509.Name,
+        public_key: Any,
+        extensions: list[tuple[x509.ExtensionType, bool]],
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start or now - DAY)
+            .not_valid_after(end or now + DAY)
+        )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+class Organisation:
+    """An MSP id, a root, and as many identities as a test wants."""
+
+    def __init__(self, mspid: str) -> None:
+        self.mspid = mspid
+        self.root = Authority(f"ca.{mspid}")
+        self.msp = MSP(mspid, [self.root.certificate])
+
+    def issue(
+        self,
+        name: str,
+        *units: str,
+        by: Authority | None = None,
+        curve: ec.EllipticCurve | None = None,
+        extensions: list[tuple[x509.ExtensionType, bool]] | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> SigningIdentity:
+        key = ec.generate_private_key(curve or ec.SECP256R1())
+        issuer = by or self.root
+        aki = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        certificate = issuer.certify(
+            name_of(name, *units),
+            key.public_key(),
+            [(aki, False), *(extensions or [])],
+            start=start,
+            end=end,
+        )
+        return SigningIdentity(self.mspid, certificate, key)
+
+
+@pytest.fixture(scope="session")
+def make_organisation() -> Callable[[str], Organisation]:
+    return Organisation
+
+
+@pytest.fixture(scope="session")
+def org1() -> Organisation:
+    return Organisation("Org1MSP")
+
+
+@pytest.fixture(scope="session")
+def org2() -> Organisation:
+    return Organisation("Org2MSP")
+
+
+@pytest.fixture(scope="session")
+def peer(org1: Organisation) -> SigningIdentity:
+    return org1.issue("peer0", "peer")
+
+
+@pytest.fixture(scope="session")
+def client(org1: Organisation) -> SigningIdentity:
+    return org1.issue("user1", "client")
