@@ -1,0 +1,129 @@
+"""The Prometheus configuration, its alerts and the dashboard, against the metrics there are."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+from tests.deploy import expressions
+from tests.e2e.tools import require
+
+REPOSITORY = Path(__file__).parents[2]
+PROMETHEUS = REPOSITORY / "deploy" / "prometheus"
+
+# What the client library appends to the names of metrics.
+_SUFFIXES = {
+    "counter": ["_total"],
+    "gauge": [""],
+    "histogram": ["_bucket", "_sum", "_count"],
+    "info": ["_info"],
+}
+# Of Prometheus' own making, and the labels that its configuration gives to every series.
+_OF_PROMETHEUS = {"up": frozenset[str]()}
+_OF_TARGETS = frozenset({"job", "instance", "service", "le"})
+_KEYWORDS = frozenset({"by", "without", "on", "ignoring", "or", "and", "unless", "bool"})
+_GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
+_MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"')
+
+
+def metrics() -> dict[str, frozenset[str]]:
+    """The series that the services expose, and their labels."""
+    sources = [*REPOSITORY.glob("services/*/src"), REPOSITORY / "common" / "src"]
+    for source in sources:
+        for module in source.rglob("metrics.py"):
+            importlib.import_module(".".join(module.relative_to(source).with_suffix("").parts))
+    found = dict(_OF_PROMETHEUS)
+    for collector in REGISTRY._collector_to_names:
+        labels = frozenset(getattr(collector, "_labelnames", ()))
+        for metric in collector.collect():
+            found |= {metric.name + suffix: labels for suffix in _SUFFIXES[metric.type]}
+    return found
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, frozenset[str]]:
+    return metrics()
+
+
+def names_in(expr: str) -> Iterator[str]:
+    """The names of series in an expression."""
+    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]', " ", expr)
+    for name in re.findall(r"\b[a-zA-Z_:][\w:]*\b(?!\s*\()", _GROUPING.sub(" ", bare)):
+        if name not in _KEYWORDS:
+            yield name
+
+
+def labels_in(expr: str) -> set[str]:
+    """The names of labels that an expression selects or groups by."""
+    grouped = {label.strip() for found in _GROUPING.findall(expr) for label in found.split(",")}
+    return grouped | set(_MATCHER.findall(expr))
+
+
+@pytest.mark.parametrize(("where", "expr"), list(expressions.expressions()))
+def test_expressions_name_series_and_labels_that_the_services_expose(
+    where: str, expr: str, known: dict[str, frozenset[str]]
+) -> None:
+    names = list(names_in(expr))
+    assert names, f"{where} names no series: {expr}"
+    unknown = [name for name in names if name not in known]
+    assert not unknown, f"{where}: no service exposes {unknown}"
+    labels = _OF_TARGETS.union(*(known[name] for name in names))
+    assert labels_in(expr) <= labels, f"{where}: {names} have no labels {labels_in(expr) - labels}"
+
+
+def test_names_and_labels_are_found_in_an_expression() -> None:
+    expr = 'sum by (le, type) (rate(a_bucket{channel=~"x", ok!="y z"}[1m])) / on (b) c or vector(0)'
+    assert list(names_in(expr)) == ["a_bucket", "c"]
+    assert labels_in(expr) == {"le", "type", "channel", "ok", "b"}
+
+
+def test_prometheus_accepts_its_configuration_and_rules(tmp_path: Path) -> None:
+    shutil.copytree(PROMETHEUS, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "roots").mkdir(exist_ok=True)
+    (tmp_path / "roots" / "ca.crt").touch()
+    checked = subprocess.run(
+        [str(require("promtool")), "check", "config", str(tmp_path / "prometheus.yml")],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    alerts = len(list(expressions.of_alerts()))
+    assert f"{alerts} rules found" in checked.stdout
+
+
+def test_prometheus_scrapes_the_operations_port_of_every_service() -> None:
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    scraped = {
+        target
+        for job in config["scrape_configs"]
+        for static in job["static_configs"]
+        for target in static["targets"]
+    }
+    expected = set()
+    for settings in REPOSITORY.glob("services/*/src/*/core.yaml"):
+        listens = yaml.safe_load(settings.read_text())["operations"]["listenAddress"]
+        expected.add(f"{settings.parents[2].name}:{listens.rpartition(':')[2]}")
+    assert scraped == expected
+
+
+@pytest.mark.parametrize("file", list(expressions.DASHBOARDS.glob("*.json")), ids=lambda f: f.name)
+def test_dashboards_take_their_data_from_the_chosen_source(file: Path) -> None:
+    dashboard = json.loads(file.read_text())
+    assert dashboard["templating"]["list"][0]["type"] == "datasource"
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    assert panels
+    for panel in panels:
+        sources = {panel["datasource"]["uid"], *(t["datasource"]["uid"] for t in panel["targets"])}
+        assert sources == {"$datasource"}, panel["title"]
+    identifiers = [panel["id"] for panel in dashboard["panels"]]
+    assert len(identifiers) == len(set(identifiers))
