@@ -1,0 +1,149 @@
+"""Issue and Roots over the wire: what is granted, and what is refused with which status."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from certificate_authority.rate import Rate
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from prometheus_client import REGISTRY
+from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
+
+from services.ca.tests.running import RunningCa, running_ca, signing_request
+
+USER = ca_pb2.PROFILE_USER
+CLIENT = ca_pb2.PROFILE_TLS_CLIENT
+
+
+def refused(reason: str) -> float:
+    return REGISTRY.get_sample_value("ca_requests_refused_total", {"reason": reason}) or 0.0
+
+
+async def status(call: object) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def test_a_token_gives_one_certificate(ca: RunningCa) -> None:
+    token, before = ca.mint("alice", "user"), refused("spent_token")
+    certificate = await ca.issue(token, USER)
+    assert certificate.subject.rfc4514_string() == "CN=alice,OU=client,O=Org1MSP"
+    code, details = await status(ca.issue(token, USER))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "used before" in details
+    assert refused("spent_token") == before + 1
+
+
+async def test_the_request_decides_nothing_but_the_key(ca: RunningCa) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    wishes = signing_request(
+        key,
+        x509.Name(
+            [
+                x509.NameAttribute(NameOID.COMMON_NAME, "admin"),
+                x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "admin"),
+            ]
+        ),
+        x509.SubjectAlternativeName([x509.DNSName("evil.example.com")]),
+        x509.BasicConstraints(ca=True, path_length=None),
+    )
+    token = ca.mint("event-hub", "tls-server")
+    certificate = await ca.issue(token, ca_pb2.PROFILE_TLS_SERVER, wishes)
+    assert certificate.public_key() == key.public_key()
+    assert certificate.subject.rfc4514_string() == "CN=event-hub,O=Org1MSP"
+    get = certificate.extensions.get_extension_for_class
+    names = get(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+    assert "event-hub" in names
+    assert "evil.example.com" not in names
+    assert not get(x509.BasicConstraints).value.ca
+
+
+async def test_a_token_is_for_one_profile(ca: RunningCa) -> None:
+    token = ca.mint("alice", "user")
+    code, details = await status(ca.issue(token, ca_pb2.PROFILE_ADMIN))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "for profile user, not for admin" in details
+    await ca.issue(token, USER)
+
+
+async def test_expired_and_unknown_tokens_are_told_apart(ca: RunningCa) -> None:
+    code, details = await status(ca.issue(ca.mint("alice", "user", seconds=-1), USER))
+    assert (code, "expired" in details) == (grpc.StatusCode.PERMISSION_DENIED, True)
+    code, details = await status(ca.issue("made-up-by-a-stranger-1234", USER))
+    assert (code, "unknown" in details) == (grpc.StatusCode.PERMISSION_DENIED, True)
+
+
+@pytest.mark.parametrize("csr", [b"", b"junk", b"\x00\xff" * 500])
+async def test_an_unreadable_request_leaves_the_token_live(ca: RunningCa, csr: bytes) -> None:
+    token = ca.mint("alice", "user")
+    code, details = await status(ca.issue(token, USER, csr))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "PKCS #10" in details
+    await ca.issue(token, USER)
+
+
+@pytest.mark.parametrize(("profile", "words"), [(0, "has no profile"), (99, "number 99")])
+async def test_a_profile_is_needed(ca: RunningCa, profile: int, words: str) -> None:
+    code, details = await status(ca.issue(ca.mint("alice", "user"), profile))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in details
+
+
+async def test_of_many_at_once_one_gets_the_certificate(ca: RunningCa) -> None:
+    token = ca.mint("alice", "tls-client")
+    answers = await asyncio.gather(
+        *(ca.issue(token, CLIENT) for _ in range(16)), return_exceptions=True
+    )
+    assert sum(isinstance(answer, x509.Certificate) for answer in answers) == 1
+    codes = {answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
+    assert codes == {grpc.StatusCode.PERMISSION_DENIED}
+
+
+async def test_a_restart_keeps_roots_and_spent_tokens(tmp_path: Path) -> None:
+    async with running_ca(tmp_path) as ca:
+        before = await ca.stub.Roots(ca_pb2.RootsRequest())
+        token = ca.mint("alice", "user")
+        await ca.issue(token, USER)
+    async with running_ca(tmp_path) as ca:
+        assert await ca.stub.Roots(ca_pb2.RootsRequest()) == before
+        code, _ = await status(ca.issue(token, USER))
+        assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_roots_are_both_roots(ca: RunningCa) -> None:
+    roots = await ca.stub.Roots(ca_pb2.RootsRequest())
+    assert roots.msp_id == "Org1MSP"
+    assert roots.tls_root != roots.identity_root
+    identity = await ca.issue(ca.mint("alice", "user"), USER)
+    identity.verify_directly_issued_by(x509.load_pem_x509_certificate(roots.identity_root))
+
+
+async def test_requests_beyond_the_rate_are_refused_and_keep_their_token(tmp_path: Path) -> None:
+    slow = {"CORE_CA_LIMITS_REQUESTSPERSECOND": "0.001", "CORE_CA_LIMITS_BURST": "1"}
+    async with running_ca(tmp_path, **slow) as ca:
+        await ca.issue(ca.mint("alice", "user"), USER)
+        code, details = await status(ca.issue(ca.mint("bob", "user"), USER))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "ca.limits" in details
+
+
+async def test_an_oversized_request_is_refused(tmp_path: Path) -> None:
+    async with running_ca(tmp_path, CORE_CA_LIMITS_MAXREQUESTBYTES="4KB") as ca:
+        token = ca.mint("alice", "user")
+        code, _ = await status(ca.issue(token, USER, b"x" * 5000))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await ca.issue(token, USER)
+
+
+def test_the_rate_allows_a_burst_and_recovers() -> None:
+    ticks = itertools.chain([0.0, 0.0, 0.0, 0.0, 0.5, 1.0])
+    rate = Rate(per_second=1, burst=2, clock=lambda: next(ticks))
+    assert [rate.take() for _ in range(5)] == [True, True, False, False, True]
