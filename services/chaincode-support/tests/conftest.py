@@ -1,179 +1,19 @@
-"""A peer's chaincode listener over real gRPC and a real ledger, and a raw shim to talk to it."""
+"""A peer's chaincode listener over real gRPC and a real ledger, and raw shims that dial it."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 from chaincode_support.chaincode.launcher import ExternalLauncher
 from chaincode_support.chaincode.registry import Registry
-from chaincode_support.chaincode.stream import ChaincodeStream, StreamSettings, Transaction
-from chaincode_support.chaincode.support import ChaincodeSupport, Execution
-from chaincode_support.ledger import CheckedTransaction, Ledger, Simulator
+from chaincode_support.chaincode.stream import ChaincodeStream
+from chaincode_support.chaincode.support import ChaincodeSupport
+from chaincode_support.ledger import Ledger
+from rawshim import CHANNEL, METHOD, PATIENCE, SETTINGS, Dial, Peer, RawShim, StartPeer
 from selvedge_common.comm import GRPCServer, ServerConfig
-from selvedge_common.protoutil import blocks
-from selvedge_protos.ledger.rwset import rwset_pb2
-from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
-from selvedge_protos.peer.chaincode_pb2 import ChaincodeID, ChaincodeInput
-from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetState, PutState
-from selvedge_protos.peer.proposal_response_pb2 import Response
-from selvedge_protos.peer.transaction_pb2 import TxValidationCode
-
-CHANNEL = "mychannel"
-METHOD = "/protos.ChaincodeSupport/Register"
-PATIENCE = 10.0
-
-SETTINGS = StreamSettings(
-    keepalive=0,
-    register_timeout=PATIENCE,
-    execute_timeout=PATIENCE,
-    max_transactions=100,
-    max_queries=8,
-    require_certificate_name=False,
-)
-
-
-class RawShim:
-    """Says on a Register stream exactly what it is told to, bytes included."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._call: Any = channel.stream_stream(METHOD)()
-
-    async def say(self, message: ChaincodeMessage | bytes) -> None:
-        data = message if isinstance(message, bytes) else message.SerializeToString()
-        await self._call.write(data)
-
-    async def hear(self) -> ChaincodeMessage:
-        """The peer's next message; the test fails when the stream ends instead."""
-        async with asyncio.timeout(PATIENCE):
-            data = await self._call.read()
-        assert data is not grpc.aio.EOF, f"the stream ended: {await self._call.details()}"
-        return ChaincodeMessage.FromString(data)
-
-    async def ask(
-        self, kind: int, payload: bytes, transaction: ChaincodeMessage
-    ) -> ChaincodeMessage:
-        """A request of the running transaction, and the answer to it."""
-        await self.say(
-            ChaincodeMessage(
-                type=ChaincodeMessage.Type.ValueType(kind),
-                payload=payload,
-                txid=transaction.txid,
-                channel_id=transaction.channel_id,
-            )
-        )
-        return await self.hear()
-
-    async def put(self, key: str, value: bytes, transaction: ChaincodeMessage) -> ChaincodeMessage:
-        payload = PutState(key=key, value=value).SerializeToString()
-        return await self.ask(ChaincodeMessage.PUT_STATE, payload, transaction)
-
-    async def get(self, key: str, transaction: ChaincodeMessage) -> ChaincodeMessage:
-        payload = GetState(key=key).SerializeToString()
-        return await self.ask(ChaincodeMessage.GET_STATE, payload, transaction)
-
-    async def complete(
-        self, transaction: ChaincodeMessage, status: int = 200, **fields: Any
-    ) -> None:
-        await self.say(
-            ChaincodeMessage(
-                type=ChaincodeMessage.COMPLETED,
-                payload=Response(status=status).SerializeToString(),
-                txid=transaction.txid,
-                channel_id=transaction.channel_id,
-                **fields,
-            )
-        )
-
-    async def register(self, name: str) -> None:
-        await self.say(register(name))
-        assert (await self.hear()).type == ChaincodeMessage.REGISTERED
-        assert (await self.hear()).type == ChaincodeMessage.READY
-
-    async def half_close(self) -> None:
-        await self._call.done_writing()
-
-    def cut(self) -> None:
-        self._call.cancel()
-
-    async def status(self) -> tuple[grpc.StatusCode, str]:
-        """How the peer ended the stream; what it still said before is skipped."""
-        async with asyncio.timeout(PATIENCE):
-            try:
-                while await self._call.read() is not grpc.aio.EOF:
-                    pass
-            except grpc.aio.AioRpcError:
-                pass
-            return await self._call.code(), await self._call.details()
-
-
-def register(name: str) -> ChaincodeMessage:
-    payload = ChaincodeID(name=name).SerializeToString()
-    return ChaincodeMessage(type=ChaincodeMessage.REGISTER, payload=payload)
-
-
-@dataclass
-class Peer:
-    """A chaincode listener and what is behind it."""
-
-    address: str
-    ledger: Ledger
-    support: ChaincodeSupport
-    simulators: list[Simulator] = field(default_factory=list)
-
-    @property
-    def registry(self) -> Registry[ChaincodeStream]:
-        return self.support.registry
-
-    async def execute(
-        self, chaincode: str, txid: str = "t1", *args: bytes, is_init: bool = False
-    ) -> Execution:
-        """Run a transaction as the endorser does; its simulator is `simulators[-1]`."""
-        simulator = self.ledger.simulator(txid)
-        self.simulators.append(simulator)
-        return await self.support.execute(
-            Transaction(
-                channel=CHANNEL,
-                txid=txid,
-                chaincode=chaincode,
-                input=ChaincodeInput(args=args, is_init=is_init),
-                simulator=simulator,
-            )
-        )
-
-    async def commit(self, namespace: str, state: Mapping[str, bytes]) -> None:
-        """Put keys into the ledger, as a block with one valid transaction."""
-        number = self.ledger.height
-        with_writes = kv_rwset_pb2.KVRWSet(
-            writes=[kv_rwset_pb2.KVWrite(key=key, value=state[key]) for key in sorted(state)]
-        )
-        transaction = CheckedTransaction(
-            TxValidationCode.VALID, txid=f"seed-{number}", rwsets=[(namespace, with_writes)]
-        )
-        block = blocks.new_block(number, self.ledger.last_hash, [b"seed"])
-        await self.ledger.commit(block, [transaction])
-
-    def writes(self) -> dict[str, bytes]:
-        """What the last transaction would write."""
-        found = {}
-        results = rwset_pb2.TxReadWriteSet.FromString(self.simulators[-1].results())
-        for namespace in results.ns_rwset:
-            for write in kv_rwset_pb2.KVRWSet.FromString(namespace.rwset).writes:
-                found[write.key] = write.value
-        return found
-
-
-class Dial(Protocol):
-    """Opens a stream to a peer, and registers when given a name."""
-
-    def __call__(self, peer: Peer, name: str | None = None) -> Awaitable[RawShim]: ...
-
-
-StartPeer = Callable[..., Awaitable[Peer]]
 
 
 @pytest.fixture
@@ -229,11 +69,4 @@ async def dial() -> AsyncIterator[Dial]:
 
     yield open_stream
     for channel in channels:
-        await channel.close()
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until `holds`; what it waits for has no event of its own."""
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.005)
+        await channel.close(None)

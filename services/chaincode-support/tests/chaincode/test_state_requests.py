@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from chaincode_support.chaincode.errors import ChaincodeFailure
+from chaincode_support.chaincode.support import Execution
+from rawshim import Dial, Peer, RawShim, StartPeer
 from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV
 from selvedge_protos.peer.chaincode_shim_pb2 import (
     ChaincodeMessage,
@@ -24,7 +25,9 @@ M = ChaincodeMessage
 
 
 @asynccontextmanager
-async def transaction(peer: Any, shim: Any) -> AsyncIterator[tuple[Any, ChaincodeMessage]]:
+async def transaction(
+    peer: Peer, shim: RawShim
+) -> AsyncIterator[tuple[asyncio.Task[Execution], ChaincodeMessage]]:
     """A running transaction of chaincode mycc; the test completes it or fails with it."""
     running = asyncio.create_task(peer.execute("mycc", "0123456789abcdef", b"invoke"))
     yield running, await shim.hear()
@@ -33,7 +36,7 @@ async def transaction(peer: Any, shim: Any) -> AsyncIterator[tuple[Any, Chaincod
 
 
 async def test_a_transaction_carries_its_input_and_ends_with_the_response(
-    peer: Any, dial: Any
+    peer: Peer, dial: Dial
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):
@@ -49,7 +52,7 @@ async def test_a_transaction_carries_its_input_and_ends_with_the_response(
         assert execution.event is None
 
 
-async def test_is_init_arrives_as_init(peer: Any, dial: Any) -> None:
+async def test_is_init_arrives_as_init(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer, "mycc:1.0")
     running = asyncio.create_task(peer.execute("mycc", is_init=True))
     message = await shim.hear()
@@ -58,7 +61,7 @@ async def test_is_init_arrives_as_init(peer: Any, dial: Any) -> None:
     assert (await running).response.status == 200
 
 
-async def test_a_missing_key_reads_empty_and_writes_are_not_seen(peer: Any, dial: Any) -> None:
+async def test_a_missing_key_reads_empty_and_writes_are_not_seen(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):
         answer = M(type=M.RESPONSE, txid=message.txid, channel_id="mychannel")
@@ -70,7 +73,7 @@ async def test_a_missing_key_reads_empty_and_writes_are_not_seen(peer: Any, dial
         assert peer.writes() == {"a": b"1"}
 
 
-async def test_both_dialects_of_get_and_delete(peer: Any, dial: Any) -> None:
+async def test_both_dialects_of_get_and_delete(peer: Peer, dial: Dial) -> None:
     await peer.commit("mycc", {"a": b"1", "b": b"2"})
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):
@@ -89,7 +92,7 @@ async def test_both_dialects_of_get_and_delete(peer: Any, dial: Any) -> None:
 
 
 async def test_puts_sent_without_waiting_are_answered_in_order_and_empty(
-    peer: Any, dial: Any
+    peer: Peer, dial: Dial
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):
@@ -128,7 +131,7 @@ async def test_puts_sent_without_waiting_are_answered_in_order_and_empty(
     ],
 )
 async def test_a_failing_write_aborts_the_transaction(
-    peer: Any, dial: Any, kind: int, payload: bytes, reason: str
+    peer: Peer, dial: Dial, kind: int, payload: bytes, reason: str
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):
@@ -172,7 +175,7 @@ async def test_a_failing_write_aborts_the_transaction(
     ],
 )
 async def test_a_failing_read_does_not_abort_the_transaction(
-    peer: Any, dial: Any, kind: int, payload: bytes, reason: str
+    peer: Peer, dial: Dial, kind: int, payload: bytes, reason: str
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):
@@ -183,7 +186,7 @@ async def test_a_failing_read_does_not_abort_the_transaction(
         assert (await running).response.status == 200
 
 
-async def test_a_raw_key_that_is_not_text_is_refused(peer: Any, dial: Any) -> None:
+async def test_a_raw_key_that_is_not_text_is_refused(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):
         answer = await shim.ask(M.GET_STATE, b"\xff\xfe", M(txid=message.txid))
@@ -206,7 +209,7 @@ def keys(response: QueryResponse) -> list[str]:
     [(0, [0]), (1, [1]), (99, [99]), (100, [100]), (101, [100, 1]), (200, [100, 100])],
 )
 async def test_pages_of_a_range_say_exactly_whether_more_follow(
-    peer: Any, dial: Any, rows: int, pages: list[int]
+    peer: Peer, dial: Dial, rows: int, pages: list[int]
 ) -> None:
     expected = {f"k{number:04}": b"v%d" % number for number in range(rows)}
     await peer.commit("mycc", {**expected, "z": b"outside"})
@@ -232,7 +235,7 @@ async def test_pages_of_a_range_say_exactly_whether_more_follow(
         await running
 
 
-async def test_a_row_holds_namespace_key_and_value(peer: Any, dial: Any) -> None:
+async def test_a_row_holds_namespace_key_and_value(peer: Peer, dial: Dial) -> None:
     await peer.commit("mycc", {"a": b"1"})
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (_, message):
@@ -241,7 +244,7 @@ async def test_a_row_holds_namespace_key_and_value(peer: Any, dial: Any) -> None
         assert [row.resultBytes for row in page.results] == [b"\x0a\x04mycc\x12\x01a\x1a\x011"]
 
 
-async def test_a_page_of_large_values_ends_early_and_loses_nothing(peer: Any, dial: Any) -> None:
+async def test_a_page_of_large_values_ends_early_and_loses_nothing(peer: Peer, dial: Dial) -> None:
     await peer.commit("mycc", {f"k{number}": bytes(512 * 1024) for number in range(6)})
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (_, message):
@@ -253,7 +256,7 @@ async def test_a_page_of_large_values_ends_early_and_loses_nothing(peer: Any, di
         assert (keys(rest), rest.has_more) == (["k4", "k5"], False)
 
 
-async def test_open_queries_of_a_transaction_are_bounded(start_peer: Any, dial: Any) -> None:
+async def test_open_queries_of_a_transaction_are_bounded(start_peer: StartPeer, dial: Dial) -> None:
     peer = await start_peer(max_queries=2)
     await peer.commit("mycc", {f"k{number:04}": b"v" for number in range(101)})
     shim = await dial(peer, "mycc:1.0")

@@ -1,10 +1,10 @@
 """What the states of a chaincode stream allow, and how refusals end it."""
 
 import asyncio
-from typing import Any
 
 import grpc
 import pytest
+from rawshim import Dial, Peer, StartPeer
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetState
 
 M = ChaincodeMessage
@@ -14,19 +14,21 @@ def registration(name: str) -> ChaincodeMessage:
     return M(type=M.REGISTER, payload=b"\x12" + bytes([len(name)]) + name.encode())
 
 
-async def test_register_is_answered_by_registered_and_an_empty_ready(peer: Any, dial: Any) -> None:
+async def test_register_is_answered_by_registered_and_an_empty_ready(
+    peer: Peer, dial: Dial
+) -> None:
     shim = await dial(peer)
     await shim.say(registration("mycc:1.0"))
     assert await shim.hear() == M(type=M.REGISTERED)
     assert await shim.hear() == M(type=M.READY)
-    assert peer.registry.get("mycc").version == "1.0"
+    assert [(stream.name, stream.version) for stream in peer.registry] == [("mycc", "1.0")]
 
 
 @pytest.mark.parametrize(
     "first", [M.READY, M.GET_STATE, M.COMPLETED, M.KEEPALIVE, M.ERROR, M.UNDEFINED, 99]
 )
 async def test_anything_but_register_first_ends_the_stream(
-    peer: Any, dial: Any, first: int
+    peer: Peer, dial: Dial, first: int
 ) -> None:
     shim = await dial(peer)
     await shim.say(M(type=M.Type.ValueType(first), payload=b"abc"))
@@ -38,7 +40,7 @@ async def test_anything_but_register_first_ends_the_stream(
 
 @pytest.mark.parametrize("kind", [M.REGISTER, M.REGISTERED, M.READY, M.UNDEFINED, 12, 99])
 async def test_what_ready_does_not_allow_ends_that_stream_only(
-    peer: Any, dial: Any, kind: int
+    peer: Peer, dial: Dial, kind: int
 ) -> None:
     other = await dial(peer, "other:1.0")
     shim = await dial(peer, "mycc:1.0")
@@ -52,7 +54,7 @@ async def test_what_ready_does_not_allow_ends_that_stream_only(
 
 @pytest.mark.parametrize("kind", [M.INIT, M.TRANSACTION, M.RESPONSE, M.KEEPALIVE])
 async def test_ready_ignores_what_means_nothing_from_a_chaincode(
-    peer: Any, dial: Any, kind: int
+    peer: Peer, dial: Dial, kind: int
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
     await shim.say(M(type=M.Type.ValueType(kind), payload=b"x", txid="t"))
@@ -61,7 +63,7 @@ async def test_ready_ignores_what_means_nothing_from_a_chaincode(
 
 @pytest.mark.parametrize("kind", [M.COMPLETED, M.ERROR])
 async def test_the_end_of_an_unknown_transaction_is_ignored(
-    peer: Any, dial: Any, kind: int
+    peer: Peer, dial: Dial, kind: int
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
     await shim.say(M(type=M.Type.ValueType(kind), txid="nobody"))
@@ -70,7 +72,7 @@ async def test_the_end_of_an_unknown_transaction_is_ignored(
     assert (await running).response.status == 200
 
 
-async def test_garbage_ends_the_stream(peer: Any, dial: Any) -> None:
+async def test_garbage_ends_the_stream(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer)
     await shim.say(b"\xff\xff\xff")
     code, details = await shim.status()
@@ -78,7 +80,7 @@ async def test_garbage_ends_the_stream(peer: Any, dial: Any) -> None:
     assert "what was sent (3 bytes) is not a protos.ChaincodeMessage" in details
 
 
-async def test_register_that_does_not_parse_says_so(peer: Any, dial: Any) -> None:
+async def test_register_that_does_not_parse_says_so(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer)
     await shim.say(M(type=M.REGISTER, payload=b"\xff\xff"))
     code, details = await shim.status()
@@ -88,7 +90,7 @@ async def test_register_that_does_not_parse_says_so(peer: Any, dial: Any) -> Non
 
 @pytest.mark.parametrize("name", ["", ":1.0", "my cc", "a/b", "-x", "x" * 100 + "\n"])
 async def test_register_with_a_bad_name_says_what_a_name_is(
-    peer: Any, dial: Any, name: str
+    peer: Peer, dial: Dial, name: str
 ) -> None:
     shim = await dial(peer)
     await shim.say(registration(name))
@@ -97,7 +99,7 @@ async def test_register_with_a_bad_name_says_what_a_name_is(
     assert "set CORE_CHAINCODE_ID_NAME" in details
 
 
-async def test_a_duplicate_is_refused_and_the_first_goes_on(peer: Any, dial: Any) -> None:
+async def test_a_duplicate_is_refused_and_the_first_goes_on(peer: Peer, dial: Dial) -> None:
     first = await dial(peer, "mycc:1.0")
     second = await dial(peer)
     await second.say(registration("mycc:2.0"))
@@ -110,7 +112,9 @@ async def test_a_duplicate_is_refused_and_the_first_goes_on(peer: Any, dial: Any
     assert (await running).response.status == 200
 
 
-async def test_half_close_ends_the_stream_normally_and_frees_the_name(peer: Any, dial: Any) -> None:
+async def test_half_close_ends_the_stream_normally_and_frees_the_name(
+    peer: Peer, dial: Dial
+) -> None:
     shim = await dial(peer, "mycc:1.0")
     await shim.half_close()
     assert await shim.status() == (grpc.StatusCode.OK, "")
@@ -118,7 +122,7 @@ async def test_half_close_ends_the_stream_normally_and_frees_the_name(peer: Any,
     await dial(peer, "mycc:1.0")
 
 
-async def test_a_stream_that_never_registers_is_ended(start_peer: Any, dial: Any) -> None:
+async def test_a_stream_that_never_registers_is_ended(start_peer: StartPeer, dial: Dial) -> None:
     peer = await start_peer(register_timeout=0.05)
     shim = await dial(peer)
     code, details = await shim.status()
@@ -126,7 +130,7 @@ async def test_a_stream_that_never_registers_is_ended(start_peer: Any, dial: Any
     assert "chaincode.registerTimeout" in details
 
 
-async def test_streams_above_the_limit_are_refused(start_peer: Any, dial: Any) -> None:
+async def test_streams_above_the_limit_are_refused(start_peer: StartPeer, dial: Dial) -> None:
     peer = await start_peer(max_streams=1)
     first = await dial(peer, "one:1.0")
     second = await dial(peer)
@@ -137,7 +141,7 @@ async def test_streams_above_the_limit_are_refused(start_peer: Any, dial: Any) -
 
 
 async def test_keepalive_breaks_the_silence_and_its_echo_is_ignored(
-    start_peer: Any, dial: Any
+    start_peer: StartPeer, dial: Dial
 ) -> None:
     peer = await start_peer(keepalive=0.05)
     shim = await dial(peer, "mycc:1.0")
@@ -147,7 +151,7 @@ async def test_keepalive_breaks_the_silence_and_its_echo_is_ignored(
 
 
 async def test_an_unknown_txid_is_answered_with_it_and_the_stream_stays(
-    peer: Any, dial: Any
+    peer: Peer, dial: Dial
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
     payload = GetState(key="a").SerializeToString()

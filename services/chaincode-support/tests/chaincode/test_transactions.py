@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from typing import Any
 
 import grpc
 import pytest
@@ -15,6 +14,7 @@ from chaincode_support.chaincode.errors import (
     TransactionRunning,
     UnknownChaincode,
 )
+from rawshim import Dial, Peer, StartPeer
 from selvedge_common.comm import ServerConfig, StreamConfig
 from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetStateByRange
@@ -22,12 +22,12 @@ from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetStateBy
 M = ChaincodeMessage
 
 
-def running_on(peer: Any, name: str = "mycc") -> int:
+def running_on(peer: Peer, name: str = "mycc") -> int:
     stream = peer.registry.get(name)
     return len(stream.transactions) if stream else 0
 
 
-async def test_the_event_s_chaincode_and_txid_are_the_peer_s_to_say(peer: Any, dial: Any) -> None:
+async def test_the_event_s_chaincode_and_txid_are_the_peer_s_to_say(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer, "mycc:1.0")
     running = asyncio.create_task(peer.execute("mycc", "tx"))
     message = await shim.hear()
@@ -38,7 +38,9 @@ async def test_the_event_s_chaincode_and_txid_are_the_peer_s_to_say(peer: Any, d
     )
 
 
-async def test_error_and_an_unreadable_response_fail_the_transaction(peer: Any, dial: Any) -> None:
+async def test_error_and_an_unreadable_response_fail_the_transaction(
+    peer: Peer, dial: Dial
+) -> None:
     shim = await dial(peer, "mycc:1.0")
     running = asyncio.create_task(peer.execute("mycc"))
     message = await shim.hear()
@@ -52,7 +54,7 @@ async def test_error_and_an_unreadable_response_fail_the_transaction(peer: Any, 
         await running
 
 
-async def test_an_answer_given_twice_counts_once(peer: Any, dial: Any) -> None:
+async def test_an_answer_given_twice_counts_once(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer, "mycc:1.0")
     running = asyncio.create_task(peer.execute("mycc"))
     message = await shim.hear()
@@ -64,7 +66,7 @@ async def test_an_answer_given_twice_counts_once(peer: Any, dial: Any) -> None:
     assert (await running).response.status == 200
 
 
-async def test_another_chaincode_s_transaction_is_out_of_reach(peer: Any, dial: Any) -> None:
+async def test_another_chaincode_s_transaction_is_out_of_reach(peer: Peer, dial: Dial) -> None:
     victim, hostile = await dial(peer, "mycc:1.0"), await dial(peer, "hostile:1.0")
     running = asyncio.create_task(peer.execute("mycc"))
     message = await victim.hear()
@@ -76,7 +78,7 @@ async def test_another_chaincode_s_transaction_is_out_of_reach(peer: Any, dial: 
 
 
 async def test_no_answer_ends_with_a_timeout_that_frees_the_transaction(
-    start_peer: Any, dial: Any
+    start_peer: StartPeer, dial: Dial
 ) -> None:
     peer = await start_peer(execute_timeout=0.05)
     shim = await dial(peer, "mycc:1.0")
@@ -90,7 +92,7 @@ async def test_no_answer_ends_with_a_timeout_that_frees_the_transaction(
 
 @pytest.mark.parametrize("half_close", [True, False])
 async def test_a_stream_that_ends_fails_its_transactions_at_once(
-    peer: Any, dial: Any, half_close: bool
+    peer: Peer, dial: Dial, half_close: bool
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
     running = asyncio.create_task(peer.execute("mycc"))
@@ -105,7 +107,7 @@ async def test_a_stream_that_ends_fails_its_transactions_at_once(
 
 
 async def test_a_refused_message_is_the_cause_its_transactions_fail_with(
-    peer: Any, dial: Any
+    peer: Peer, dial: Dial
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
     running = asyncio.create_task(peer.execute("mycc"))
@@ -116,7 +118,7 @@ async def test_a_refused_message_is_the_cause_its_transactions_fail_with(
 
 
 async def test_a_cancelled_caller_frees_transaction_and_queries_at_once(
-    peer: Any, dial: Any
+    peer: Peer, dial: Dial
 ) -> None:
     await peer.commit("mycc", {f"k{number:04}": b"v" for number in range(150)})
     shim = await dial(peer, "mycc:1.0")
@@ -124,16 +126,19 @@ async def test_a_cancelled_caller_frees_transaction_and_queries_at_once(
     message = await shim.hear()
     request = GetStateByRange(startKey="k").SerializeToString()
     await shim.ask(M.GET_STATE_BY_RANGE, request, message)
-    queries = peer.registry.get("mycc").transactions.get("mychannel", message.txid).queries
-    assert len(queries) == 1
+    stream = peer.registry.get("mycc")
+    assert stream is not None
+    context = stream.transactions.get("mychannel", message.txid)
+    assert context is not None
+    assert len(context.queries) == 1
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert (running_on(peer), len(queries)) == (0, 0)
+    assert (running_on(peer), len(context.queries)) == (0, 0)
     assert (await shim.get("a", message)).type == M.ERROR
 
 
-async def test_the_same_transaction_cannot_run_twice(peer: Any, dial: Any) -> None:
+async def test_the_same_transaction_cannot_run_twice(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer, "mycc:1.0")
     running = asyncio.create_task(peer.execute("mycc", "tx"))
     message = await shim.hear()
@@ -143,7 +148,7 @@ async def test_the_same_transaction_cannot_run_twice(peer: Any, dial: Any) -> No
     assert (await running).response.status == 200
 
 
-async def test_transactions_of_a_stream_are_bounded(start_peer: Any, dial: Any) -> None:
+async def test_transactions_of_a_stream_are_bounded(start_peer: StartPeer, dial: Dial) -> None:
     peer = await start_peer(max_transactions=1)
     shim = await dial(peer, "mycc:1.0")
     running = asyncio.create_task(peer.execute("mycc", "t1"))
@@ -155,14 +160,14 @@ async def test_transactions_of_a_stream_are_bounded(start_peer: Any, dial: Any) 
 
 
 async def test_an_unknown_chaincode_is_refused_at_once_and_says_how_to_start_it(
-    peer: Any,
+    peer: Peer,
 ) -> None:
     with pytest.raises(UnknownChaincode, match=r"CORE_CHAINCODE_ID_NAME=nobody:1\.0") as refusal:
         await peer.execute("nobody")
     assert peer.address in str(refusal.value)
 
 
-async def test_a_chaincode_that_was_here_is_waited_for(peer: Any, dial: Any) -> None:
+async def test_a_chaincode_that_was_here_is_waited_for(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer, "mycc:1.0")
     await shim.half_close()
     await shim.status()
@@ -172,7 +177,9 @@ async def test_a_chaincode_that_was_here_is_waited_for(peer: Any, dial: Any) -> 
     assert (await running).version == "1.1"
 
 
-async def test_a_chaincode_that_does_not_come_back_is_given_up(start_peer: Any, dial: Any) -> None:
+async def test_a_chaincode_that_does_not_come_back_is_given_up(
+    start_peer: StartPeer, dial: Dial
+) -> None:
     peer = await start_peer(startup_timeout=0.05)
     shim = await dial(peer, "mycc:1.0")
     await shim.half_close()
@@ -182,7 +189,7 @@ async def test_a_chaincode_that_does_not_come_back_is_given_up(start_peer: Any, 
 
 
 async def test_a_flood_that_is_not_read_ends_only_its_own_stream(
-    start_peer: Any, dial: Any
+    start_peer: StartPeer, dial: Dial
 ) -> None:
     bounded = ServerConfig(stream=StreamConfig(max_pending=4 * 1024 * 1024))
     peer = await start_peer(server=bounded)

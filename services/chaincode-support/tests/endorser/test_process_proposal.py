@@ -1,0 +1,311 @@
+"""ProcessProposal over real gRPC, with real signatures, a real ledger and a raw shim."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from chaincode_support.channel import Channel
+from chaincode_support.endorser.endorser import Endorser
+from chaincode_support.ledger import CheckedTransaction
+from prometheus_client import REGISTRY
+from rawshim import PATIENCE, Dial, Peer, RawShim, StartPeer
+from selvedge_common.comm import GRPCServer, ServerConfig
+from selvedge_common.msp import SigningIdentity
+from selvedge_common.protoutil import blocks, proposals, transactions
+from selvedge_common.protoutil.config_block import open_config
+from selvedge_protos.ledger.rwset import rwset_pb2
+from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
+from selvedge_protos.peer import proposal_pb2, proposal_response_pb2
+from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
+from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
+from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
+from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse, Response
+from selvedge_protos.peer.transaction_pb2 import TxValidationCode
+from testchannel import CHAINCODE, CHANNEL, Network
+
+M = ChaincodeMessage
+
+
+@dataclass
+class Endorsing:
+    """An endorser, its chaincode listener, and who may ask it."""
+
+    network: Network
+    peer: Peer
+    process: Callable[..., Any]
+
+    async def propose(
+        self, *args: bytes, **fields: Any
+    ) -> tuple[proposals.OpenedProposal, "asyncio.Task[ProposalResponse]"]:
+        """Send a proposal for the test's chaincode; its answer is to come."""
+        signed = self.sign(*args, **fields)
+        return proposals.open_proposal(signed), asyncio.create_task(self.send(signed))
+
+    def sign(
+        self, *args: bytes, client: SigningIdentity | None = None, **fields: Any
+    ) -> proposal_pb2.SignedProposal:
+        client = client or self.network.client
+        fields = {"channel": CHANNEL, "chaincode": CHAINCODE, **fields}
+        proposal, _ = proposals.create_proposal(args=args, creator=client.serialized, **fields)
+        return proposals.sign_proposal(proposal, client)
+
+    async def send(self, signed: proposal_pb2.SignedProposal) -> ProposalResponse:
+        response: ProposalResponse = await self.process(signed, timeout=PATIENCE)
+        return response
+
+    async def refusal(self, signed: proposal_pb2.SignedProposal) -> tuple[grpc.StatusCode, str]:
+        """The gRPC error that a proposal ends with."""
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await self.send(signed)
+        return refused.value.code(), refused.value.details() or ""
+
+
+Start = Callable[..., Awaitable[Endorsing]]
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network()
+
+
+@pytest.fixture
+async def start(start_peer: StartPeer, network: Network) -> AsyncIterator[Start]:
+    servers: list[GRPCServer] = []
+    channels: list[grpc.aio.Channel] = []
+
+    async def start(*, max_proposals: int = 10, **overrides: Any) -> Endorsing:
+        peer = await start_peer(**overrides)
+        configuration = open_config(network.genesis())
+        channel = Channel(
+            CHANNEL, peer.ledger, configuration.msps, configuration.policies.groups["Application"]
+        )
+        server = GRPCServer("127.0.0.1:0", ServerConfig())
+        endorser = Endorser(
+            {CHANNEL: channel}, peer.support, network.peer, max_proposals=max_proposals
+        )
+        add_EndorserServicer_to_server(endorser, server)  # type: ignore[arg-type]
+        await server.start()
+        servers.append(server)
+        channels.append(grpc.aio.insecure_channel(server.address))
+        process: Any = channels[-1].unary_unary(
+            "/protos.Endorser/ProcessProposal",
+            request_serializer=proposal_pb2.SignedProposal.SerializeToString,
+            response_deserializer=ProposalResponse.FromString,
+        )
+        return Endorsing(network, peer, process)
+
+    yield start
+    for opened in channels:
+        await opened.close(None)
+    for server in servers:
+        await server.stop(0)
+
+
+@pytest.fixture
+async def endorsing(start: Start) -> Endorsing:
+    return await start()
+
+
+async def running(shim: RawShim) -> ChaincodeMessage:
+    message = await shim.hear()
+    assert message.type == M.TRANSACTION
+    return message
+
+
+async def test_an_endorsement_is_a_transaction_that_the_channel_accepts(
+    endorsing: Endorsing, dial: Dial
+) -> None:
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:2.1")
+    proposal, answer = await endorsing.propose(b"put", transient={"secret": b"s"})
+    message = await running(shim)
+    assert message.proposal == proposal.signed
+    assert (message.txid, message.channel_id) == (proposal.txid, CHANNEL)
+    await shim.put("a", b"1", message)
+    event = ChaincodeEvent(event_name="made", payload=b"p", chaincode_id="forged", tx_id="forged")
+    await shim.say(
+        M(
+            type=M.COMPLETED,
+            txid=message.txid,
+            channel_id=message.channel_id,
+            payload=Response(status=200, payload=b"done").SerializeToString(),
+            chaincode_event=event,
+        )
+    )
+    response = await answer
+    assert response.response == Response(status=200, payload=b"done")
+    envelope = transactions.create_transaction(
+        proposal.proposal, [response], endorsing.network.client
+    )
+    action = transactions.open_transaction(envelope).action
+    assert action is not None
+    assert (action.chaincode, action.chaincode_action.chaincode_id.version) == (CHAINCODE, "2.1")
+    assert action.event == ChaincodeEvent(
+        event_name="made", payload=b"p", chaincode_id=CHAINCODE, tx_id=proposal.txid
+    )
+    [signed] = action.endorsement_data()
+    assert signed.identity == endorsing.network.peer.serialized
+    endorsing.network.peer.verify(signed.message, signed.signature)
+    results = rwset_pb2.TxReadWriteSet.FromString(action.chaincode_action.results)
+    [written] = results.ns_rwset
+    [write] = kv_rwset_pb2.KVRWSet.FromString(written.rwset).writes
+    assert (written.namespace, write.key, write.value) == (CHAINCODE, "a", b"1")
+    payload = proposal_response_pb2.ProposalResponsePayload.FromString(response.payload)
+    assert payload.proposal_hash == proposal.hash
+
+
+@pytest.mark.parametrize(
+    ("status", "has_payload"), [(400, False), (499, False), (500, True), (600, True)]
+)
+async def test_a_status_of_400_and_above_is_answered_without_endorsement(
+    endorsing: Endorsing, dial: Dial, status: int, has_payload: bool
+) -> None:
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    _, answer = await endorsing.propose(b"fail")
+    await shim.complete(await running(shim), status=status)
+    response = await answer
+    assert response.response.status == status
+    assert not response.HasField("endorsement")
+    assert bool(response.payload) is has_payload
+
+
+async def test_a_status_of_399_is_endorsed(endorsing: Endorsing, dial: Dial) -> None:
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    _, answer = await endorsing.propose(b"warn")
+    await shim.complete(await running(shim), status=399)
+    assert (await answer).HasField("endorsement")
+
+
+async def test_errors_of_the_chaincode_come_as_a_response_with_status_500(
+    endorsing: Endorsing, dial: Dial
+) -> None:
+    response = await endorsing.send(endorsing.sign(b"x", chaincode="nobody"))
+    assert response.response.status == 500
+    assert "chaincode nobody is not known to this peer" in response.response.message
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    _, answer = await endorsing.propose(b"fail")
+    message = await running(shim)
+    await shim.say(M(type=M.ERROR, payload=b"no luck", txid=message.txid))
+    response = await answer
+    assert response.response.status == 500
+    assert "transaction returned with failure: no luck" in response.response.message
+
+
+async def test_an_unknown_channel_says_which_there_are(endorsing: Endorsing) -> None:
+    response = await endorsing.send(endorsing.sign(b"x", channel="other"))
+    assert response.response.status == 500
+    assert response.response.message == f"channel 'other' not found: this peer has {CHANNEL}"
+
+
+async def test_a_tampered_proposal_is_refused_with_a_sentence(endorsing: Endorsing) -> None:
+    signed = endorsing.sign(b"pay", b"1")
+    signed.proposal_bytes = signed.proposal_bytes.replace(b"pay", b"PAY")
+    code, details = await endorsing.refusal(signed)
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert f"access denied: channel [{CHANNEL}]: The signature of" in details
+    assert "does not match the message" in details
+
+
+async def test_strangers_and_expired_members_are_refused(endorsing: Endorsing) -> None:
+    code, details = await endorsing.refusal(endorsing.sign(client=endorsing.network.stranger))
+    assert (code, "OtherMSP" in details) == (grpc.StatusCode.PERMISSION_DENIED, True)
+    expired = endorsing.network.organisation.issue("client", "late", timedelta(hours=-1))
+    code, details = await endorsing.refusal(endorsing.sign(client=expired))
+    assert (code, "expired" in details) == (grpc.StatusCode.PERMISSION_DENIED, True)
+
+
+async def test_a_member_that_is_no_writer_is_refused(endorsing: Endorsing) -> None:
+    orderer = endorsing.network.orderer
+    code, details = await endorsing.refusal(endorsing.sign(client=orderer))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "does not satisfy the policy /Channel/Application/Writers" in details
+
+
+async def test_a_malformed_proposal_is_refused(endorsing: Endorsing) -> None:
+    garbage = proposal_pb2.SignedProposal(proposal_bytes=b"\xff\xff", signature=b"s")
+    code, details = await endorsing.refusal(garbage)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert details.startswith("error validating proposal: ")
+
+
+async def test_a_committed_transaction_cannot_be_proposed_again(
+    endorsing: Endorsing, dial: Dial
+) -> None:
+    await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    signed = endorsing.sign(b"x")
+    txid = proposals.open_proposal(signed).txid
+    ledger = endorsing.peer.ledger
+    committed = CheckedTransaction(TxValidationCode.VALID, txid=txid)
+    await ledger.commit(blocks.new_block(0, b"", [b"seed"]), [committed])
+    code, details = await endorsing.refusal(signed)
+    assert code is grpc.StatusCode.ALREADY_EXISTS
+    assert f"duplicate transaction found [{txid}]" in details
+
+
+async def test_a_client_that_cancels_frees_its_transaction(
+    endorsing: Endorsing, dial: Dial
+) -> None:
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    _, answer = await endorsing.propose(b"slow")
+    message = await running(shim)
+    answer.cancel()
+    async with asyncio.timeout(PATIENCE):
+        while (await shim.get("a", message)).type != M.ERROR:
+            await asyncio.sleep(0.005)
+    stream = endorsing.peer.registry.get(CHAINCODE)
+    assert stream is not None
+    assert len(stream.transactions) == 0
+
+
+async def test_a_deadline_that_passes_frees_its_transaction(
+    endorsing: Endorsing, dial: Dial
+) -> None:
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    with pytest.raises(grpc.aio.AioRpcError) as late:
+        await endorsing.process(endorsing.sign(b"slow"), timeout=0.1)
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    message = await running(shim)
+    async with asyncio.timeout(PATIENCE):
+        while (await shim.get("a", message)).type != M.ERROR:
+            await asyncio.sleep(0.005)
+
+
+async def test_proposals_above_the_limit_are_refused(start: Start, dial: Dial) -> None:
+    endorsing = await start(max_proposals=1)
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    _, answer = await endorsing.propose(b"first")
+    message = await running(shim)
+    code, details = await endorsing.refusal(endorsing.sign(b"second"))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "peer.limits.concurrency.endorserService" in details
+    await shim.complete(message)
+    assert (await answer).response.status == 200
+
+
+async def test_metrics_have_fabric_s_names_and_labels(endorsing: Endorsing, dial: Dial) -> None:
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    target = {"channel": CHANNEL, "chaincode": CHAINCODE}
+    request = {"type": "PUT_STATE", "channel": CHANNEL, "chaincode": f"{CHAINCODE}:1.0"}
+    counted = {
+        "endorser_proposals_received_total": {},
+        "endorser_successful_proposals_total": {},
+        "endorser_proposal_duration_count": {**target, "success": "true"},
+        "chaincode_shim_requests_received_total": request,
+        "chaincode_shim_requests_completed_total": {**request, "success": "true"},
+        "chaincode_shim_request_duration_count": {**request, "success": "true"},
+    }
+    before = {name: value(name, **labels) for name, labels in counted.items()}
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    _, answer = await endorsing.propose(b"put")
+    message = await running(shim)
+    await shim.put("a", b"1", message)
+    await shim.complete(message)
+    await answer
+    after = {name: value(name, **labels) for name, labels in counted.items()}
+    assert after == {name: number + 1 for name, number in before.items()}
