@@ -1,15 +1,25 @@
 """A channel's people and papers, made at run time: an organisation, its members, transactions."""
 
+import asyncio
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
 
+from chaincode_support.channel import Channel
+from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
+from chaincode_support.ledger import Ledger
+from chaincode_support.ledger.committer import Committer
+from chaincode_support.ledger.validation import Validator
+from chaincode_support.ordering import EmbeddedOrdering, OrderingSettings
+from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
+from chaincode_support.ordering.service import add_atomic_broadcast
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from selvedge_common.comm import GRPCServer, ServerConfig
 from selvedge_common.msp import MSP, SigningIdentity
-from selvedge_common.protoutil import config_block, proposals, transactions
+from selvedge_common.protoutil import blocks, config_block, proposals, seek, transactions
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -75,6 +85,23 @@ class Organisation:
             _save(folder, certificate, key)
         return SigningIdentity(self.mspid, certificate, key)
 
+    def issue_tls(self, name: str) -> tuple[bytes, bytes]:
+        """(certificate, key) in PEM for TLS on localhost, as a server or a client."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        certificate = (
+            self._builder(subject, key.public_key(), datetime.timedelta(hours=1))
+            .add_extension(names, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key)
+
+    @property
+    def root(self) -> bytes:
+        """The authority's certificate in PEM."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM)
+
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, valid: datetime.timedelta
     ) -> x509.CertificateBuilder:
@@ -96,8 +123,14 @@ def _save(folder: Path, certificate: x509.Certificate, key: ec.EllipticCurvePriv
     for name in ("signcerts", "keystore"):
         (folder / name).mkdir(parents=True)
     (folder / "signcerts" / "cert.pem").write_bytes(certificate.public_bytes(pem))
-    (folder / "keystore" / "key.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "keystore" / "key.pem").write_bytes(_key_pem(key))
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
 
 
@@ -179,3 +212,68 @@ def code_names(codes: bytes) -> list[str]:
         transaction_pb2.TxValidationCode.Name(transaction_pb2.TxValidationCode.ValueType(code))
         for code in codes
     ]
+
+
+class Service:
+    """The ordering, the ledger behind it, and both their services, on a real gRPC server."""
+
+    def __init__(
+        self,
+        network: Network,
+        folder: Path,
+        settings: OrderingSettings,
+        server: ServerConfig | None = None,
+        *,
+        max_streams: int = 20,
+        pipeline: int = 50,
+    ) -> None:
+        self.network = network
+        self.ordering = EmbeddedOrdering.open(
+            folder / "ordering", CHANNEL, network.orderer, settings, network.genesis
+        )
+        self.ledger = Ledger.open(folder / "ledger", CHANNEL)
+        configuration = config_block.open_config(blocks.parse_block(self.ordering.block(0)))
+        channel = Channel(
+            CHANNEL,
+            self.ledger,
+            configuration.msps,
+            configuration.policies.groups["Application"],
+        )
+        self._validator = Validator(CHANNEL, configuration.msps, workers=1)
+        self.committer = Committer(self.ordering, self.ledger, self._validator)
+        self._broadcast = Broadcast(
+            {CHANNEL: OrderedChannel(channel, self.ordering, settings.batch.absolute_bytes)},
+            workers=1,
+            pipeline=pipeline,
+        )
+        config = server or ServerConfig()
+        self.server = GRPCServer("127.0.0.1:0", config)
+
+        def deliver(source: seek.BlockSource) -> Deliver:
+            return Deliver(
+                {CHANNEL: Readable(channel, source)},
+                mutual_tls=config.secure.require_client_certificate,
+                max_streams=max_streams,
+            )
+
+        add_atomic_broadcast(self.server, self._broadcast, deliver(self.ordering))
+        add_peer_deliver(self.server, deliver(self.ledger))
+
+    async def __aenter__(self) -> "Service":
+        self._committing = asyncio.create_task(self.committer.run())
+        await self.server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.server.stop(0)
+        self._committing.cancel()
+        await asyncio.gather(self._committing, return_exceptions=True)
+        await self.ordering.close()
+        self._broadcast.close()
+        self._validator.close()
+        self.ledger.close()
+
+    @property
+    def port(self) -> str:
+        """The port it listens on."""
+        return self.server.address.rpartition(":")[2]

@@ -13,8 +13,9 @@ UNKNOWN_TYPE = -1
 class CheckedTransaction:
     """What the commit needs to know of one envelope.
 
-    `txid` is empty unless the creator's signature proved it. `chaincode` is "name:version".
-    `rwsets` has the parsed read-write set of each namespace; it is empty unless `code` is VALID.
+    `txid` is empty unless the creator's signature proved it. `chaincode`, as
+    "name:version", and `rwsets`, the parsed read-write set of each namespace, are empty unless
+    `code` is VALID: before that nobody vouches for them.
     """
 
     code: ValidationCode

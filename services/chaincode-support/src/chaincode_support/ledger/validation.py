@@ -32,7 +32,7 @@ from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from selvedge_protos.peer import chaincode_event_pb2, transaction_pb2
 
-from chaincode_support.ledger.transaction import CheckedTransaction
+from chaincode_support.ledger.transaction import UNKNOWN_TYPE, CheckedTransaction
 
 _M = TypeVar("_M", bound=Message)
 
@@ -96,8 +96,7 @@ class Validator:
     def check_transaction(self, number: int, position: int, envelope: bytes) -> CheckedTransaction:
         """Check one marshalled envelope of block `number`; on the caller's thread."""
         txid = ""
-        kind = -1
-        chaincode = ""
+        kind = UNKNOWN_TYPE
         try:
             transaction = self._open(envelope)
             # From here on the creator's signature vouches for the transaction's id.
@@ -112,7 +111,6 @@ class Validator:
                     transaction_pb2.INVALID_CONFIG_TRANSACTION,
                     "Changing the channel's configuration is not supported.",
                 )
-            chaincode = _named(transaction.action)
             rwsets = self._check_action(transaction.action)
         except MalformedTransaction as error:
             _log.warning(
@@ -124,8 +122,10 @@ class Validator:
                 code=transaction_pb2.TxValidationCode.Name(error.code),
                 reason=str(error),
             )
-            return CheckedTransaction(error.code, txid, kind, chaincode)
-        return CheckedTransaction(transaction_pb2.VALID, txid, kind, chaincode, rwsets)
+            return CheckedTransaction(error.code, txid, kind)
+        return CheckedTransaction(
+            transaction_pb2.VALID, txid, kind, _named(transaction.action), rwsets
+        )
 
     def _open(self, envelope: bytes) -> OpenedTransaction:
         try:

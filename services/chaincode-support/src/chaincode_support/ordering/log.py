@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 
-from chaincode_support.ledger.store import connect
+from chaincode_support.ledger.store import channel_file, connect
 from chaincode_support.ordering.errors import LogUnusable
 
 SCHEMA_VERSION = 1
@@ -26,8 +26,9 @@ class BlockLog:
 
     @classmethod
     def open(cls, folder: Path, channel: str, synchronous: str = "FULL") -> Self:
-        """Open or make `folder`/`channel`.sqlite. Raises LogUnusable."""
-        file = folder / f"{channel}.sqlite"
+        """Open or make the channel's log in `folder`. Raises LogUnusable, or LedgerUnusable for
+        what is no channel name."""
+        file = channel_file(folder, channel)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             writer = connect(file)

@@ -1,0 +1,153 @@
+"""Broadcast over real gRPC: who may, what is refused and why, and the order of the replies."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from chaincode_support.ordering import BatchSize, OrderingSettings
+from selvedge_protos.common import common_pb2
+from selvedge_protos.orderer import ab_pb2
+from selvedge_protos.orderer.ab_pb2_grpc import AtomicBroadcastStub
+from testchannel import Network, Service
+
+MAX_BYTES = 20_000
+
+
+def settings(**changed: Any) -> OrderingSettings:
+    usual: dict[str, Any] = {
+        "batch": BatchSize(10, MAX_BYTES, 10_000),
+        "timeout": 0.002,
+        "max_pending_messages": 100,
+        "max_pending_bytes": 1 << 24,
+    }
+    return OrderingSettings(**{**usual, **changed})
+
+
+@pytest.fixture
+async def service(tmp_path: Path, network: Network) -> AsyncIterator[Service]:
+    async with Service(network, tmp_path, settings()) as running:
+        yield running
+
+
+async def broadcast(service: Service, *messages: bytes) -> list[ab_pb2.BroadcastResponse]:
+    """Send all at once, half-close, and give all replies."""
+    async with grpc.aio.insecure_channel(service.server.address) as channel:
+        call = AtomicBroadcastStub(channel).Broadcast(
+            common_pb2.Envelope.FromString(message) for message in messages
+        )
+        return [reply async for reply in call]
+
+
+def status_of(reply: ab_pb2.BroadcastResponse) -> str:
+    return common_pb2.Status.Name(reply.status)
+
+
+async def test_success_means_durable_and_committed_soon(service: Service) -> None:
+    txid, envelope = service.network.transaction()
+    (reply,) = await broadcast(service, envelope)
+    assert (status_of(reply), reply.info) == ("SUCCESS", "")
+    assert service.ordering.height == 2
+    await service.ledger.wait_for(2)
+    assert service.ledger.block_number_of(txid) == (1, 0)
+
+
+def forged(network: Network) -> bytes:
+    envelope = common_pb2.Envelope.FromString(network.transaction()[1])
+    envelope.signature = network.client.sign(b"another message")
+    return envelope.SerializeToString()
+
+
+def of(network: Network, **fields: Any) -> bytes:
+    envelope = common_pb2.Envelope.FromString(network.transaction()[1])
+    payload = common_pb2.Payload.FromString(envelope.payload)
+    header = common_pb2.ChannelHeader.FromString(payload.header.channel_header)
+    for name, value in fields.items():
+        setattr(header, name, value)
+    payload.header.channel_header = header.SerializeToString()
+    envelope.payload = payload.SerializeToString()
+    envelope.signature = network.client.sign(envelope.payload)
+    return envelope.SerializeToString()
+
+
+def by(network: Network, identity: Any) -> bytes:
+    return network.endorse(network.propose(b"x", client=identity), b"").SerializeToString()
+
+
+def expired(network: Network) -> bytes:
+    return by(network, network.organisation.issue("client", "old", valid=timedelta(seconds=-1)))
+
+
+REFUSALS: list[tuple[str, str, Callable[[Network], bytes]]] = [
+    ("BAD_REQUEST", "envelope is empty", lambda n: b""),
+    (
+        "BAD_REQUEST",
+        "payload of the envelope is not a marshalled",
+        lambda n: common_pb2.Envelope(payload=b"\xff").SerializeToString(),
+    ),
+    ("BAD_REQUEST", "header type 0", lambda n: of(n, type=common_pb2.MESSAGE)),
+    ("NOT_FOUND", "no channel 'yours' here", lambda n: of(n, channel_id="yours")),
+    ("NOT_IMPLEMENTED", "cannot be reconfigured", lambda n: of(n, type=common_pb2.CONFIG_UPDATE)),
+    ("NOT_IMPLEMENTED", "cannot be reconfigured", lambda n: of(n, type=common_pb2.CONFIG)),
+    ("FORBIDDEN", "does not match the message", forged),
+    ("FORBIDDEN", "OtherMSP", lambda n: by(n, n.stranger)),
+    ("FORBIDDEN", "expired", expired),
+    ("FORBIDDEN", "/Channel/Application/Writers", lambda n: by(n, n.peer)),
+    (
+        "REQUEST_ENTITY_TOO_LARGE",
+        "more than the 20000",
+        lambda n: n.endorse(n.propose(b"x" * MAX_BYTES), b"").SerializeToString(),
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "why", "make"), REFUSALS)
+async def test_a_refusal_says_why_and_the_stream_goes_on(
+    status: str, why: str, make: Callable[[Network], bytes], service: Service
+) -> None:
+    good = service.network.transaction()[1]
+    refused, accepted = await broadcast(service, make(service.network), good)
+    assert status_of(refused) == status
+    assert why in refused.info
+    assert status_of(accepted) == "SUCCESS"
+
+
+async def test_replies_keep_the_order_and_share_blocks(service: Service) -> None:
+    messages = [
+        forged(service.network) if n % 5 == 0 else service.network.transaction()[1]
+        for n in range(40)
+    ]
+    replies = await broadcast(service, *messages)
+    assert [status_of(reply) for reply in replies] == [
+        "FORBIDDEN" if n % 5 == 0 else "SUCCESS" for n in range(40)
+    ]
+    # Had each waited for the one before, there would be a block for each.
+    assert service.ordering.height < 1 + 32
+
+
+async def test_a_full_ordering_is_unavailable(tmp_path: Path, network: Network) -> None:
+    async with Service(network, tmp_path, settings(max_pending_bytes=10)) as service:
+        (reply,) = await broadcast(service, network.transaction()[1])
+    assert status_of(reply) == "SERVICE_UNAVAILABLE"
+    assert "is full" in reply.info
+
+
+async def test_a_stream_is_not_read_faster_than_its_pipeline_empties(
+    tmp_path: Path, network: Network
+) -> None:
+    # Two in the pipeline, one in the replier's hands, one waiting for its place: never more.
+    slow = settings(max_pending_messages=4, timeout=0.05)
+    async with Service(network, tmp_path, slow, pipeline=2) as service:
+        messages = [network.transaction()[1] for _ in range(12)]
+        replies = await broadcast(service, *messages)
+    assert {status_of(reply) for reply in replies} == {"SUCCESS"}
+
+
+async def test_many_streams_at_once_lose_nothing(service: Service) -> None:
+    made = [service.network.transaction() for _ in range(30)]
+    await asyncio.gather(*(broadcast(service, envelope) for _, envelope in made))
+    await service.ledger.wait_for(service.ordering.height)
+    assert all(service.ledger.has_transaction(txid) for txid, _ in made)
