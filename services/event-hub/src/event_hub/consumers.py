@@ -1,7 +1,8 @@
 """All consumers of the hub: admission, the watch for those that take nothing, and the farewell."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import grpc
 from selvedge_common.comm import MessageStream, StatusError
@@ -15,6 +16,9 @@ log = get_logger("eventhub.consumers")
 # A stalled consumer is noticed at most this fraction of the send timeout late.
 WATCH_FRACTION = 0.1
 
+# A consumer that is waited for and takes nothing for this many seconds is not waited for any more.
+STALL_SECONDS = 0.1
+
 
 class Consumers:
     """The outboxes of all open Chat streams.
@@ -27,12 +31,12 @@ class Consumers:
     """
 
     def __init__(self, limit: int, outbox: OutboxConfig, send_timeout: float) -> None:
-        self.relief = asyncio.Event()
         self._limit = limit
         self._outbox_config = outbox
         self._send_timeout = send_timeout
         self._open: set[Outbox] = set()
         self._closing = False
+        self._relief = asyncio.Event()
         metrics.OUTBOX_EVENTS.set_function(lambda: sum(o.queued_events for o in self))
         metrics.OUTBOX_BYTES.set_function(lambda: sum(o.queued_bytes for o in self))
 
@@ -61,7 +65,7 @@ class Consumers:
                 f"{reason}: the event hub serves {self._limit} consumers already; "
                 "try again later, or raise peer.events.maxConsumers",
             )
-        outbox = Outbox(stream, self._outbox_config, on_relief=self.relief.set)
+        outbox = Outbox(stream, self._outbox_config, on_relief=self._relief.set)
         self._open.add(outbox)
         metrics.CONSUMERS.set(len(self._open))
         return outbox
@@ -74,6 +78,28 @@ class Consumers:
         metrics.CONSUMERS_CLOSED.labels(reason=reason).inc()
         metrics.EVENTS_ABANDONED.inc(outbox.discard())
         log.info("consumer left", reason=reason, peer=outbox.stream.peer, consumers=len(self))
+
+    async def catch_up(self, behind: Iterable[Outbox]) -> None:
+        """Wait until these consumers are not behind any more.
+
+        None of them is waited for longer than it takes events, nor, until it has caught up, longer
+        than its patience lasts: so a consumer that hardly reads costs the others next to nothing.
+        """
+        clock = asyncio.get_running_loop().time
+        waiting = [outbox for outbox in behind if outbox.patience > 0]
+        while waiting:
+            taken = {outbox: outbox.taken_bytes for outbox in waiting}
+            end = clock() + STALL_SECONDS
+            while waiting and clock() < end:
+                self._relief.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(end):
+                        await self._relief.wait()
+                waiting = [outbox for outbox in waiting if outbox.behind and not outbox.closed]
+            for outbox in waiting:
+                moved = outbox.taken_bytes != taken[outbox]
+                outbox.patience = outbox.patience - STALL_SECONDS if moved else 0
+            waiting = [outbox for outbox in waiting if outbox.patience > 0]
 
     async def watch(self) -> None:
         """Close, for as long as it runs, every consumer that makes no progress for too long."""

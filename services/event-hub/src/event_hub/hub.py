@@ -161,10 +161,11 @@ class Hub:
             take=self._take,
         )
 
-    async def _take(self, block: common_pb2.Block, position: Position) -> None:
+    async def _take(self, block: common_pb2.Block, position: Position, history: bool) -> None:
         await self._processor.put(
             Publication(
                 partial(events_of, block, self._config.source.channel),
                 partial(self.checkpoint.advance, position),
+                history,
             )
         )

@@ -17,6 +17,9 @@ from selvedge_common.logs import get_logger
 
 log = get_logger("eventhub.outbox")
 
+# How long, in seconds, the hub may wait for one consumer until that has caught up again.
+PATIENCE_SECONDS = 1.0
+
 
 class CloseReason(StrEnum):
     """Why a consumer's stream ended; shown in the stream's status, the log and the metric."""
@@ -61,7 +64,7 @@ class Outbox:
     ) -> None:
         self.stream = stream
         self.closed: CloseReason | None = None
-        self.waited_for = False
+        self.patience = PATIENCE_SECONDS
         self._config = config
         self._on_relief = on_relief
         self._queue: deque[bytes] = deque()
@@ -179,6 +182,6 @@ class Outbox:
             while self._queue and not self.stream.full:
                 self._send_first()
             if was_behind and not self.behind:
-                self.waited_for = False
+                self.patience = PATIENCE_SECONDS
                 self._on_relief()
         self._pump = None

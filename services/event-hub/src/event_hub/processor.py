@@ -1,11 +1,12 @@
 """The way from whoever has news to the outboxes: one bounded buffer and one loop behind it.
 
 The buffer and its timeout are those of Fabric's event processor (events/producer/events.go of
-1.0.6) and concern only who enters the buffer. Delivery never waits for a consumer.
+1.0.6) and concern only who enters the buffer. Delivery of what happens now does not wait for a
+consumer that falls behind the others.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from selvedge_common.logs import get_logger
@@ -18,10 +19,6 @@ from event_hub.interests import Interests
 from event_hub.outbox import Outbox
 
 log = get_logger("eventhub.processor")
-
-# How long the hub waits for consumers that are all behind. A consumer that reads is caught up well
-# before; one that does not has this much of the hub's time once, and then only its own.
-PATIENCE_SECONDS = 1.0
 
 Wanted = Callable[[int, str], bool]
 
@@ -38,10 +35,13 @@ class Publication:
         events: builds the events, given a function that tells whether anybody is registered for
             an event type on a channel.
         handed_over: called once all of them were offered to the outboxes.
+        history: whether this is old news, told faster than it happened: then consumers that read
+            are waited for when they fall behind.
     """
 
     events: Callable[[Wanted], Iterable[HubEvent]]
     handed_over: Callable[[], None] = lambda: None
+    history: bool = False
 
 
 class Processor:
@@ -49,7 +49,7 @@ class Processor:
 
     Args:
         interests: who wants what.
-        consumers: all consumers; their relief lets a waiting processor go on.
+        consumers: all consumers; they say when those that are behind have caught up.
         buffer_size: how many publications may wait (``peer.events.buffersize``).
         timeout: seconds a publisher's event waits for room (``peer.events.timeout``): below 0 not
             at all, 0 for ever, above 0 that long.
@@ -110,34 +110,20 @@ class Processor:
     async def _distribute(self, publication: Publication) -> None:
         try:
             for event in publication.events(self._interests.wanted):
-                await self._offer(event)
+                await self._offer(event, history=publication.history)
         except Exception:
             # News that cannot be told must not silence all that comes after it.
             metrics.PUBLICATIONS_FAILED.inc()
             log.exception("events could not be built; consumers miss them")
         publication.handed_over()
 
-    async def _offer(self, event: HubEvent) -> None:
+    async def _offer(self, event: HubEvent, *, history: bool) -> None:
         consumers = self._interests.consumers(event)
         if not consumers:
             return
-        keeping_up = sum([consumer.offer(event.message) for consumer in consumers])
+        behind = [consumer for consumer in consumers if not consumer.offer(event.message)]
         kind = events_pb2.EventType.Name(event.type)
         metrics.EVENTS_DELIVERED.labels(type=kind).inc(len(consumers))
-        if not keeping_up:
-            await self._wait_for_relief(consumers)
-
-    async def _wait_for_relief(self, consumers: Collection[Outbox]) -> None:
-        """Let consumers catch up that are all behind: then it is the hub, not one of them, that is
-        too fast, as after an outage of the source. Each is waited for once until it caught up, so
-        that none can hold up the hub."""
-        waiting = [consumer for consumer in consumers if not consumer.waited_for]
-        if not waiting:
-            return
-        self._consumers.relief.clear()
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await self._consumers.relief.wait()
-        except TimeoutError:
-            for consumer in waiting:
-                consumer.waited_for = True
+        # Where everybody is behind, it is the hub that is too fast, and not one of them too slow.
+        if behind and (history or len(behind) == len(consumers)):
+            await self._consumers.catch_up(behind)

@@ -76,7 +76,8 @@ class DeliverSource:
         dial: opens a channel to an address.
         credentials: gives what the hub shows the peer.
         chain: the channel as far as it was read; blocks are checked against it.
-        take: what becomes of a block; it may wait as long as it likes.
+        take: what becomes of a block, given with its position, and whether it is history: whether
+            it was there before the stream was. It may wait as long as it likes.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class DeliverSource:
         dial: Callable[[str], grpc.aio.Channel],
         credentials: Callable[[], Credentials],
         chain: Chain,
-        take: Callable[[common_pb2.Block, Position], Awaitable[None]],
+        take: Callable[[common_pb2.Block, Position, bool], Awaitable[None]],
     ) -> None:
         self._config = config
         self._dial = dial
@@ -120,46 +121,51 @@ class DeliverSource:
         return self._failed("ended", address, "the source ended the stream")
 
     def _requests(self) -> list[common_pb2.Envelope]:
-        """Ask for the block that was read last, to recognise it, and for all that follow.
+        """Ask for the block that was read last, for the newest, and for all that follow the first.
 
-        Without the first request a peer whose ledger was replaced by a shorter one would keep the
-        hub waiting in silence.
+        Without the first answer a peer whose ledger was replaced by a shorter one would keep the
+        hub waiting in silence; the second says where history ends.
         """
-        shown = self._credentials()
-        last = self._chain.last
+        shown, last = self._credentials(), self._chain.last
+        begin = seek.NEWEST if self._config.start == "newest" else seek.OLDEST
+        wait, fail = ab_pb2.SeekInfo.BLOCK_UNTIL_READY, ab_pb2.SeekInfo.FAIL_IF_NOT_READY
+        requests = [self._request(shown, seek.NEWEST, seek.NEWEST, fail)]
         if last is None:
-            first = seek.NEWEST if self._config.start == "newest" else seek.OLDEST
-            return [self._request(shown, first, seek.FOREVER, ab_pb2.SeekInfo.BLOCK_UNTIL_READY)]
+            return [*requests, self._request(shown, begin, seek.FOREVER, wait)]
         return [
-            self._request(shown, last.number, last.number, ab_pb2.SeekInfo.FAIL_IF_NOT_READY),
-            self._request(shown, last.number + 1, seek.FOREVER, ab_pb2.SeekInfo.BLOCK_UNTIL_READY),
+            self._request(shown, last.number, last.number, fail),
+            *requests,
+            self._request(shown, last.number + 1, seek.FOREVER, wait),
         ]
 
     async def _follow(self, responses: Responses, address: str) -> None:
-        if self._chain.last is not None:
-            await self._recognise(responses, self._chain.last)
-            self._stands(address)
+        last = self._chain.last
+        if last is not None:
+            self._chain.recognise(await self._one(responses, f"{last.number}"))
+        newest = (await self._one(responses, "newest")).header.number
+        self._stands(address, newest)
         async for response in responses:
             block = self._block(response)
             position = self._chain.extend(block)
-            self._stands(address)
-            await self._take(block, position)
+            await self._take(block, position, position.number <= newest)
 
-    async def _recognise(self, responses: Responses, last: Position) -> None:
-        """Take the answer to the first of two requests: the block read last, and no other."""
+    async def _one(self, responses: Responses, name: str) -> common_pb2.Block:
+        """Take the answer to a request for one block."""
+        block = None
         async for response in responses:
-            if response.WhichOneof("Type") == "status":
-                if response.status == common_pb2.SUCCESS:
-                    return
-                if response.status == common_pb2.NOT_FOUND:
-                    raise SourceRefused(
-                        "behind",
-                        f"the source does not have block {last.number} of {self._config.channel}, "
-                        "which this hub has read; wait until it has caught up, or, if its ledger "
-                        "was replaced on purpose, stop the hub, delete its position file and start "
-                        "it again",
-                    )
-            self._chain.recognise(self._block(response))
+            if response.WhichOneof("Type") != "status":
+                block = response.block
+            elif response.status == common_pb2.NOT_FOUND and self._chain.last is not None:
+                raise SourceRefused(
+                    "behind",
+                    f"the source does not have block {name} of {self._config.channel}, which this "
+                    "hub has read; wait until it has caught up, or, if its ledger was replaced on "
+                    "purpose, stop the hub, delete its position file and start it again",
+                )
+            elif response.status == common_pb2.SUCCESS and block is not None:
+                return block
+            else:
+                raise self._refusal(response.status)
         raise SourceRefused("ended", "the source ended the stream instead of answering")
 
     def _request(
@@ -192,14 +198,14 @@ class DeliverSource:
             "check that it has joined the channel and lets this hub's identity read it",
         )
 
-    def _stands(self, address: str) -> None:
-        if not self._standing:
-            log.info(
-                "source connected",
-                address=address,
-                channel=self._config.channel,
-                last=self._chain.last.number if self._chain.last else None,
-            )
+    def _stands(self, address: str, newest: int) -> None:
+        log.info(
+            "source connected",
+            address=address,
+            channel=self._config.channel,
+            last=self._chain.last.number if self._chain.last else None,
+            newest=newest,
+        )
         self._failures = 0
         self._standing = True
         self._connected.set(1)

@@ -1,0 +1,78 @@
+"""The buffer in front of the outboxes, and what happens when it is full."""
+
+import asyncio
+
+import pytest
+from event_hub.consumers import Consumers
+from event_hub.events import BLOCK, HubEvent
+from event_hub.interests import Interests
+from event_hub.outbox import OutboxConfig
+from event_hub.processor import BufferFull, Processor, Publication
+
+EVENT = HubEvent(BLOCK, "mychannel", b"event")
+
+
+def make_processor(timeout: float, size: int = 1) -> Processor:
+    consumers = Consumers(10, OutboxConfig(10, 1000), 60)
+    return Processor(Interests(10), consumers, size, timeout)
+
+
+@pytest.mark.parametrize("seconds", [-1, 0.01])
+async def test_publisher_is_told_when_there_was_no_room_in_time(seconds, sample):
+    processor = make_processor(seconds)
+    before = sample("eventhub_publications_dropped_total")
+    await processor.send(EVENT)
+    with pytest.raises(BufferFull, match=r"^could not send the blocking event"):
+        await processor.send(EVENT)
+    assert sample("eventhub_publications_dropped_total") == before + 1
+    assert sample("eventhub_processor_depth") == 1
+
+
+@pytest.mark.parametrize("seconds", [0, 10])
+async def test_publisher_waits_for_room(seconds):
+    processor = make_processor(seconds)
+    await processor.send(EVENT)
+    waiting = asyncio.create_task(processor.send(EVENT))
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    running = asyncio.create_task(processor.run())
+    await waiting
+    running.cancel()
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, 0.001])
+async def test_source_waits_for_room_whatever_the_timeout(seconds):
+    processor = make_processor(seconds)
+    told = []
+    publications = [Publication(lambda _: (), lambda n=n: told.append(n)) for n in range(5)]
+
+    async def put_all():
+        for publication in publications:
+            await processor.put(publication)
+
+    waiting = asyncio.create_task(put_all())
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    assert told == []
+    running = asyncio.create_task(processor.run())
+    await waiting
+    await processor.drained()
+    assert told == [0, 1, 2, 3, 4]
+    running.cancel()
+
+
+async def test_news_that_cannot_be_told_do_not_silence_the_next(sample):
+    processor = make_processor(0, size=5)
+    before = sample("eventhub_publications_failed_total")
+    told = []
+
+    def broken(_):
+        raise RuntimeError("broken")
+
+    await processor.put(Publication(broken, lambda: told.append("broken")))
+    await processor.put(Publication(lambda _: (), lambda: told.append("next")))
+    running = asyncio.create_task(processor.run())
+    await processor.drained()
+    running.cancel()
+    assert told == ["broken", "next"]
+    assert sample("eventhub_publications_failed_total") == before + 1

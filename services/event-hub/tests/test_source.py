@@ -1,0 +1,209 @@
+"""Blocks come from a peer without gap and without repeats, whoever restarts."""
+
+import json
+
+import pytest
+from event_hub.events import BLOCK, FILTEREDBLOCK
+from event_hub.sources.chain import Chain, DamagedBlock, Fork, Gap, Position
+from event_hub.sources.checkpoint import Checkpoint, CheckpointError
+from selvedge_common.protoutil import blocks
+
+
+async def numbers(client, count):
+    return [(await client.hear()).filtered_block.number for _ in range(count)]
+
+
+async def test_restarted_hub_goes_on_where_it_was(house, interest, sample, eventually):
+    first = await house.hub()
+    for _ in range(3):
+        await house.ledger.commit(house.ledger.transaction())
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 4)
+    await first.stop()
+    for _ in range(3):
+        await house.ledger.commit(house.ledger.transaction())
+    await house.peer.stop()
+
+    second = await house.hub()
+    client = house.client(second)
+    await client.register(interest(FILTEREDBLOCK))
+    await house.peer.start()
+    await house.ledger.commit(house.ledger.transaction())
+    assert await numbers(client, 4) == [4, 5, 6, 7]
+
+
+async def test_killed_hub_skips_no_block(house, interest, sample, eventually):
+    first = await house.hub()
+    for _ in range(20):
+        await house.ledger.commit(house.ledger.transaction())
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") > 5)
+    await first.kill()
+    told = int(sample("eventhub_source_height", channel="mychannel"))
+    await house.peer.stop()
+    await house.ledger.commit(house.ledger.transaction())
+
+    second = await house.hub()
+    client = house.client(second)
+    await client.register(interest(FILTEREDBLOCK))
+    await house.peer.start()
+    begun = (await numbers(client, 1))[0]
+    assert begun <= told
+    assert await numbers(client, 21 - begun) == list(range(begun + 1, 22))
+
+
+async def test_restarted_source_is_found_again_without_gap_or_repeat(house, interest):
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register(interest(FILTEREDBLOCK))
+    heard = []
+    for _ in range(3):
+        await house.ledger.commit(house.ledger.transaction())
+        while not heard or heard[-1] < house.ledger.height - 1:
+            heard += await numbers(client, 1)
+        await house.peer.stop()
+        await house.ledger.commit(house.ledger.transaction())
+        await house.peer.start()
+    while heard[-1] < house.ledger.height - 1:
+        heard += await numbers(client, 1)
+    assert heard == list(range(heard[0], house.ledger.height))
+
+
+async def test_another_address_is_tried_when_one_does_not_answer(house, interest):
+    unused = "127.0.0.1:1"
+    hub = await house.hub(SOURCE_ADDRESSES=f"{unused},{house.peer.address}")
+    client = house.client(hub)
+    await client.register(interest(BLOCK))
+    await house.ledger.commit(house.ledger.transaction())
+    while (await client.hear()).block.header.number < 1:
+        pass
+
+
+async def test_first_start_begins_at_the_oldest_block(house, interest):
+    for _ in range(3):
+        await house.ledger.commit(house.ledger.transaction())
+    await house.peer.stop()
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register(interest(FILTEREDBLOCK))
+    await house.peer.start()
+    assert await numbers(client, 4) == [0, 1, 2, 3]
+
+
+async def test_first_start_can_begin_at_the_newest_block(house, interest):
+    for _ in range(3):
+        await house.ledger.commit(house.ledger.transaction())
+    await house.peer.stop()
+    hub = await house.hub(SOURCE_START="newest")
+    client = house.client(hub)
+    await client.register(interest(FILTEREDBLOCK))
+    await house.peer.start()
+    assert await numbers(client, 1) == [3]
+
+
+async def test_source_waits_while_the_processor_is_full(house, interest, sample, eventually):
+    """The peer is held back; what it had to keep comes in order once there is room again."""
+    hub = await house.hub(PEER_EVENTS_BUFFERSIZE="1", PEER_EVENTS_OUTBOX_MAXEVENTS="10")
+    client = house.client(hub)
+    await client.register(interest(BLOCK))
+    total, payload = 60, b"x" * 500_000
+    for _ in range(total):
+        await house.ledger.commit(house.ledger.transaction(payload=payload))
+    heard = [await client.hear()]
+    while heard[-1].block.header.number < total:
+        heard.append(await client.hear())
+    found = [event.block.header.number for event in heard]
+    assert found == list(range(found[0], total + 1))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+async def test_source_with_another_history_is_refused(house, interest, sample, eventually, kept):
+    """A ledger that was replaced: shorter than what the hub has read, or as long but another."""
+    first = await house.hub()
+    await house.ledger.commit(house.ledger.transaction())
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 2)
+    await first.stop()
+    replaced = type(house.ledger)(house.organisation)
+    await replaced.commit()
+    for _ in range(kept):
+        await replaced.commit(replaced.transaction())
+    house.peer.ledger = replaced
+    cause = "fork" if kept else "behind"
+    labels = {"channel": "mychannel", "cause": cause}
+    before = sample("eventhub_source_failures_total", **labels)
+    second = await house.hub()
+    await eventually(lambda: sample("eventhub_source_failures_total", **labels) > before)
+    assert sample("eventhub_source_connected", channel="mychannel") == 0
+    assert sample("eventhub_source_height", channel="mychannel") == 2
+    second.hub.check_serving()
+
+
+def block_after(block, number=None, data=(b"envelope",)):
+    last = Position(block.header.number, blocks.header_hash(block.header)) if block else None
+    return blocks.new_block(
+        (last.number + 1 if last else 0) if number is None else number,
+        last.hash if last else b"",
+        data,
+    )
+
+
+def test_chain_takes_the_next_block_and_refuses_all_others():
+    genesis = block_after(None)
+    chain = Chain(None)
+    chain.extend(genesis)
+    with pytest.raises(Gap, match="block 2 after block 0"):
+        chain.extend(block_after(genesis, number=2))
+    with pytest.raises(Gap):
+        chain.extend(genesis)
+    stranger = block_after(block_after(None, data=(b"another",)))
+    with pytest.raises(Fork, match=r"block 1 .* does not follow"):
+        chain.extend(stranger)
+    altered = block_after(genesis)
+    altered.data.data[0] = b"altered"
+    with pytest.raises(DamagedBlock, match="block 1"):
+        chain.extend(altered)
+    assert chain.extend(block_after(genesis)).number == 1
+
+
+def test_chain_recognises_only_the_last_block():
+    genesis = block_after(None)
+    chain = Chain(None)
+    chain.extend(genesis)
+    chain.recognise(genesis)
+    with pytest.raises(Fork):
+        chain.recognise(block_after(None, data=(b"another",)))
+
+
+async def test_checkpoint_is_remembered(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "checkpoints", "mychannel")
+    assert checkpoint.position is None
+    checkpoint.advance(Position(7, b"hash"))
+    await checkpoint.write()
+    assert Checkpoint(tmp_path / "checkpoints", "mychannel").position == Position(7, b"hash")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        '{"channel": "mychannel", "number": "x", "hash": ""}',
+        json.dumps({"channel": "other", "number": 1, "hash": ""}),
+    ],
+)
+def test_unusable_checkpoint_is_not_guessed_around(tmp_path, content):
+    (tmp_path / "mychannel.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"mychannel\.json"):
+        Checkpoint(tmp_path, "mychannel")
+
+
+async def test_checkpoint_that_cannot_be_written_is_unhealthy_until_it_can(tmp_path):
+    blocked = tmp_path / "checkpoints"
+    blocked.write_text("a file in the way")
+    checkpoint = Checkpoint(tmp_path / "elsewhere", "mychannel")
+    checkpoint.file = blocked / "mychannel.json"
+    checkpoint.advance(Position(1, b"hash"))
+    await checkpoint.write()
+    with pytest.raises(CheckpointError, match="make room"):
+        checkpoint.check_health()
+    blocked.unlink()
+    await checkpoint.write()
+    checkpoint.check_health()
