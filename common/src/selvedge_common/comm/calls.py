@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from selvedge_common.comm.metrics import Call, Method, unknown_method
 
 log = logs.get_logger("comm")
 
+_DEADLINE_SLACK = 0.1  # seconds
 Handler = Any  # grpc.RpcMethodHandler; its stubs are generic, the class is not
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
@@ -37,11 +38,46 @@ def status_of(error: Exception, method: Method) -> tuple[grpc.StatusCode, str]:
     )
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not at run time
-    """Observes all calls whose handlers are not in `unobserved` (paths of message streams)."""
+def code_of_cancelled(context: Any) -> grpc.StatusCode:
+    """What a call ended from the client's side counts as: its deadline, or its wish.
 
-    def __init__(self, unobserved: set[str]) -> None:
-        self._unobserved = unobserved
+    The client's own deadline passes first, and is the earlier one by its encoding, so a call
+    cancelled just before the deadline known here has met it.
+    """
+    remaining = context.time_remaining()
+    late = remaining is not None and remaining < _DEADLINE_SLACK
+    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+
+
+class Calls:
+    """The calls under way in a server's handlers."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Hold the current task among them."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until none is left, but no longer than that."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not at run time
+    """Observes all calls but those of message streams, which observe themselves."""
+
+    def __init__(self, message_streams: set[str], calls: Calls) -> None:
+        self._message_streams = message_streams
+        self._calls = calls
         self._observed: dict[str, Handler] = {}
 
     async def intercept_service(  # type: ignore[override]  # None is allowed
@@ -54,12 +90,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if handler is None:
             unknown_method()
             return None
-        if path not in self._unobserved:
-            handler = self._observed[path] = _observe(path, handler)
+        if path not in self._message_streams:
+            handler = self._observed[path] = _observe(path, handler, self._calls)
         return handler
 
 
-def _observe(path: str, handler: Any) -> Handler:
+def _observe(path: str, handler: Any, calls: Calls) -> Handler:
     """The same method with its calls observed. Handlers are coroutines or async generators."""
     kind = {
         (False, False): "unary",
@@ -80,7 +116,7 @@ def _observe(path: str, handler: Any) -> Handler:
         behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
         async def respond(request: Any, context: Any) -> Any:
-            async with _observed(method, context) as call:
+            async with _observed(method, context, calls) as call:
                 response = await behaviour(incoming(request, call), context)
                 call.sent()
                 return response
@@ -92,7 +128,7 @@ def _observe(path: str, handler: Any) -> Handler:
     behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
     async def stream(request: Any, context: Any) -> None:
-        async with _observed(method, context) as call:
+        async with _observed(method, context, calls) as call:
             observed = _CountingContext(context, call)
             responses = behaviour(incoming(request, call), observed)
             if isinstance(responses, Awaitable):
@@ -135,19 +171,19 @@ async def _counted(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[An
 
 
 @contextlib.asynccontextmanager
-async def _observed(method: Method, context: Any) -> AsyncIterator[Call]:
+async def _observed(method: Method, context: Any, calls: Calls) -> AsyncIterator[Call]:
     call = method.call()
     code = grpc.StatusCode.OK
     try:
-        yield call
+        with calls.running():
+            yield call
         code = context.code() or grpc.StatusCode.OK
     except grpc.aio.AbortError:
         code = context.code()
         raise
     except (asyncio.CancelledError, grpc.aio.InternalError):
         # The client cancelled or is gone; grpcio says the latter by failing a read or a write.
-        late = context.time_remaining() == 0
-        code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+        code = code_of_cancelled(context)
         raise
     except Exception as error:
         code, details = status_of(error, method)

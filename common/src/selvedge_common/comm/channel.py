@@ -45,6 +45,7 @@ def channel(
         "grpc.max_send_message_length": max_bytes,
         "grpc.keepalive_time_ms": _PING_INTERVAL_MS,
         "grpc.keepalive_timeout_ms": _PING_TIMEOUT_MS,
+        "grpc.http2.ping_timeout_ms": _PING_TIMEOUT_MS,
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.max_pings_without_data": 0,
     }

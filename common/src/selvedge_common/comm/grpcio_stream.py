@@ -13,14 +13,15 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc.aio import EOF  # type: ignore[attr-defined]  # missing in the stubs
-from selvedge_common.comm.calls import status_of
+from selvedge_common.comm.calls import Calls, code_of_cancelled, status_of
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.metrics import Method
 from selvedge_common.comm.settings import ServerConfig
 
-# After the last message gRPC may still be on its way to tell us that the client cancelled;
-# it takes a few turns of the loop, and an end must not pass for a half-close.
-_TURNS_TO_CANCEL = 3
+# grpcio tells a reader that there are no more messages just before it cancels the call of a
+# client that left: microseconds as a rule, milliseconds on a busy machine. So a handler hears of
+# a half-close this many seconds late, and a client that left seldom passes for one.
+_HALF_CLOSE_DELAY = 0.025
 
 
 class GrpcioStream:
@@ -42,6 +43,7 @@ class GrpcioStream:
         self._closed = asyncio.Event()
         self._status: tuple[grpc.StatusCode, str] | None = None
         self._aborted = False
+        self._left = False  # the client has gone, or the server stops: nothing to say
         self._flush_timer: asyncio.TimerHandle | None = None
         self._reading = False
         self._handler: asyncio.Task[None]
@@ -141,18 +143,21 @@ class GrpcioStream:
 
     async def serve(self, handler: MessageStreamHandler) -> None:
         """Run the whole stream; gRPC's task for the call."""
+        # Not left to the first write: a status cannot be sent while the headers are on their
+        # way, and an abort may come then.
+        await self._context.send_initial_metadata(())
         self._handler = asyncio.create_task(self._handle(handler))
         self._writer = asyncio.create_task(self._write())
         try:
             await asyncio.wait((self._writer,))
         except asyncio.CancelledError:
-            self._status = None  # the client is gone, or the server stops: nothing to say
+            self._left = True
             raise
         finally:
             await self._finish()
-        if self._writer_failed():
+        if self._left or self._status is None:
             return
-        code, details = self._status or (grpc.StatusCode.OK, "")
+        code, details = self._status
         if code is not grpc.StatusCode.OK:
             await self._context.abort(code, details)
 
@@ -186,8 +191,7 @@ class GrpcioStream:
     async def _read(self) -> bytes | None:
         message = await self._context.read()
         if message is EOF:
-            for _ in range(_TURNS_TO_CANCEL):
-                await asyncio.sleep(0)
+            await asyncio.sleep(_HALF_CLOSE_DELAY)
             return None
         self._call.received()
         return message  # type: ignore[no-any-return]  # the stubs know no raw messages
@@ -201,19 +205,16 @@ class GrpcioStream:
         # A second cancellation of our own task must not leave the handler running unseen.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait((self._handler, self._writer))
-        if self._status is None or self._writer_failed():
-            remaining = self._context.time_remaining()
-            late = remaining is not None and remaining <= 0
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+        # The transport refuses a write once the client has gone, often before it says so.
+        if not self._writer.cancelled() and self._writer.exception() is not None:
+            self._left = True
+        if self._left or self._status is None:
+            code = code_of_cancelled(self._context)
         else:
             code = self._status[0]
         self._drop()
         self._call.finished(code)
         self._closed.set()
-
-    def _writer_failed(self) -> bool:
-        """Whether the transport refused a write, as it does once the client has gone."""
-        return not self._writer.cancelled() and self._writer.exception() is not None
 
     def _drop(self) -> None:
         self._queue.clear()
@@ -233,12 +234,13 @@ class GrpcioStream:
 
 
 def method_handler(
-    path: str, handler: MessageStreamHandler, config: ServerConfig
+    path: str, handler: MessageStreamHandler, config: ServerConfig, calls: Calls
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """What gRPC calls for a message stream at `path`; messages stay serialised."""
     method = Method(path, "bidi_stream")
 
     async def serve(_: object, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        await GrpcioStream(context, config, method).serve(handler)
+        with calls.running():
+            await GrpcioStream(context, config, method).serve(handler)
 
     return grpc.stream_stream_rpc_method_handler(serve)

@@ -7,11 +7,13 @@ from typing import Any
 import grpc
 import grpc.aio
 from selvedge_common.comm import grpcio_stream, health, listener, reflection
-from selvedge_common.comm.calls import CallInterceptor
+from selvedge_common.comm.calls import CallInterceptor, Calls
 from selvedge_common.comm.credentials import ServerCredentials
 from selvedge_common.comm.errors import AddressError, CommError
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.settings import ServerConfig, grpc_options
+
+_CLEAN_UP = 5.0  # seconds that cancelled handlers may take to end
 
 
 class GRPCServer:
@@ -61,9 +63,11 @@ class GRPCServer:
         self._services: set[str] = set()
         self._message_streams: set[str] = set()
         self._health = health.HealthServicer()
+        self._calls = Calls()
         self._started = False
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._message_streams)], options=grpc_options(config)
+            interceptors=[CallInterceptor(self._message_streams, self._calls)],
+            options=grpc_options(config),
         )
 
     @property
@@ -165,7 +169,7 @@ class GRPCServer:
         if len(parts) != 3 or parts[0] or not parts[1] or not parts[2]:
             raise CommError(f"The method {path!r} is malformed; write /package.Service/Method.")
         self._message_streams.add(path)
-        method = grpcio_stream.method_handler(path, handler, self._config)
+        method = grpcio_stream.method_handler(path, handler, self._config, self._calls)
         self.add_registered_method_handlers(parts[1], {parts[2]: method})
 
     def set_serving(self, service: str, serving: bool) -> None:
@@ -200,6 +204,8 @@ class GRPCServer:
         try:
             if self._started:
                 await self._server.stop(grace)
+                # gRPC leaves as soon as it has cancelled the handlers; they have yet to clean up.
+                await self._calls.ended(_CLEAN_UP)
         finally:
             self._listener.close()
 

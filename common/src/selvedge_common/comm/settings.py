@@ -118,7 +118,9 @@ def grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),
         ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_timeout)),
         ("grpc.keepalive_time_ms", _milliseconds(keepalive.interval)),
+        # Both: a keepalive ping is a ping first, and those have a minute of their own.
         ("grpc.keepalive_timeout_ms", _milliseconds(keepalive.timeout)),
+        ("grpc.http2.ping_timeout_ms", _milliseconds(keepalive.timeout)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         (

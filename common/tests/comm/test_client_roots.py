@@ -1,0 +1,183 @@
+"""Client certificates and their roots, over real TLS, changed while serving."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from selvedge_common import comm
+
+Serve = Callable[..., Awaitable[comm.GRPCServer]]
+Connect = Callable[..., Any]  # the stubs know no raw messages
+
+
+class House:
+    """A server that requires client certificates, and clients of two roots."""
+
+    def __init__(self, serve: Serve, connect: Connect, make_authority: Callable[..., Any]) -> None:
+        self._serve = serve
+        self._connect = connect
+        self.authority = make_authority("server root")
+        self.first = make_authority("first client root")
+        self.second = make_authority("second client root")
+
+    async def start(self, *client_roots: bytes, require: bool = True) -> None:
+        pair = self.authority.issue("server")
+        secure = comm.SecureServerConfig(
+            use_tls=True,
+            certificate=pair.certificate,
+            key=pair.key,
+            client_root_cas=client_roots,
+            require_client_certificate=require,
+        )
+        self.server = await self._serve(lambda _: None, comm.ServerConfig(secure=secure))
+
+    async def admits(self, authority: Any | None) -> bool:
+        """Whether a new connection with a certificate of that authority gets an answer."""
+        client = {}
+        if authority is not None:
+            pair = authority.issue("client")
+            client = {"certificate": pair.certificate, "key": pair.key}
+        channel = self._connect(self.server, root_cas=self.authority.root, **client)
+        try:
+            await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=10
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                return False
+            raise
+        finally:
+            await channel.close()
+        return True
+
+
+@pytest.fixture
+def house(serve: Serve, connect: Connect, make_authority: Callable[..., Any]) -> House:
+    return House(serve, connect, make_authority)
+
+
+async def test_client_without_certificate_is_refused(house: House) -> None:
+    await house.start(house.first.root)
+    assert house.server.tls_enabled
+    assert house.server.mutual_tls_required
+    assert await house.admits(house.first)
+    assert not await house.admits(None)
+    assert not await house.admits(house.second)
+
+
+async def test_client_certificates_are_not_asked_for_unless_required(house: House) -> None:
+    await house.start(house.first.root, require=False)
+    assert not house.server.mutual_tls_required
+    assert await house.admits(None)
+
+
+async def test_server_that_began_without_roots_admits_after_append(house: House) -> None:
+    await house.start()
+    assert not await house.admits(house.first)
+    house.server.append_client_root_cas([house.first.root])
+    assert await house.admits(house.first)
+    assert not await house.admits(house.second)
+    assert not await house.admits(None)
+
+
+async def test_appended_roots_join_those_that_were_there(house: House) -> None:
+    await house.start(house.first.root)
+    house.server.append_client_root_cas([house.second.root])
+    assert await house.admits(house.first)
+    assert await house.admits(house.second)
+    assert house.server.client_root_cas == [house.first.root, house.second.root]
+
+
+async def test_one_pem_may_hold_several_roots(house: House) -> None:
+    await house.start()
+    house.server.append_client_root_cas([house.first.root + house.second.root])
+    assert await house.admits(house.first)
+    assert await house.admits(house.second)
+
+
+async def test_removed_root_is_refused_and_others_stay(house: House) -> None:
+    await house.start(house.first.root, house.second.root)
+    assert await house.admits(house.first)
+    house.server.remove_client_root_cas([house.first.root])
+    assert not await house.admits(house.first)
+    assert await house.admits(house.second)
+
+
+async def test_last_root_removed_leaves_nobody_admitted(house: House) -> None:
+    await house.start(house.first.root)
+    house.server.remove_client_root_cas([house.first.root])
+    assert not await house.admits(house.first)
+
+
+async def test_set_replaces_all_roots(house: House) -> None:
+    await house.start(house.first.root)
+    house.server.set_client_root_cas([house.second.root])
+    assert not await house.admits(house.first)
+    assert await house.admits(house.second)
+
+
+async def test_open_connection_outlives_its_root(house: House, connect: Connect) -> None:
+    await house.start(house.first.root)
+    pair = house.first.issue("client")
+    channel = connect(
+        house.server, root_cas=house.authority.root, certificate=pair.certificate, key=pair.key
+    )
+    stub = health_pb2_grpc.HealthStub(channel)
+    await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    house.server.set_client_root_cas([])
+    await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+
+
+@pytest.mark.parametrize("change", ["append", "remove", "set"])
+async def test_pem_without_certificate_is_refused_and_changes_nothing(
+    house: House, change: str
+) -> None:
+    await house.start(house.first.root)
+    method = getattr(house.server, f"{change}_client_root_cas")
+    key = house.second.issue("client").key
+    with pytest.raises(comm.NoClientRootCertificates, match="No client root certificates found"):
+        method([house.second.root, key])
+    broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    with pytest.raises(comm.CertificateError, match="cannot be read"):
+        method([broken])
+    assert house.server.client_root_cas == [house.first.root]
+
+
+async def test_server_certificate_is_replaced_while_serving(
+    house: House, make_authority: Callable[..., Any]
+) -> None:
+    await house.start(require=False)
+    assert await house.admits(None)
+    house.authority = make_authority("next server root")
+    assert not await house.admits(None)
+    pair = house.authority.issue("server")
+    house.server.replace_server_certificate(pair.certificate, pair.key)
+    assert await house.admits(None)
+    assert house.server.server_certificate == pair.certificate
+    with pytest.raises(comm.CertificateError, match="does not belong"):
+        house.server.replace_server_certificate(
+            pair.certificate, house.authority.issue("another").key
+        )
+    assert await house.admits(None)
+
+
+async def test_roots_of_a_plaintext_server_are_refused(serve: Serve, house: House) -> None:
+    server = await serve(lambda _: None)
+    assert not server.tls_enabled
+    assert server.server_certificate == b""
+    with pytest.raises(comm.CommError, match="without TLS"):
+        server.append_client_root_cas([house.first.root])
+
+
+async def test_tls_without_certificate_is_refused() -> None:
+    config = comm.ServerConfig(secure=comm.SecureServerConfig(use_tls=True))
+    with pytest.raises(comm.CertificateError, match="certificate or key is missing"):
+        comm.GRPCServer("127.0.0.1:0", config)
+
+
+def test_asking_for_a_certificate_without_requiring_one_is_refused() -> None:
+    with pytest.raises(comm.CommError, match="asked for without being required"):
+        comm.SecureServerConfig(use_tls=True, request_client_certificate=True)
