@@ -1,0 +1,69 @@
+"""The event hub's Events/Chat: events as they happen, without a past."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+import grpc.aio
+from selvedge_cli.connection import Connection
+from selvedge_cli.errors import CommandError, call_failed
+from selvedge_common.protoutil.wire import timestamp_of
+from selvedge_protos.peer import events_pb2, events_pb2_grpc
+
+BLOCK = events_pb2.Interest(event_type=events_pb2.BLOCK)
+FILTERED = events_pb2.Interest(event_type=events_pb2.FILTEREDBLOCK)
+REJECTION = events_pb2.Interest(event_type=events_pb2.REJECTION)
+
+
+def chaincode_interest(chaincode: str, name: str = "") -> events_pb2.Interest:
+    """Interest in the events of a chaincode; without a name, in all of them."""
+    registration = events_pb2.ChaincodeReg(chaincode_id=chaincode, event_name=name)
+    return events_pb2.Interest(event_type=events_pb2.CHAINCODE, chaincode_reg_info=registration)
+
+
+class Chat:
+    """One consumer of the event hub: `register` first, then iterate."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._user = connection.user
+        self._address = connection.settings.addresses.events
+        hub = events_pb2_grpc.EventsStub(connection.channel(self._address))
+        # The stubs of grpc.aio do not know that the requests may be written later.
+        self._call = hub.Chat()  # type: ignore[call-arg]
+
+    async def register(self, interests: Sequence[events_pb2.Interest]) -> None:
+        """Ask for events, and return once the hub has echoed it: from then on none is missed.
+
+        Raises:
+            CommandError: the hub cannot be reached or refused.
+        """
+        event = events_pb2.Event(
+            register=events_pb2.Register(events=interests),
+            creator=self._user.signer.serialized,
+            timestamp=timestamp_of(),
+            tls_cert_hash=self._user.tls_hash,
+        ).SerializeToString()
+        signed = events_pb2.SignedEvent(eventBytes=event, signature=self._user.signer.sign(event))
+        try:
+            await self._call.write(signed)
+            echo = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise call_failed(error, "the event hub", self._address) from error
+        if not isinstance(echo, events_pb2.Event) or not echo.HasField("register"):
+            raise CommandError(f"the event hub at {self._address} did not confirm the registration")
+
+    async def events(self) -> AsyncGenerator[events_pb2.Event, None]:
+        """The events, until the hub ends the stream.
+
+        Raises:
+            CommandError: the stream broke, or the hub closed it: too slow, for example.
+        """
+        try:
+            while isinstance(event := await self._call.read(), events_pb2.Event):
+                yield event
+        except grpc.aio.AioRpcError as error:
+            raise call_failed(error, "the event hub", self._address) from error
+
+    def close(self) -> None:
+        """Leave."""
+        self._call.cancel()

@@ -1,0 +1,55 @@
+"""What ends a command: a sentence for the user, and an exit status for scripts."""
+
+from __future__ import annotations
+
+import click
+import grpc.aio
+
+FAILED = 1
+"""Nothing was done: refused, not reachable, not enrolled. (2 is a wrong command line.)"""
+INVALID = 3
+"""The transaction is in a block, and was found invalid there."""
+PENDING = 4
+"""The transaction was handed to ordering, and no block holds it yet."""
+
+
+class CommandError(click.ClickException):
+    """Ends a command with a sentence on standard error."""
+
+    exit_code = FAILED
+
+    def show(self, file: object = None) -> None:
+        """Write the sentence as every other message of this command is written."""
+        click.echo(f"selvedge: {self.message}", err=True)
+
+
+class NotReachable(CommandError):
+    """A service does not answer at its address."""
+
+
+class CallRefused(CommandError):
+    """A service answered with a status that no second attempt changes.
+
+    Attributes:
+        code: the gRPC status.
+    """
+
+    def __init__(self, message: str, code: grpc.StatusCode) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def call_failed(error: grpc.aio.AioRpcError, service: str, address: str) -> CommandError:
+    """Make the sentence for a failed call.
+
+    Args:
+        service: what was called, as in "the peer"; its option is named in the sentence.
+        address: where.
+    """
+    code, details = error.code(), error.details() or "no reason given"
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return NotReachable(f"{service} at {address} does not answer ({details}): {WHAT_TO_DO}")
+    return CallRefused(f"{service} at {address} refused: {code.name}: {details}", code)
+
+
+WHAT_TO_DO = "see `selvedge status`, start it with `selvedge up`, or give its address"

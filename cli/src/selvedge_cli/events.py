@@ -1,0 +1,190 @@
+"""`selvedge events`: print what happens on the channel."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import click
+from selvedge_cli.checkpoints import Checkpoint
+from selvedge_cli.errors import CommandError
+from selvedge_cli.options import Settings, common_options
+
+if TYPE_CHECKING:
+    from selvedge_cli.connection import Connection
+    from selvedge_cli.follow import Wanted
+
+EXAMPLES = """\b
+Examples:
+  selvedge events                                   blocks, from where the last run stopped
+  selvedge events --type chaincode --from oldest    all chaincode events there ever were
+  selvedge events --from 0 --until newest --json    what there is now, for a script"""
+
+
+class Place(click.ParamType[str | int]):
+    """A block's number, or one of some words."""
+
+    name = "place"
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int:
+        """Read what the user wrote."""
+        if isinstance(value, int) or value in self._words:
+            return value
+        if not value.isdigit():
+            self.fail(f"{value!r} is no block: give its number or {' or '.join(self._words)}")
+        return int(value)
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["block", "filtered", "chaincode", "rejection"]),
+    default="block",
+    show_default=True,
+    help="What to print of each block.",
+)
+@click.option("--chaincode", default="", help="Only events of this chaincode.")
+@click.option("--name", default="", help="Only chaincode events of this name.")
+@click.option(
+    "--from",
+    "start",
+    type=Place("oldest", "newest"),
+    metavar="N|oldest|newest",
+    help="First block.  [default: after the last one printed, else newest]",
+)
+@click.option(
+    "--until",
+    "stop",
+    type=Place("newest"),
+    metavar="N|newest",
+    help="Last block; without it, follow.",
+)
+@click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
+@click.option("--resume", metavar="NAME", help="Name of the checkpoint.  [default: the type]")
+@click.option("--chat", is_flag=True, help="Live from the event hub instead of from the peer.")
+@common_options
+def events(
+    settings: Settings,
+    kind: str,
+    chaincode: str,
+    name: str,
+    start: str | int | None,
+    stop: str | int | None,
+    count: int | None,
+    resume: str | None,
+    chat: bool,
+) -> None:
+    """Print what happens on the channel, one line for each event, until Ctrl-C.
+
+    Each run continues where the last one of the same --type (or --resume NAME) stopped, and a peer
+    that goes away is waited for, so that no event is missed or printed twice. With --chat the event
+    hub is listened to instead: it has no past, so --from, --until and --resume do not go with it.
+    """
+    from selvedge_cli.connection import Connection, load_user
+    from selvedge_cli.follow import Kind, Wanted
+
+    if chat and (start is not None or stop is not None or resume):
+        raise click.UsageError("--chat is live: it has no --from, --until or --resume.")
+    if chat and kind == "chaincode" and not chaincode:
+        raise click.UsageError("--chat needs to know whose events: give --chaincode NAME.")
+    wanted = Wanted(Kind(kind), chaincode, name)
+    checkpoint = Checkpoint(settings.home, resume or kind, settings.channel)
+    begin = _begin(start, None if chat else checkpoint.read())
+    user = load_user(settings)
+
+    async def run() -> None:
+        async with Connection(user, settings) as connection:
+            if chat:
+                await _listen(connection, wanted, count)
+            else:
+                await _follow(connection, wanted, begin, stop, count, checkpoint)
+
+    asyncio.run(run())
+
+
+def _begin(start: str | int | None, printed: int | None) -> str | int:
+    if start is not None:
+        return start
+    return "newest" if printed is None else printed + 1
+
+
+async def _follow(
+    connection: Connection,
+    wanted: Wanted,
+    start: str | int,
+    stop: str | int | None,
+    count: int | None,
+    checkpoint: Checkpoint,
+) -> None:
+    from selvedge_cli.deliver import FOREVER, NEWEST, OLDEST, DeliverRefused, Position
+    from selvedge_cli.follow import follow
+
+    words: dict[str | None, Position] = {"oldest": OLDEST, "newest": NEWEST, None: FOREVER}
+    begin = start if isinstance(start, int) else words[start]
+    end = stop if isinstance(stop, int) else words[stop]
+    if isinstance(begin, int) and isinstance(end, int) and begin > end:
+        return
+    printer = Printer(connection.settings.as_json, count)
+    try:
+        async with aclosing(follow(connection, wanted, begin, end, on_pause=_tell_away)) as told:
+            async for block in told:
+                for record in block.records:
+                    if printer.print(record):
+                        return
+                checkpoint.write(block.number)
+    except DeliverRefused as refused:
+        if isinstance(start, int):
+            raise CommandError(
+                f"{refused}: there is no block {start} yet; if the ledger is a new one, begin "
+                "again with --from oldest"
+            ) from refused
+        raise
+
+
+async def _listen(connection: Connection, wanted: Wanted, count: int | None) -> None:
+    from selvedge_cli import chat, records
+    from selvedge_cli.follow import Kind
+
+    interest = {
+        Kind.BLOCK: chat.BLOCK,
+        Kind.FILTERED: chat.FILTERED,
+        Kind.REJECTION: chat.REJECTION,
+        Kind.CHAINCODE: chat.chaincode_interest(wanted.chaincode, wanted.name),
+    }[wanted.kind]
+    consumer = chat.Chat(connection)
+    await consumer.register([interest])
+    printer = Printer(connection.settings.as_json, count)
+    async with aclosing(consumer.events()) as live:
+        async for event in live:
+            record = records.hub_record(event)
+            if record is not None and wanted.matches(record) and printer.print(record):
+                return
+    raise CommandError("the event hub ended the stream: start again, or use Deliver (no --chat)")
+
+
+class Printer:
+    """Prints events up to a number of them."""
+
+    def __init__(self, as_json: bool, count: int | None) -> None:
+        self._as_json = as_json
+        self._left = count
+
+    def print(self, record: dict[str, object]) -> bool:
+        """Print one; True when it was the last that was asked for."""
+        from selvedge_cli.rendering import render
+
+        click.echo(render(record, as_json=self._as_json))
+        if self._left is not None:
+            self._left -= 1
+        return self._left == 0
+
+
+def _tell_away(away: CommandError) -> None:
+    click.echo(f"selvedge: {away}; waiting for it", err=True)
