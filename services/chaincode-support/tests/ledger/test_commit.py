@@ -16,6 +16,7 @@ from chaincode_support.ledger import (
     LedgerUnusable,
 )
 from chaincode_support.ledger.simulator import Simulator
+from prometheus_client import REGISTRY
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
@@ -221,3 +222,25 @@ def test_what_cannot_be_a_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(LedgerUnusable, match="Restore it from a backup"):
         Ledger.open(tmp_path, "broken")
+
+
+async def test_metrics_tell_height_codes_and_chaincodes(chain: Any) -> None:
+    def counted(**labels: str) -> float:
+        labels = {"channel": CHANNEL, **labels}
+        return REGISTRY.get_sample_value("ledger_transaction_count_total", labels) or 0
+
+    valid = {
+        "transaction_type": "ENDORSER_TRANSACTION",
+        "chaincode": "basic:1.0",
+        "validation_code": "VALID",
+    }
+    broken = {
+        "transaction_type": "unknown",
+        "chaincode": "unknown",
+        "validation_code": "INVALID_OTHER_REASON",
+    }
+    before = counted(**valid), counted(**broken)
+    await chain.add(chain.network.transaction(writes(a=b"1"))[1], b"rubbish")
+    assert (counted(**valid), counted(**broken)) == (before[0] + 1, before[1] + 1)
+    height = REGISTRY.get_sample_value("ledger_blockchain_height", {"channel": CHANNEL})
+    assert height == 2

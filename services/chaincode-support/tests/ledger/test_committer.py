@@ -96,10 +96,24 @@ async def test_a_block_that_cannot_be_committed_stops_it(
 ) -> None:
     block = blocks.new_block(1, chain.ledger.last_hash, [chain.network.transaction()[1]])
     break_it(block)
-    committer = Committer(Ordered(block, block), chain.ledger, chain.validator)
+    first = blocks.parse_block(chain.ledger.block(0))
+    committer = Committer(Ordered(first, block), chain.ledger, chain.validator)
     async with asyncio.timeout(10):
         with pytest.raises(CommitterStopped, match=f"stopped at block 1: .*{why}"):
             await committer.run()
     with pytest.raises(CommitterStopped, match=why):
         committer.check_health()
     assert chain.ledger.height == 1
+
+
+async def test_a_log_that_was_lost_or_replaced_is_found_at_once(chain: Any) -> None:
+    await chain.add()
+    first = blocks.parse_block(chain.ledger.block(0))
+    for ordering, why in [
+        (Ordered(first), "the ledger has 2 blocks and the ordering log 1"),
+        (Ordered(*chain_of(chain.network, [b"another"])), "block 1 .* is not the ledger's"),
+    ]:
+        committer = Committer(ordering, chain.ledger, chain.validator)
+        async with asyncio.timeout(10):
+            with pytest.raises(CommitterStopped, match=why):
+                await committer.run()

@@ -40,6 +40,7 @@ class Committer:
         """Follow the ordering until cancelled. Raises CommitterStopped."""
         number = self._ledger.height
         try:
+            self._check_same_chain()
             async for stored in self._ordering.blocks(number):
                 await self._commit(number, stored)
                 number += 1
@@ -62,6 +63,23 @@ class Committer:
         """Raises CommitterStopped once committing has stopped."""
         if self._failure is not None:
             raise CommitterStopped(self._failure)
+
+    def _check_same_chain(self) -> None:
+        """A log that was lost or replaced is found now, not when it has grown long enough."""
+        height, ordered = self._ledger.height, self._ordering.height
+        if height > ordered:
+            raise BlockRefused(
+                f"the ledger has {height} blocks and the ordering log {ordered}. "
+                "Restore the ordering log from a backup, or remove both to begin anew."
+            )
+        if height == 0:
+            return
+        newest = blocks.parse_block(self._ordering.block(height - 1))
+        if blocks.header_hash(newest.header) != self._ledger.last_hash:
+            raise BlockRefused(
+                f"block {height - 1} of the ordering log is not the ledger's. "
+                "Restore the one that belongs to the other, or remove both to begin anew."
+            )
 
     async def _commit(self, number: int, stored: bytes) -> None:
         started = time.perf_counter()
