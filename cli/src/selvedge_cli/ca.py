@@ -282,11 +282,11 @@ def _last_line(text: str) -> str:
 def _dial(address: str, root: str | None) -> _Answer:
     """Who answers at an address: whether its chain ends in `root`, however it is named."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise click.ClickException(f"{address!r} is no address: give host:port, as localhost:7055")
     try:
         connection = socket.create_connection((host.strip("[]"), int(port)), _HANDSHAKE_TIMEOUT)
-    except OSError:
+    except (OSError, UnicodeError):
         return _Answer.NOTHING
     with connection:
         if root is None:

@@ -222,15 +222,15 @@ def _where(source: Path | Enrolment) -> str:
 
 async def _dial(address: str) -> None:
     """Finds out cheaply whether anything listens: gRPC's own reconnecting starts at a second."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit():
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise EnrolmentError(
             f"{address!r} is no address of a ca: give host:port, e.g. localhost:7055"
         )
     try:
         async with asyncio.timeout(_DIAL_TIMEOUT):
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, UnicodeError) as error:
         raise _NotYet(f"no ca answers at {address}; start it, or correct the address") from error
     writer.close()
     with contextlib.suppress(OSError):

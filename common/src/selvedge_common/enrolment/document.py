@@ -59,7 +59,7 @@ class Enrolment:
         """
         try:
             content = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise EnrolmentError(f"{source} is not JSON ({error}): {_ASK_ANEW}") from None
         if not isinstance(content, dict):
             raise EnrolmentError(f"{source} is not a JSON object: {_ASK_ANEW}")
@@ -73,7 +73,7 @@ class Enrolment:
             raise EnrolmentError(f"{source} lacks 'tokens', profile names with tokens: {_ASK_ANEW}")
         enrolment = cls(
             content["caAddress"],
-            content["tlsRoot"].encode(),
+            content["tlsRoot"].encode(errors="replace"),
             content["tlsRootSha256"].lower(),
             content["mspId"],
             tokens,

@@ -1,0 +1,199 @@
+"""`selvedge ca` against a ca process, on homes of its own and of others."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from selvedge_cli import ca
+from selvedge_common.msp import MSP, load_signing_identity
+
+
+@contextmanager
+def running_ca(home: Path) -> Iterator[str]:
+    """A ca of a home as `selvedge up` runs it; yields its address."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"localhost:{probe.getsockname()[1]}"
+    home.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {
+        "CORE_CA_FILESYSTEMPATH": str(home / "ca"),
+        "CORE_ENROLMENT_FOLDER": str(home / "enrol"),
+        "CORE_CA_ADDRESS": address,
+        "CORE_CA_LISTENADDRESS": address,
+        "CORE_OPERATIONS_LISTENADDRESS": "127.0.0.1:0",
+    }
+    with (home / "ca.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "certificate_authority", "serve"], env=environment, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 20
+        while '"serving"' not in (home / "ca.log").read_text():
+            assert server.poll() is None, (home / "ca.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def address(home: Path) -> Iterator[str]:
+    with running_ca(home) as address:
+        yield address
+
+
+@pytest.fixture
+def no_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def issue(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(ca.ca, ["issue", *arguments])
+    return result.exit_code, result.output
+
+
+def test_a_user_gets_an_msp_that_verifies(home: Path, address: str) -> None:
+    code, output = issue("--user=alice", f"--home={home}", f"--ca-address={address}")
+    assert code == 0, output
+    assert "msp/signcerts/cert.pem" in output
+    assert "Next: selvedge events --user alice" in output
+    folder = home / "crypto" / "users" / "alice"
+    signer = load_signing_identity(folder / "msp", "Org1MSP")
+    assert signer.organizational_units == ("client",)
+    msp = MSP.load(folder / "msp", "Org1MSP")
+    msp.validate(msp.deserialize(signer.serialized))
+
+
+def test_issuing_again_renews_and_may_change_the_role(home: Path, address: str) -> None:
+    where = (f"--home={home}", f"--ca-address={address}")
+    certificate = home / "crypto" / "users" / "carol" / "msp" / "signcerts" / "cert.pem"
+    assert issue("--user=carol", *where)[0] == 0
+    first = certificate.read_bytes()
+    assert issue("--user=carol", "--profile=admin", *where)[0] == 0
+    assert certificate.read_bytes() != first
+    signer = load_signing_identity(certificate.parents[1], "Org1MSP")
+    assert signer.organizational_units == ("admin",)
+
+
+def test_a_chaincode_gets_files_and_the_environment_of_a_shim(home: Path, address: str) -> None:
+    code, output = issue("--chaincode=my-cc", "--json", f"--home={home}", f"--ca-address={address}")
+    assert code == 0, output
+    report = json.loads(output.splitlines()[-1])
+    assert {Path(file).name for file in report["files"]} == {
+        "ca.crt", "client.crt", "client.crt.b64", "client.key", "client.key.b64"
+    }  # fmt: skip
+    for variable in ("CORE_TLS_CLIENT_KEY_PATH", "CORE_TLS_CLIENT_CERT_PATH"):
+        assert Path(report["environment"][variable]).exists()
+    for file in report["files"]:
+        if ".key" in file:
+            assert stat.S_IMODE(Path(file).stat().st_mode) == 0o600
+
+
+def test_admin_and_user1_are_there_on_first_use_and_others_are_not(
+    home: Path, address: str
+) -> None:
+    for name, unit in (("admin", "admin"), ("user1", "client")):
+        folder = ca.ensure_user(home, name, address)
+        signer = load_signing_identity(folder / "msp", "Org1MSP")
+        assert signer.organizational_units == (unit,)
+        before = (folder / "msp" / "signcerts" / "cert.pem").read_bytes()
+        assert ca.ensure_user(home, name, address) == folder
+        assert (folder / "msp" / "signcerts" / "cert.pem").read_bytes() == before
+    with pytest.raises(click.ClickException, match="run `selvedge ca issue --user bob`"):
+        ca.ensure_user(home, "bob", address)
+
+
+def test_two_first_uses_at_once_agree(tmp_path: Path) -> None:
+    with running_ca(tmp_path) as address:
+        users = [
+            threading.Thread(target=ca.ensure_user, args=(tmp_path, "user1", address))
+            for _ in range(3)
+        ]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join(30)
+        issued = (tmp_path / "ca.log").read_text().count('"event": "issued"')
+    assert issued == 2
+    load_signing_identity(tmp_path / "crypto" / "users" / "user1" / "msp", "Org1MSP")
+
+
+def test_good_material_serves_without_a_ca_and_yields_to_a_new_one(tmp_path: Path) -> None:
+    with running_ca(tmp_path) as address:
+        folder = ca.ensure_user(tmp_path, "user1", address)
+    old_root = (folder / "tls" / "ca.crt").read_bytes()
+    assert ca.ensure_user(tmp_path, "user1", address) == folder
+    (tmp_path / "ca").rename(tmp_path / "old-ca")
+    with running_ca(tmp_path) as address:
+        ca.ensure_user(tmp_path, "user1", address)
+    assert (folder / "tls" / "ca.crt").read_bytes() != old_root
+
+
+def test_no_ca_at_all_is_said(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        nowhere = f"localhost:{probe.getsockname()[1]}"
+    code, output = issue("--user=x", f"--home={home}", f"--ca-address={nowhere}")
+    assert code == 1
+    assert f"no ca answers at {nowhere}: start one with `selvedge up`" in output
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_the_ca_of_another_home_is_said(address: str, tmp_path: Path) -> None:
+    code, output = issue("--user=x", f"--home={tmp_path}", f"--ca-address={address}")
+    assert code == 1
+    assert f"is not the one of {tmp_path}" in output
+
+
+def test_a_ca_in_a_container_is_reached_through_compose(
+    home: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Stands where `docker compose exec -T ca certificate-authority …` enters the ca's container.
+    docker = tmp_path / "docker"
+    docker.write_text(
+        '#!/bin/sh\n[ "$1 $2 $3 $4 $5" = "compose exec -T ca certificate-authority" ] || exit 9\n'
+        f"shift 5\nCORE_CA_FILESYSTEMPATH={home}/ca exec {sys.executable} -m certificate_authority "
+        '"$@"\n'
+    )
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    elsewhere = tmp_path / "home"
+    where = (f"--home={elsewhere}", f"--ca-address={address}")
+    code, output = issue("--user=dave", *where)
+    assert code == 0, output
+    assert (elsewhere / "crypto" / "users" / "dave" / "tls" / "client.crt").exists()
+    code, output = issue("--user=-dave", *where)
+    assert code == 1
+    assert "is no name for profile user" in output
+
+
+@pytest.mark.parametrize("name", ["../x", "-x", "a/b", ""])
+def test_unfit_names_are_refused(home: Path, address: str, name: str) -> None:
+    code, output = issue(f"--user={name}", f"--home={home}", f"--ca-address={address}")
+    assert code == 1
+    assert "is no name for profile user" in output
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--user=a", "--chaincode=b"), ("--chaincode=b", "--profile=admin")]
+)
+def test_contradictions_are_refused(arguments: tuple[str, ...]) -> None:
+    assert issue(*arguments)[0] == 2
