@@ -14,6 +14,7 @@ from chaincode_support.ledger import CheckedTransaction, Ledger, Simulator
 from selvedge_common.protoutil import blocks
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
+from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
 from selvedge_protos.peer.chaincode_pb2 import ChaincodeID, ChaincodeInput
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetState, PutState
 from selvedge_protos.peer.proposal_response_pb2 import Response
@@ -76,15 +77,19 @@ class RawShim:
         return await self.ask(ChaincodeMessage.GET_STATE, payload, transaction)
 
     async def complete(
-        self, transaction: ChaincodeMessage, status: int = 200, **fields: Any
+        self,
+        transaction: ChaincodeMessage,
+        status: int = 200,
+        result: bytes = b"",
+        event: ChaincodeEvent | None = None,
     ) -> None:
         await self.say(
             ChaincodeMessage(
                 type=ChaincodeMessage.COMPLETED,
-                payload=Response(status=status).SerializeToString(),
+                payload=Response(status=status, payload=result).SerializeToString(),
                 txid=transaction.txid,
                 channel_id=transaction.channel_id,
-                **fields,
+                chaincode_event=event,
             )
         )
 

@@ -23,6 +23,8 @@ from chaincode_support.material import Material
 from chaincode_support.ordering import OrderingError
 from chaincode_support.peer import Peer
 
+log = logs.get_logger("peer")
+
 # What an operator can mend; each says in one sentence how.
 FATAL = (
     ConfigError,
@@ -81,8 +83,13 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
         {"serving": peer.check_serving, "committer": peer.check_committing},
         version("selvedge-chaincode-support"),
     )
-    await operations.start()
     try:
-        await peer.run(shutdown)
+        await operations.start()
+        await peer.start()
+        log.info("serving", **peer.describe(), operations=operations.address)
+        await shutdown.wait()
+        await peer.drain()
     finally:
+        await peer.close()
         await operations.stop()
+    log.info("stopped")

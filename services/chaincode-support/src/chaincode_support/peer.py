@@ -43,7 +43,7 @@ class NotServing(Exception):
 class Peer:
     """Endorser and Deliver, ChaincodeSupport, and AtomicBroadcast, each on its own listener.
 
-    To be made on the running event loop; `run` serves and closes everything.
+    To be made on the running event loop; `close` ends everything it opened.
 
     Raises:
         LedgerError, OrderingError, ForeignVolume: the volume cannot be used.
@@ -53,6 +53,7 @@ class Peer:
     def __init__(self, config: Config, material: Material) -> None:
         self._config = config
         self._serving = False
+        self._committing: asyncio.Task[None] | None = None
         name, limits = config.channel.name, config.peer.limits.concurrency
         self._ordering = open_ordering(config, material)
         self._channel = channel = open_channel(config, material, self._ordering)
@@ -91,33 +92,49 @@ class Peer:
             self.orderer, self._broadcast, deliver(Readable(channel, self._ordering))
         )
 
-    async def run(self, shutdown: asyncio.Event) -> None:
-        """Catch up with the ordering, serve until told to stop, drain, and close.
+    async def start(self) -> None:
+        """Catch up with the ordering, then serve.
 
-        Raises CommitterStopped when the ledger cannot catch up at the start.
+        Raises CommitterStopped when the ledger cannot catch up, CommError for an address in use.
         """
-        committing = asyncio.create_task(self._committer.run())
-        try:
-            await self._catch_up(committing)
-            for server in self._servers():
-                await server.start()
-            self._serving = True
-            log.info(
-                "serving",
-                peer=self._config.peer.id,
-                api=self.api.address,
-                chaincode=self.chaincode.address,
-                orderer=self.orderer.address,
-                channel=self._channel.name,
-                height=self._channel.ledger.height,
-                tls=self.api.tls_enabled,
-            )
-            await shutdown.wait()
-            await self._drain()
-        finally:
-            committing.cancel()
-            await asyncio.gather(committing, return_exceptions=True)
-            await self._close()
+        self._committing = asyncio.create_task(self._committer.run())
+        await self._catch_up(self._committing)
+        for server in self._servers():
+            await server.start()
+        self._serving = True
+
+    def describe(self) -> dict[str, object]:
+        """What the line of readiness says."""
+        return {
+            "peer": self._config.peer.id,
+            "api": self.api.address,
+            "chaincode": self.chaincode.address,
+            "orderer": self.orderer.address,
+            "channel": self._channel.name,
+            "height": self._channel.ledger.height,
+            "tls": self.api.tls_enabled,
+        }
+
+    async def drain(self) -> None:
+        """Say that it serves no longer, and wait for the proposals in work, within the grace."""
+        self._serving = False
+        for server in self._servers():
+            for service in ("", *server.services):
+                server.set_serving(service, False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.peer.grace_period):
+                await self._endorser.drained()
+
+    async def close(self) -> None:
+        """Cut what is left, make durable what was taken, and close the files."""
+        await asyncio.gather(*(server.stop(_FAREWELL) for server in self._servers()))
+        if self._committing is not None:
+            self._committing.cancel()
+            await asyncio.gather(self._committing, return_exceptions=True)
+        await self._ordering.close()
+        self._broadcast.close()
+        self._validator.close()
+        self._channel.ledger.close()
 
     def check_serving(self) -> None:
         """Raises NotServing unless all listeners serve."""
@@ -137,23 +154,6 @@ class Peer:
         if committing.done():
             caught_up.cancel()
             await committing
-
-    async def _drain(self) -> None:
-        self._serving = False
-        for server in self._servers():
-            for service in ("", *server.services):
-                server.set_serving(service, False)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.peer.grace_period):
-                await self._endorser.drained()
-        log.info("stopped serving", channel=self._channel.name, height=self._channel.ledger.height)
-
-    async def _close(self) -> None:
-        await asyncio.gather(*(server.stop(_FAREWELL) for server in self._servers()))
-        await self._ordering.close()
-        self._broadcast.close()
-        self._validator.close()
-        self._channel.ledger.close()
 
 
 def _secure(config: Config, material: Material) -> SecureServerConfig:

@@ -32,7 +32,7 @@ async def test_the_event_s_chaincode_and_txid_are_the_peer_s_to_say(peer: Peer, 
     running = asyncio.create_task(peer.execute("mycc", "tx"))
     message = await shim.hear()
     event = ChaincodeEvent(chaincode_id="forged", tx_id="forged", event_name="e", payload=b"p")
-    await shim.complete(message, chaincode_event=event)
+    await shim.complete(message, event=event)
     assert (await running).event == ChaincodeEvent(
         chaincode_id="mycc", tx_id="tx", event_name="e", payload=b"p"
     )

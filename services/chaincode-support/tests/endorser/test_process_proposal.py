@@ -127,15 +127,7 @@ async def test_an_endorsement_is_a_transaction_that_the_channel_accepts(
     assert (message.txid, message.channel_id) == (proposal.txid, CHANNEL)
     await shim.put("a", b"1", message)
     event = ChaincodeEvent(event_name="made", payload=b"p", chaincode_id="forged", tx_id="forged")
-    await shim.say(
-        M(
-            type=M.COMPLETED,
-            txid=message.txid,
-            channel_id=message.channel_id,
-            payload=Response(status=200, payload=b"done").SerializeToString(),
-            chaincode_event=event,
-        )
-    )
+    await shim.complete(message, result=b"done", event=event)
     response = await answer
     assert response.response == Response(status=200, payload=b"done")
     envelope = transactions.create_transaction(

@@ -1,0 +1,219 @@
+"""One transaction through the running service: mutual TLS, enrolment, ordering, commit, restart."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+import pytest
+from rawshim import EOF, PATIENCE, RawShim
+from selvedge_common import comm
+from selvedge_common.msp import SigningIdentity, load_signing_identity
+from selvedge_common.protoutil import proposals, transactions
+from selvedge_protos.common import common_pb2
+from selvedge_protos.orderer.ab_pb2 import BroadcastResponse
+from selvedge_protos.peer.chaincode_pb2 import ChaincodeInput
+from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
+from selvedge_protos.peer.proposal_pb2 import SignedProposal
+from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse
+
+from .conftest import Authority, Process
+
+CHANNEL = "mychannel"
+MODULE = "chaincode_support"
+
+
+@pytest.fixture
+def service(authority: Authority, tmp_path: Path) -> Iterator[Process]:
+    process = Process.start(MODULE, **authority.service_settings(tmp_path / "volume"))
+    assert process.serving, process.lines
+    yield process
+    if process.popen.poll() is None:
+        process.kill()
+
+
+@asynccontextmanager
+async def dial(address: str, folder: Path, root: str = "ca.crt") -> AsyncIterator[Any]:
+    """A channel with the client certificate in a folder."""
+    channel = comm.channel(
+        address,
+        root_cas=(folder / root).read_bytes(),
+        certificate=(folder / "client.crt").read_bytes(),
+        key=(folder / "client.key").read_bytes(),
+    )
+    try:
+        yield channel
+    finally:
+        await channel.close(None)
+
+
+async def propose(
+    channel: Any, user: SigningIdentity, *args: bytes
+) -> tuple[proposals.OpenedProposal, ProposalResponse]:
+    proposal, _ = proposals.create_proposal(CHANNEL, "mycc", args, user.serialized)
+    signed = proposals.sign_proposal(proposal, user)
+    process = channel.unary_unary(
+        "/protos.Endorser/ProcessProposal",
+        request_serializer=SignedProposal.SerializeToString,
+        response_deserializer=ProposalResponse.FromString,
+    )
+    return proposals.open_proposal(signed), await process(signed, timeout=PATIENCE)
+
+
+async def serve_put_and_get(shim: RawShim) -> None:
+    """A chaincode: with two arguments it puts, with one it gets."""
+    while True:
+        message = await shim.hear()
+        arguments = ChaincodeInput.FromString(message.payload).args
+        if len(arguments) == 2:
+            await shim.put(arguments[0].decode(), arguments[1], message)
+            await shim.complete(message)
+        else:
+            value = (await shim.get(arguments[0].decode(), message)).payload
+            await shim.complete(message, result=value)
+
+
+async def submit(address: str, folder: Path, envelope: common_pb2.Envelope) -> BroadcastResponse:
+    async with dial(address, folder / "tls") as channel, asyncio.timeout(PATIENCE):
+        call = channel.stream_stream("/orderer.AtomicBroadcast/Broadcast")()
+        await call.write(envelope.SerializeToString())
+        data = await call.read()
+        assert data is not EOF
+        await call.done_writing()
+        return BroadcastResponse.FromString(data)
+
+
+async def value_of(key: bytes, channel: Any, user: SigningIdentity) -> bytes:
+    _, response = await propose(channel, user, key)
+    return response.response.payload
+
+
+async def test_a_transaction_is_committed_and_survives_a_kill(
+    authority: Authority, service: Process, tmp_path: Path
+) -> None:
+    folder, chaincode = await authority.user("user1"), await authority.chaincode("mycc")
+    user = load_signing_identity(folder / "msp", "Org1MSP")
+    async with (
+        dial(service.serving["chaincode"], chaincode) as listener,
+        dial(service.serving["api"], folder / "tls") as api,
+    ):
+        shim = RawShim(listener)
+        await shim.register("mycc:1.0")
+        serving = asyncio.create_task(serve_put_and_get(shim))
+        proposal, response = await propose(api, user, b"colour", b"green")
+        assert response.response.status == 200
+        envelope = transactions.create_transaction(proposal.proposal, [response], user)
+        answer = await submit(service.serving["orderer"], folder, envelope)
+        assert answer.status == common_pb2.SUCCESS
+        async with asyncio.timeout(PATIENCE):
+            while await value_of(b"colour", api, user) != b"green":
+                await asyncio.sleep(0.01)
+        serving.cancel()
+    service.kill()
+    again = Process.start(MODULE, **authority.service_settings(tmp_path / "volume"))
+    try:
+        assert again.serving["height"] == 2
+        async with (
+            dial(again.serving["chaincode"], chaincode) as listener,
+            dial(again.serving["api"], folder / "tls") as api,
+        ):
+            shim = RawShim(listener)
+            await shim.register("mycc:1.0")
+            serving = asyncio.create_task(serve_put_and_get(shim))
+            assert await value_of(b"colour", api, user) == b"green"
+            serving.cancel()
+        assert again.stop() == 0
+    finally:
+        if again.popen.poll() is None:
+            again.kill()
+
+
+async def test_a_chaincode_is_who_its_certificate_says(
+    authority: Authority, service: Process
+) -> None:
+    other, user = await authority.chaincode("other"), await authority.user("user1")
+    async with dial(service.serving["chaincode"], other) as listener:
+        shim = RawShim(listener)
+        await shim.say(ChaincodeMessage(type=ChaincodeMessage.REGISTER, payload=b"\x12\x04mycc"))
+        code, details = await shim.status()
+        assert code is grpc.StatusCode.PERMISSION_DENIED
+        assert "REGISTER names chaincode mycc" in details
+        assert "the client certificate is for selvedge://chaincode/other" in details
+        again = RawShim(listener)
+        await again.register("other:1.0")
+    async with dial(service.serving["chaincode"], user / "tls") as listener:
+        shim = RawShim(listener)
+        await shim.say(ChaincodeMessage(type=ChaincodeMessage.REGISTER, payload=b"\x12\x04mycc"))
+        code, details = await shim.status()
+        assert code is grpc.StatusCode.PERMISSION_DENIED
+        assert "the client certificate is for no chaincode" in details
+
+
+@pytest.mark.parametrize("listener", ["api", "chaincode", "orderer"])
+async def test_a_client_without_a_certificate_is_refused(
+    authority: Authority, service: Process, listener: str
+) -> None:
+    folder = await authority.user("user1")
+    channel: Any = comm.channel(
+        service.serving[listener], root_cas=(folder / "tls" / "ca.crt").read_bytes()
+    )
+    try:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=PATIENCE)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        await channel.close(None)
+
+
+async def test_operations_answer_and_sigterm_ends_it_cleanly(
+    authority: Authority, tmp_path: Path
+) -> None:
+    plain = authority.service_settings(tmp_path / "volume", CORE_OPERATIONS_TLS_ENABLED=False)
+    service = Process.start(MODULE, **plain)
+    try:
+        address = service.serving["operations"]
+        async with aiohttp.ClientSession(f"http://{address}") as session:
+            async with session.get("/healthz") as answer:
+                assert (answer.status, (await answer.json())["status"]) == (200, "OK")
+            async with session.get("/metrics") as answer:
+                assert "ledger_blockchain_height" in await answer.text()
+        assert service.stop() == 0
+    finally:
+        if service.popen.poll() is None:
+            service.kill()
+
+
+def test_a_setting_that_makes_no_sense_ends_it_with_one_sentence(tmp_path: Path) -> None:
+    failed = Process.start(MODULE, CORE_CHAINCODE_EXECUTETIMEOUT="1s")
+    assert failed.popen.returncode == 1
+    [line] = failed.lines
+    assert line.startswith("chaincode-support: chaincode.executetimeout is 1 s, expected more than")
+
+
+async def test_plaintext_is_loud_in_the_log(authority: Authority, tmp_path: Path) -> None:
+    plain = authority.service_settings(tmp_path / "volume", CORE_PEER_TLS_ENABLED=False)
+    service = Process.start(MODULE, **plain)
+    try:
+        assert any("TLS IS OFF" in line for line in service.lines)
+        async with grpc.aio.insecure_channel(service.serving["chaincode"]) as channel:
+            await RawShim(channel).register("mycc:1.0")
+    finally:
+        service.kill()
+
+
+async def test_another_authority_s_volume_is_refused(
+    authority: Authority, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    first = Process.start(MODULE, **authority.service_settings(tmp_path / "volume"))
+    assert first.stop() == 0
+    stranger = Authority(tmp_path_factory.mktemp("stranger"))
+    try:
+        refused = Process.start(MODULE, **stranger.service_settings(tmp_path / "volume"))
+        assert refused.popen.returncode == 1
+        assert "was made by another certificate authority" in refused.lines[-1]
+    finally:
+        stranger.process.stop()
