@@ -160,7 +160,8 @@ class MSP:
         """Return when `identity` is a member in good standing at the time `at` (default: now).
 
         Checked are chain, validity in time, CA flags, revocation and the role. What does not
-        depend on the time is remembered for valid identities until they expire.
+        depend on the time is remembered for valid identities until they expire. The time is judged
+        last: IdentityExpired and IdentityNotYetValid mean that all else is well.
         Raises the IdentityError that says what is wrong.
         """
         standing = self._standing(identity)

@@ -217,14 +217,13 @@ def _common_payload(responses: Sequence[proposal_response_pb2.ProposalResponse])
 def _distinct_endorsements(
     responses: Sequence[proposal_response_pb2.ProposalResponse],
 ) -> list[proposal_response_pb2.Endorsement]:
-    by_endorser = {
-        response.endorsement.endorser: response.endorsement
-        for response in reversed(responses)
-        if response.endorsement.endorser
-    }
+    by_endorser: dict[bytes, proposal_response_pb2.Endorsement] = {}
+    for response in responses:
+        if response.HasField("endorsement"):
+            by_endorser.setdefault(response.endorsement.endorser, response.endorsement)
     if not by_endorser:
         raise MismatchedEndorsements("No response carries an endorsement: ask an endorsing peer.")
-    return list(reversed(by_endorser.values()))
+    return list(by_endorser.values())
 
 
 def open_transaction(envelope: common_pb2.Envelope | bytes) -> OpenedTransaction:

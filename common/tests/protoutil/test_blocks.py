@@ -1,0 +1,186 @@
+"""Blocks: DER by hand, hash chain, signatures, and what subscribers see."""
+
+import contextlib
+import hashlib
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+from selvedge_common.msp import ORDERER, PolicyNotSatisfied
+from selvedge_common.msp.policies import signed_by_role
+from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil.errors import MalformedBlock
+from selvedge_common.protoutil.transactions import open_transaction
+from selvedge_common.protoutil.wire import length_delimited
+from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import events_pb2, transaction_pb2
+
+VALID = transaction_pb2.VALID
+CONFLICT = transaction_pb2.MVCC_READ_CONFLICT
+NOT_VALIDATED = transaction_pb2.NOT_VALIDATED
+
+
+@pytest.mark.parametrize(
+    ("number", "previous", "data", "der"),
+    [
+        (0, b"", b"", "3007 020100 0400 0400"),
+        (127, b"\x01", b"\x02", "3009 02017f 040101 040102"),
+        (128, b"\x01", b"\x02", "300a 02020080 040101 040102"),
+        (256, b"\x01", b"\x02", "300a 02020100 040101 040102"),
+        (2**64 - 1, b"", b"", "300f 020900ffffffffffffffff 0400 0400"),
+        (1, b"\xaa" * 32, b"\xbb" * 32, "3047 020101 0420" + "aa" * 32 + "0420" + "bb" * 32),
+        (1, b"\xaa" * 128, b"", "308188 020101 048180" + "aa" * 128 + "0400"),
+        (1, b"\xaa" * 300, b"", "30820135 020101 0482012c" + "aa" * 300 + "0400"),
+    ],
+)
+def test_a_header_in_der(number: int, previous: bytes, data: bytes, der: str) -> None:
+    header = common_pb2.BlockHeader(number=number, previous_hash=previous, data_hash=data)
+    assert blocks.header_bytes(header) == bytes.fromhex(der)
+    assert blocks.header_hash(header) == hashlib.sha256(bytes.fromhex(der)).digest()
+
+
+def test_a_new_block_holds_its_data_hash_and_five_empty_metadata_entries() -> None:
+    block = blocks.new_block(7, b"previous", [b"one", b"two"])
+    assert block.header.number == 7
+    assert block.header.previous_hash == b"previous"
+    assert block.header.data_hash == hashlib.sha256(b"onetwo").digest()
+    assert list(block.data.data) == [b"one", b"two"]
+    assert list(block.metadata.metadata) == [b""] * 5
+
+
+def test_an_orderer_signs_value_signature_header_and_block_header(org1: Any) -> None:
+    orderer = org1.issue("orderer", "orderer")
+    block = blocks.new_block(9, b"previous", [b"one"])
+    blocks.sign_block(block, orderer, 4)
+    header = blocks.header_bytes(block.header)
+    for index in (common_pb2.SIGNATURES, common_pb2.LAST_CONFIG):
+        metadata = common_pb2.Metadata.FromString(block.metadata.metadata[index])
+        (signature,) = metadata.signatures
+        signature_header = common_pb2.SignatureHeader.FromString(signature.signature_header)
+        assert signature_header.creator == orderer.serialized
+        assert signature_header.nonce
+        orderer.certificate.public_key().verify(
+            signature.signature,
+            metadata.value + signature.signature_header + header,
+            ec.ECDSA(hashes.SHA256()),
+        )
+    value = blocks.get_metadata(block, common_pb2.SIGNATURES).value
+    assert common_pb2.OrdererBlockMetadata.FromString(value).last_config.index == 4
+    value = blocks.get_metadata(block, common_pb2.LAST_CONFIG).value
+    assert common_pb2.LastConfig.FromString(value).index == 4
+    assert blocks.last_config(block) == 4
+    blocks.set_metadata(block, common_pb2.SIGNATURES, b"")
+    assert blocks.last_config(block) == 4
+
+
+def test_signatures_of_others_and_changed_blocks_are_refused(org1: Any, client: Any) -> None:
+    policy = signed_by_role(["Org1MSP"], [ORDERER])
+    msps = {"Org1MSP": org1.msp}
+    block = blocks.new_block(9, b"previous", [b"one"])
+    with pytest.raises(PolicyNotSatisfied):
+        blocks.verify_block_signatures(block, policy, msps)
+    blocks.sign_block(block, client, 0)
+    with pytest.raises(PolicyNotSatisfied, match="user1"):
+        blocks.verify_block_signatures(block, policy, msps)
+    blocks.sign_block(block, org1.issue("orderer", "orderer"), 0)
+    blocks.verify_block_signatures(block, policy, msps)
+    block.header.number = 10
+    with pytest.raises(PolicyNotSatisfied, match="does not match the message"):
+        blocks.verify_block_signatures(block, policy, msps)
+    block.header.number = 9
+    block.data.data.append(b"two")
+    with pytest.raises(MalformedBlock, match="data of block 9"):
+        blocks.verify_block_signatures(block, policy, msps)
+
+
+def test_validation_codes_are_one_byte_a_transaction() -> None:
+    block = blocks.new_block(1, b"", [b"one", b"two"])
+    assert blocks.validation_codes(block) == [NOT_VALIDATED] * 2
+    blocks.set_validation_codes(block, [VALID, CONFLICT])
+    assert block.metadata.metadata[common_pb2.TRANSACTIONS_FILTER] == bytes([0, 11])
+    assert blocks.validation_codes(block) == [VALID, CONFLICT]
+    with pytest.raises(MalformedBlock, match=r"2 transactions and was given 1"):
+        blocks.set_validation_codes(block, [VALID])
+    bare = common_pb2.Block(data=common_pb2.BlockData(data=[b"one"]))
+    assert blocks.validation_codes(bare) == [NOT_VALIDATED]
+    blocks.set_metadata(bare, common_pb2.TRANSACTIONS_FILTER, bytes(3))
+    assert len(bare.metadata.metadata) == 5
+    assert blocks.validation_codes(bare) == [VALID]
+
+
+def test_a_filtered_block_has_events_without_payload(transact: Any) -> None:
+    plain, telling = transact(), transact(event="created")
+    garbage = common_pb2.Envelope(payload=b"\xff").SerializeToString()
+    envelopes = [plain.SerializeToString(), garbage, telling.SerializeToString()]
+    block = blocks.new_block(3, b"", envelopes)
+    blocks.set_validation_codes(block, [VALID, transaction_pb2.BAD_PAYLOAD, CONFLICT])
+    filtered = blocks.filtered_block(block)
+    assert (filtered.channel_id, filtered.number) == ("mychannel", 3)
+    first, second = filtered.filtered_transactions
+    assert first.txid == open_transaction(plain).txid
+    assert first.type == common_pb2.ENDORSER_TRANSACTION
+    assert first.tx_validation_code == VALID
+    assert first.WhichOneof("Data") == "transaction_actions"
+    assert not first.transaction_actions.chaincode_actions
+    assert second.tx_validation_code == CONFLICT
+    (action,) = second.transaction_actions.chaincode_actions
+    assert action.chaincode_event.event_name == "created"
+    assert action.chaincode_event.chaincode_id == "basic"
+    assert action.chaincode_event.tx_id == second.txid
+    assert action.chaincode_event.payload == b""
+    (event,) = blocks.chaincode_events(envelopes[2])
+    assert event.payload == b"event payload"
+    assert blocks.chaincode_events(envelopes[0]) == blocks.chaincode_events(garbage) == []
+
+
+def test_read_write_sets_are_stripped_and_nothing_else(transact: Any) -> None:
+    config = common_pb2.ChannelHeader(type=common_pb2.CONFIG).SerializeToString()
+    other = common_pb2.Envelope(
+        payload=common_pb2.Payload(
+            header=common_pb2.Header(channel_header=config), data=b"kept"
+        ).SerializeToString()
+    ).SerializeToString()
+    full = transact(results=b"secret writes", event="created")
+    block = blocks.new_block(3, b"previous", [full.SerializeToString(), other, b"\xff"])
+    blocks.set_validation_codes(block, [VALID, VALID, VALID])
+    before = block.SerializeToString()
+    stripped = blocks.strip_read_write_sets(block)
+    assert block.SerializeToString() == before
+    assert b"secret writes" not in stripped.SerializeToString()
+    assert (stripped.header, stripped.metadata) == (block.header, block.metadata)
+    assert list(stripped.data.data[1:]) == [other, b"\xff"]
+    assert blocks.chaincode_events(stripped.data.data[0]) == blocks.chaincode_events(
+        block.data.data[0]
+    )
+    envelope = common_pb2.Envelope.FromString(stripped.data.data[0])
+    assert envelope.signature == full.signature
+    opened, original = open_transaction(envelope).action, open_transaction(full).action
+    assert opened is not None
+    assert original is not None
+    assert opened.chaincode_action.results == b""
+    assert opened.endorsements == original.endorsements
+    assert opened.chaincode_action.response == original.chaincode_action.response
+
+
+@given(data=st.binary(max_size=300))
+def test_random_bytes_raise_only_malformed_block(data: bytes) -> None:
+    block = blocks.new_block(1, b"", [data])
+    for index in (common_pb2.SIGNATURES, common_pb2.LAST_CONFIG):
+        blocks.set_metadata(block, index, data)
+    assert blocks.filtered_block(block).number == 1
+    blocks.strip_read_write_sets(block)
+    for read in (blocks.block_signatures, blocks.last_config):
+        with contextlib.suppress(MalformedBlock):
+            read(block)
+
+
+@given(data=st.binary(max_size=500).map(lambda data: data * 50))
+def test_framing_equals_marshalling(data: bytes) -> None:
+    block = blocks.new_block(1, b"", [data])
+    assert (
+        length_delimited(2, block.SerializeToString())
+        == events_pb2.DeliverResponse(block=block).SerializeToString()
+    )
