@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -86,6 +87,18 @@ def test_a_wrong_member_is_named(tmp_path: Path) -> None:
     failed = command(tmp_path, "init", f"--config={overlay}")
     assert failed.returncode == 1
     assert "there is no profile 'root'" in failed.stderr
+
+
+@pytest.mark.parametrize("key", ["CORE_CA_LISTENADDRESS", "CORE_OPERATIONS_LISTENADDRESS"])
+def test_a_taken_address_is_named(tmp_path: Path, key: str) -> None:
+    free = {"CORE_CA_LISTENADDRESS": "127.0.0.1:0", "CORE_OPERATIONS_LISTENADDRESS": "127.0.0.1:0"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        failed = command(tmp_path, "serve", **(free | {key: address}))
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith("certificate-authority: ")
+    assert address in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
 
 
 async def test_serve_answers_until_sigterm(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -50,22 +51,23 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
     service = CertificateAuthorityService(made.authority, made.tokens, made.enrolments, rate)
     # GRPCServer has the two methods of grpc.aio.Server that generated code calls.
     add_CertificateAuthorityServicer_to_server(service, server)  # type: ignore[arg-type]
-    await server.start()
-    # Loading the HTTP server takes longer than all the rest: members are served meanwhile.
-    operations = await asyncio.to_thread(_operations, config, made, shutdown)
-    await operations.start()
-    _log.info(
-        "serving",
-        address=server.address,
-        operations=operations.address,
-        members_use=config.ca.address,
-        volume=str(config.ca.file_system_path),
-        tls_root_sha256=made.authority.tls_root.sha256,
-    )
-    await shutdown.wait()
-    await server.stop(limits.stop_grace)
-    await operations.stop()
-    made.tokens.close()
+    async with AsyncExitStack() as stack:
+        stack.callback(made.tokens.close)
+        stack.push_async_callback(server.stop, limits.stop_grace)
+        await server.start()
+        # Loading the HTTP server takes longer than all the rest: members are served meanwhile.
+        operations = await asyncio.to_thread(_operations, config, made, shutdown)
+        stack.push_async_callback(operations.stop)
+        await operations.start()
+        _log.info(
+            "serving",
+            address=server.address,
+            operations=operations.address,
+            members_use=config.ca.address,
+            volume=str(config.ca.file_system_path),
+            tls_root_sha256=made.authority.tls_root.sha256,
+        )
+        await shutdown.wait()
 
 
 def _operations(config: Config, made: volume.Volume, shutdown: Shutdown) -> OperationsServer:
