@@ -26,6 +26,7 @@ _SUFFIXES = {
     "gauge": [""],
     "histogram": ["_bucket", "_sum", "_count"],
     "info": ["_info"],
+    "unknown": [""],  # counters under Fabric's names, see selvedge_common.metrics
 }
 # Of Prometheus' own making, and the labels that its configuration gives to every series.
 _OF_PROMETHEUS = {"up": frozenset[str]()}

@@ -378,7 +378,7 @@ async def test_requests_and_blocks_are_counted(client: Any) -> None:
     def values() -> list[float]:
         labels = {"channel": "mychannel", "filtered": "false", "data_type": "block"}
         return [
-            REGISTRY.get_sample_value(f"deliver_{name}_total", where) or 0
+            REGISTRY.get_sample_value(f"deliver_{name}", where) or 0
             for name, where in (
                 ("streams_opened", {}),
                 ("streams_closed", {}),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+from selvedge_common.metrics import FabricCounter
 
 _LABELS = ("channel", "filtered", "data_type")
 
-deliver_streams_opened = Counter("deliver_streams_opened", "Deliver streams opened.")
-deliver_streams_closed = Counter("deliver_streams_closed", "Deliver streams closed.")
-deliver_requests_received = Counter(
+deliver_streams_opened = FabricCounter("deliver_streams_opened", "Deliver streams opened.")
+deliver_streams_closed = FabricCounter("deliver_streams_closed", "Deliver streams closed.")
+deliver_requests_received = FabricCounter(
     "deliver_requests_received", "Deliver requests received for known channels.", _LABELS
 )
-deliver_requests_completed = Counter(
+deliver_requests_completed = FabricCounter(
     "deliver_requests_completed", "Deliver requests answered.", (*_LABELS, "success")
 )
-deliver_blocks_sent = Counter("deliver_blocks_sent", "Blocks sent by Deliver.", _LABELS)
+deliver_blocks_sent = FabricCounter("deliver_blocks_sent", "Blocks sent by Deliver.", _LABELS)
 
 
 class DeliverRequests:

@@ -285,11 +285,11 @@ async def test_metrics_have_fabric_s_names_and_labels(endorsing: Endorsing, dial
     target = {"channel": CHANNEL, "chaincode": CHAINCODE}
     request = {"type": "PUT_STATE", "channel": CHANNEL, "chaincode": f"{CHAINCODE}:1.0"}
     counted = {
-        "endorser_proposals_received_total": {},
-        "endorser_successful_proposals_total": {},
+        "endorser_proposals_received": {},
+        "endorser_successful_proposals": {},
         "endorser_proposal_duration_count": {**target, "success": "true"},
-        "chaincode_shim_requests_received_total": request,
-        "chaincode_shim_requests_completed_total": {**request, "success": "true"},
+        "chaincode_shim_requests_received": request,
+        "chaincode_shim_requests_completed": {**request, "success": "true"},
         "chaincode_shim_request_duration_count": {**request, "success": "true"},
     }
     before = {name: value(name, **labels) for name, labels in counted.items()}

@@ -227,7 +227,7 @@ def test_what_cannot_be_a_ledger_is_named(tmp_path: Path) -> None:
 async def test_metrics_tell_height_codes_and_chaincodes(chain: Any) -> None:
     def counted(**labels: str) -> float:
         labels = {"channel": CHANNEL, **labels}
-        return REGISTRY.get_sample_value("ledger_transaction_count_total", labels) or 0
+        return REGISTRY.get_sample_value("ledger_transaction_count", labels) or 0
 
     valid = {
         "transaction_type": "ENDORSER_TRANSACTION",

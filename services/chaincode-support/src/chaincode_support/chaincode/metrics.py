@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
+from selvedge_common.metrics import FabricCounter
 
 _REQUEST = ("type", "channel", "chaincode")
 _OUTCOME = (*_REQUEST, "success")
 
-shim_requests_received = Counter(
+shim_requests_received = FabricCounter(
     "chaincode_shim_requests_received",
     "The number of chaincode shim requests received.",
     _REQUEST,
 )
-shim_requests_completed = Counter(
+shim_requests_completed = FabricCounter(
     "chaincode_shim_requests_completed",
     "The number of chaincode shim requests completed.",
     _OUTCOME,
@@ -34,17 +35,17 @@ launch_duration = Histogram(
     "The seconds until a chaincode that was asked for was there, or was given up.",
     ("chaincode", "success"),
 )
-launch_failures = Counter(
+launch_failures = FabricCounter(
     "chaincode_launch_failures",
     "The number of chaincode launches that have failed.",
     ("chaincode",),
 )
-launch_timeouts = Counter(
+launch_timeouts = FabricCounter(
     "chaincode_launch_timeouts",
     "The number of chaincode launches that have timed out.",
     ("chaincode",),
 )
-execute_timeouts = Counter(
+execute_timeouts = FabricCounter(
     "chaincode_execute_timeouts",
     "The number of chaincode executions (Init or Invoke) that have timed out.",
     ("chaincode",),

@@ -7,12 +7,15 @@ may carry is counted as "unknown", as a client must not be able to make labels.
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
+from selvedge_common.metrics import FabricCounter
 
 UNKNOWN = "unknown"
 _TARGET = ("channel", "chaincode")
 
-proposals_received = Counter("endorser_proposals_received", "The number of proposals received.")
-successful_proposals = Counter(
+proposals_received = FabricCounter(
+    "endorser_proposals_received", "The number of proposals received."
+)
+successful_proposals = FabricCounter(
     "endorser_successful_proposals", "The number of successful proposals."
 )
 proposal_duration = Histogram(
@@ -21,22 +24,22 @@ proposal_duration = Histogram(
     (*_TARGET, "success"),
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0),
 )
-proposal_validation_failures = Counter(
+proposal_validation_failures = FabricCounter(
     "endorser_proposal_validation_failures",
     "The number of proposals that have failed initial validation.",
 )
-proposal_acl_failures = Counter(
+proposal_acl_failures = FabricCounter(
     "endorser_proposal_acl_failures", "The number of proposals that failed ACL checks.", _TARGET
 )
-duplicate_transaction_failures = Counter(
+duplicate_transaction_failures = FabricCounter(
     "endorser_duplicate_transaction_failures",
     "The number of failed proposals due to duplicate transaction ID.",
     _TARGET,
 )
-proposal_simulation_failures = Counter(
+proposal_simulation_failures = FabricCounter(
     "endorser_proposal_simulation_failures", "The number of failed proposal simulations.", _TARGET
 )
-endorsement_failures = Counter(
+endorsement_failures = FabricCounter(
     "endorser_endorsement_failures",
     "The number of failed endorsements.",
     (*_TARGET, "chaincodeerror"),

@@ -1,11 +1,12 @@
 """Ledger metrics, under Fabric's names where it has them (docs/source/metrics_reference.rst)."""
 
 from prometheus_client import Counter, Gauge, Histogram
+from selvedge_common.metrics import FabricCounter
 
 _SECONDS = (0.005, 0.01, 0.015, 0.05, 0.1, 1, 10)
 
 blockchain_height = Gauge("ledger_blockchain_height", "Height of the chain in blocks.", ["channel"])
-transaction_count = Counter(
+transaction_count = FabricCounter(
     "ledger_transaction_count",
     "Number of transactions processed.",
     ["channel", "transaction_type", "chaincode", "validation_code"],

@@ -1,10 +1,11 @@
 """Ordering metrics, under Fabric's names (docs/source/metrics_reference.rst) where it has them."""
 
 from prometheus_client import Counter, Gauge, Histogram
+from selvedge_common.metrics import FabricCounter
 
 _LABELS = ["channel", "type", "status"]
 
-broadcast_processed_count = Counter(
+broadcast_processed_count = FabricCounter(
     "broadcast_processed_count", "The number of transactions processed.", _LABELS
 )
 broadcast_validate_duration = Histogram(
