@@ -61,7 +61,7 @@ def load(
     name = str(defaults)
     tree = _section(cls, _read(defaults, name), name, "")
     if file is not None:
-        overlay = _section(cls, _read(file, str(file)), str(file), "")
+        overlay = _section(cls, _read(file, str(file)), str(file), "", tree)
         _overlay(tree, overlay)
     return typing.cast(Config, _build(cls, tree, "", environ))
 
@@ -98,8 +98,13 @@ def _read(file: Traversable | Path, name: str) -> Any:
         loader.dispose()
 
 
-def _section(cls: type, data: Any, source: str, key: str) -> _Section:
-    """Check the shape of one mapping against `cls`, without typing its values."""
+def _section(
+    cls: type, data: Any, source: str, key: str, base: "_Setting | _Section | None" = None
+) -> _Section:
+    """Check the shape of one mapping against `cls`, without typing its values.
+
+    `base` is the same section of the packaged defaults: it has the keys as they are spelled.
+    """
     section = _Section(source, key)
     if data is None:
         return section
@@ -107,26 +112,31 @@ def _section(cls: type, data: Any, source: str, key: str) -> _Section:
         raise ConfigError(
             f"{source}: {key or 'the document'} must be a section of keys, not {data!r}."
         )
-    fields = _fields(cls)
+    fields = _typed(cls)
+    below = base.items if isinstance(base, _Section) else {}
     for written, value in data.items():
         path = f"{key}.{written}" if key else str(written)
-        field = fields.get(_fold(str(written)))
-        if field is None:
-            raise ConfigError(f"{source}: unknown key {path}{_nearest(written, cls)}.")
-        nested = _dataclass_of(field)
-        if nested is not None and not (value is None and _is_optional(field)):
-            section.items[_fold(str(written))] = _section(nested, value, source, path)
+        folded = _fold(str(written))
+        if folded not in fields:
+            known = {
+                name: below[name].key.rpartition(".")[2] if name in below else _camel(field)
+                for name, (field, _) in fields.items()
+            }
+            raise ConfigError(f"{source}: unknown key {path}; {_nearest(folded, known)}.")
+        hint = fields[folded][1]
+        nested = _dataclass_of(hint)
+        if nested is not None and not (value is None and _is_optional(hint)):
+            section.items[folded] = _section(nested, value, source, path, below.get(folded))
         else:
-            section.items[_fold(str(written))] = _Setting(value, source, path)
+            section.items[folded] = _Setting(value, source, path)
     return section
 
 
-def _nearest(written: object, cls: type) -> str:
-    known = {name: _camel(field) for name, field in _names(cls).items()}
-    close = difflib.get_close_matches(_fold(str(written)), known, n=1, cutoff=0.6)
+def _nearest(folded: str, known: Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(folded, known, n=1, cutoff=0.6)
     if close:
-        return f"; perhaps {known[close[0]]} was meant"
-    return f"; known here: {', '.join(sorted(known.values()))}"
+        return f"perhaps {known[close[0]]} was meant"
+    return f"known here: {', '.join(sorted(known.values()))}"
 
 
 def _overlay(base: _Section, over: _Section) -> None:
@@ -140,6 +150,7 @@ def _overlay(base: _Section, over: _Section) -> None:
 
 def _build(cls: type, section: _Section, variable: str, environ: Mapping[str, str]) -> Any:
     values: dict[str, Any] = {}
+    sources: dict[str, None] = {}  # in order, each once
     for folded, (field, hint) in _typed(cls).items():
         item = section.items.get(folded)
         name = f"{variable or PREFIX}_{folded.upper()}"
@@ -151,11 +162,13 @@ def _build(cls: type, section: _Section, variable: str, environ: Mapping[str, st
         text = environ.get(name, "")
         if text:
             values[field] = _typed_value(hint, _from_text(hint, text, name, key), key, name)
+            sources[name] = None
         elif isinstance(item, _Setting):
             values[field] = _typed_value(hint, item.value, key, item.source)
+            sources[item.source] = None
         else:
             raise ConfigError(f"{section.source}: the key {key} is missing; add it.")
-    return _construct(cls, values, section)
+    return _construct(cls, values, section.key, ", ".join(sources))
 
 
 def _build_section(
@@ -176,15 +189,15 @@ def _build_section(
     return None
 
 
-def _construct(cls: type, values: dict[str, Any], section: _Section) -> Any:
+def _construct(cls: type, values: dict[str, Any], key: str, sources: str) -> Any:
     try:
         return cls(**values)
     except ConfigError:
         raise
     except ValueError as error:
         # The dataclass's own check, made over several keys at once.
-        where = section.key or "the configuration"
-        raise ConfigError(f"{section.source}: {where}: {error}") from error
+        where = ": ".join(filter(None, (sources, key)))
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _typed_value(hint: Any, value: Any, key: str, source: str) -> Any:
@@ -253,14 +266,6 @@ def _camel(field: str) -> str:
 def _typed(cls: type) -> dict[str, tuple[str, Any]]:
     hints = typing.get_type_hints(cls)
     return {_fold(field.name): (field.name, hints[field.name]) for field in dataclasses.fields(cls)}
-
-
-def _fields(cls: type) -> dict[str, Any]:
-    return {folded: hint for folded, (_, hint) in _typed(cls).items()}
-
-
-def _names(cls: type) -> dict[str, str]:
-    return {folded: field for folded, (field, _) in _typed(cls).items()}
 
 
 def _is_optional(hint: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 
@@ -17,15 +18,16 @@ class Size(int):
     """Bytes, written as a number or with a unit of 1024: `100MB`, `64 kb`, `1g`."""
 
 
+# Decimal, so that 100us is exactly the float 0.0001.
 _SECONDS = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "μs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
+    "ns": Decimal("1e-9"),
+    "us": Decimal("1e-6"),
+    "µs": Decimal("1e-6"),
+    "μs": Decimal("1e-6"),
+    "ms": Decimal("1e-3"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
 }
 _TERM = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _SIZE = re.compile(r"(\d+)\s*(?:([kmg])i?b?|b)?", re.IGNORECASE)
@@ -48,7 +50,7 @@ def parse_duration(value: object) -> Duration:
     terms = list(_TERM.finditer(unsigned))
     if not terms or "".join(term.group() for term in terms) != unsigned:
         raise ValueError(expected)
-    return Duration(sign * sum(float(term[1]) * _SECONDS[term[2]] for term in terms))
+    return Duration(sign * sum(Decimal(term[1]) * _SECONDS[term[2]] for term in terms))
 
 
 def parse_size(value: object) -> Size:
