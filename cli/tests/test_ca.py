@@ -97,7 +97,7 @@ def test_issuing_again_renews_and_may_change_the_role(home: Path, address: str) 
 def test_a_chaincode_gets_files_and_the_environment_of_a_shim(home: Path, address: str) -> None:
     code, output = issue("--chaincode=my-cc", "--json", f"--home={home}", f"--ca-address={address}")
     assert code == 0, output
-    report = json.loads(output.splitlines()[-1])
+    report = json.loads(output)
     assert {Path(file).name for file in report["files"]} == {
         "ca.crt", "client.crt", "client.crt.b64", "client.key", "client.key.b64"
     }  # fmt: skip

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import structlog
+from selvedge_common import logs
 from selvedge_common.enrolment import (
     Enrolment,
     EnrolmentError,
@@ -32,8 +34,9 @@ from selvedge_common.enrolment import (
 )
 from selvedge_common.enrolment.material import defect
 
-DEFAULT_CA_ADDRESS = "localhost:7055"
-DEFAULT_HOME = Path(".selvedge")
+from selvedge_cli.addresses import load_addresses
+from selvedge_cli.options import DEFAULT_HOME, debug_option
+
 AUTOMATIC_USERS = {"admin": "admin", "user1": "user"}
 """Users that are enrolled on first use, and their profiles."""
 
@@ -50,7 +53,7 @@ class _Answer(Enum):
     NOTHING = "nothing"
 
 
-def ensure_user(home: Path, name: str, ca_address: str = DEFAULT_CA_ADDRESS) -> Path:
+def ensure_user(home: Path, name: str, ca_address: str) -> Path:
     """The folder of a user's `msp/` and `tls/`, enrolled first where that is needed.
 
     Enrols admin and user1 where their certificates are missing, unfit, or from another ca than the
@@ -102,17 +105,26 @@ def ca() -> None:
     show_default=True,
     help="Where certificates are kept.",
 )
-@click.option("--ca-address", default=DEFAULT_CA_ADDRESS, show_default=True, help="The ca.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--ca",
+    "--ca-address",
+    "ca_address",
+    metavar="HOST:PORT",
+    help="Address of the certificate authority.  [default: localhost:7055]",
+)
+@click.option("--json", "as_json", envvar="SELVEDGE_JSON", is_flag=True, help="Print JSON.")
+@debug_option
 def issue(
     user: str | None,
     chaincode: str | None,
     profile: str | None,
     home: Path,
-    ca_address: str,
+    ca_address: str | None,
     as_json: bool,
 ) -> None:
     """Make a key here and get a certificate for it."""
+    # `selvedge up` may have left another address in the home.
+    ca_address = ca_address or load_addresses(home).ca
     if (user is None) == (chaincode is None):
         raise click.UsageError("Give either --user NAME or --chaincode NAME.")
     if chaincode is not None and profile is not None:
@@ -174,6 +186,9 @@ def _issue_chaincode(home: Path, name: str, ca_address: str) -> Path:
 
 
 def _run(enrolling: Coroutine[Any, Any, None]) -> None:
+    # Unconfigured logs would go to standard output, into what a command prints for programs.
+    if not structlog.is_configured():
+        logs.configure("warning", "console")
     try:
         asyncio.run(enrolling)
     except EnrolmentError as error:

@@ -55,8 +55,8 @@ class CertificateAuthorityServicer:
 
     def Issue(self, request, context):
         """Turns a signing request into a certificate. INVALID_ARGUMENT: the request is unreadable, its key is
-        not acceptable, or its profile is missing. UNAUTHENTICATED: the token is unknown or used.
-        PERMISSION_DENIED: the token does not allow this profile or name.
+        not acceptable, or its profile is missing. PERMISSION_DENIED: the token is unknown, used or expired,
+        or for another profile; the message says which. RESOURCE_EXHAUSTED: too many requests, try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,8 +37,8 @@ class CertificateAuthorityStub:
     def __new__(cls, channel: _aio.Channel) -> CertificateAuthorityAsyncStub: ...
     Issue: _grpc.UnaryUnaryMultiCallable[_certificate_authority_pb2.IssueRequest, _certificate_authority_pb2.IssueResponse]
     """Turns a signing request into a certificate. INVALID_ARGUMENT: the request is unreadable, its key is
-    not acceptable, or its profile is missing. UNAUTHENTICATED: the token is unknown or used.
-    PERMISSION_DENIED: the token does not allow this profile or name.
+    not acceptable, or its profile is missing. PERMISSION_DENIED: the token is unknown, used or expired,
+    or for another profile; the message says which. RESOURCE_EXHAUSTED: too many requests, try again.
     """
     Roots: _grpc.UnaryUnaryMultiCallable[_certificate_authority_pb2.RootsRequest, _certificate_authority_pb2.RootsResponse]
     """The roots to trust. Needs no token; compare the fingerprint with one that came another way."""
@@ -52,8 +52,8 @@ class CertificateAuthorityAsyncStub(CertificateAuthorityStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Issue: _aio.UnaryUnaryMultiCallable[_certificate_authority_pb2.IssueRequest, _certificate_authority_pb2.IssueResponse]  # type: ignore[assignment]
     """Turns a signing request into a certificate. INVALID_ARGUMENT: the request is unreadable, its key is
-    not acceptable, or its profile is missing. UNAUTHENTICATED: the token is unknown or used.
-    PERMISSION_DENIED: the token does not allow this profile or name.
+    not acceptable, or its profile is missing. PERMISSION_DENIED: the token is unknown, used or expired,
+    or for another profile; the message says which. RESOURCE_EXHAUSTED: too many requests, try again.
     """
     Roots: _aio.UnaryUnaryMultiCallable[_certificate_authority_pb2.RootsRequest, _certificate_authority_pb2.RootsResponse]  # type: ignore[assignment]
     """The roots to trust. Needs no token; compare the fingerprint with one that came another way."""
@@ -70,8 +70,8 @@ class CertificateAuthorityServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_authority_pb2.IssueResponse, _abc.Awaitable[_certificate_authority_pb2.IssueResponse]]:
         """Turns a signing request into a certificate. INVALID_ARGUMENT: the request is unreadable, its key is
-        not acceptable, or its profile is missing. UNAUTHENTICATED: the token is unknown or used.
-        PERMISSION_DENIED: the token does not allow this profile or name.
+        not acceptable, or its profile is missing. PERMISSION_DENIED: the token is unknown, used or expired,
+        or for another profile; the message says which. RESOURCE_EXHAUSTED: too many requests, try again.
         """
 
     @_abc_1.abstractmethod
