@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -393,3 +394,18 @@ async def test_requests_and_blocks_are_counted(client: Any) -> None:
     stream.half_close()
     await run(stream, Chain(3))
     assert [after - then for after, then in zip(values(), before, strict=True)] == [1, 1, 1, 1, 3]
+
+
+async def test_a_long_replay_leaves_others_their_turn(client: Any) -> None:
+    stream = Stream(seek_envelope("mychannel", OLDEST, NEWEST, FAIL, client))
+    stream.half_close()
+    seen: list[int] = []
+
+    async def other() -> None:
+        while not stream.answers or stream.answers[-1] != "SUCCESS":
+            seen.append(len(stream.answers))
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(run(stream, Chain(200)), other())
+    assert max(after - before for before, after in itertools.pairwise(seen)) <= 16

@@ -97,7 +97,8 @@ def _satisfied(
             )
         principal = principals[rule.signed_by]
         for index, identity in enumerate(identities):
-            if index not in used and msps[identity.mspid].satisfies(identity, principal):
+            msp = msps.get(identity.mspid)
+            if index not in used and msp is not None and msp.satisfies(identity, principal):
                 used.add(index)
                 return True
         return False
