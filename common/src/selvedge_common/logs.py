@@ -28,6 +28,28 @@ class LogSpecError(ValueError):
     """A logging spec that cannot be used; its text is one sentence for the operator."""
 
 
+# What an event of ours and a library's record go through alike, before they are rendered.
+_COMMON: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.ExtraAdder(),
+]
+
+# From the start on, so that what is logged before configure() also goes the standard library's
+# way, to standard error, and never mixes with a command's output.
+structlog.configure(
+    processors=[
+        structlog.stdlib.filter_by_level,
+        *_COMMON,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+)
+
+
 class _Levels:
     """The levels in force: one for the root, one for each logger that was named."""
 
@@ -52,31 +74,10 @@ def configure(spec: str, format: Literal["json", "console"]) -> None:
     if format not in ("json", "console"):
         raise LogSpecError(f"The log format {format!r} is unknown; use json or console.")
     _parse(spec)
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(
-            fmt="iso" if format == "json" else "%Y-%m-%d %H:%M:%S.%f", utc=format == "json"
-        ),
-    ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        # A cached logger would keep the processors of an earlier configure().
-        cache_logger_on_first_use=False,
-    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=_COMMON,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *_renderers(format, sys.stderr.isatty()),
@@ -91,8 +92,15 @@ def _renderers(
     format: Literal["json", "console"], colors: bool
 ) -> list[structlog.typing.Processor]:
     if format == "json":
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=36)]
+        return [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    return [
+        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
+        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=36),
+    ]
 
 
 def set_spec(spec: str) -> None:

@@ -16,12 +16,14 @@ Connect = Callable[..., Any]  # the stubs know no raw messages
 class House:
     """A server that requires client certificates, and clients of two roots."""
 
-    def __init__(self, serve: Serve, connect: Connect, make_authority: Callable[..., Any]) -> None:
+    def __init__(
+        self, serve: Serve, connect: Connect, make_tls_authority: Callable[..., Any]
+    ) -> None:
         self._serve = serve
         self._connect = connect
-        self.authority = make_authority("server root")
-        self.first = make_authority("first client root")
-        self.second = make_authority("second client root")
+        self.authority = make_tls_authority("server root")
+        self.first = make_tls_authority("first client root")
+        self.second = make_tls_authority("second client root")
 
     async def start(self, *client_roots: bytes, require: bool = True) -> None:
         pair = self.authority.issue("server")
@@ -55,8 +57,8 @@ class House:
 
 
 @pytest.fixture
-def house(serve: Serve, connect: Connect, make_authority: Callable[..., Any]) -> House:
-    return House(serve, connect, make_authority)
+def house(serve: Serve, connect: Connect, make_tls_authority: Callable[..., Any]) -> House:
+    return House(serve, connect, make_tls_authority)
 
 
 async def test_client_without_certificate_is_refused(house: House) -> None:
@@ -147,11 +149,11 @@ async def test_pem_without_certificate_is_refused_and_changes_nothing(
 
 
 async def test_server_certificate_is_replaced_while_serving(
-    house: House, make_authority: Callable[..., Any]
+    house: House, make_tls_authority: Callable[..., Any]
 ) -> None:
     await house.start(require=False)
     assert await house.admits(None)
-    house.authority = make_authority("next server root")
+    house.authority = make_tls_authority("next server root")
     assert not await house.admits(None)
     pair = house.authority.issue("server")
     house.server.replace_server_certificate(pair.certificate, pair.key)

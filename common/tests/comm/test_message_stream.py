@@ -127,9 +127,9 @@ async def test_what_is_known_of_the_client(scene: Scene) -> None:
 async def test_client_certificate_is_known(
     serve: Callable[..., Awaitable[comm.GRPCServer]],
     connect: Connect,
-    make_authority: Callable[[str], Any],
+    make_tls_authority: Callable[[str], Any],
 ) -> None:
-    authority = make_authority("root")
+    authority = make_tls_authority("root")
     pair, client = authority.issue("server"), authority.issue("a client's name")
     secure = comm.SecureServerConfig(
         use_tls=True,

@@ -1,0 +1,129 @@
+"""Levels by Fabric's logging spec, and the two forms of output."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from selvedge_common import logs
+
+
+@pytest.fixture(autouse=True)
+def levels() -> Iterator[None]:
+    before = logs.get_spec()
+    yield
+    logs.set_spec(before)
+
+
+@pytest.mark.parametrize(
+    ("spec", "normal"),
+    [
+        ("", "info"),
+        ("debug", "debug"),
+        ("WARN", "warn"),
+        ("info:chaincode=debug:comm.tls,msp=warning", "chaincode=debug:comm.tls=warning:"
+         "msp=warning:info"),
+        ("a=debug:error", "a=debug:error"),
+        (" a , b = fatal : panic", "a=fatal:b=fatal:panic"),
+    ],
+)  # fmt: skip
+def test_spec_is_read_and_told_in_order(spec: str, normal: str) -> None:
+    logs.set_spec(spec)
+    assert logs.get_spec() == normal
+    logs.set_spec(logs.get_spec())
+    assert logs.get_spec() == normal
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("loud", "has the level 'loud' in 'loud'; use one of debug, info"),
+        ("a=loud", "has the level 'loud' in 'a=loud'"),
+        ("info:", "has the level '' in ''"),
+        ("a=", "has the level '' in 'a='"),
+        ("info:debug", "gives the default level twice (info, debug); keep one."),
+        ("=debug", "has the logger name '' in '=debug'"),
+        ("a,,b=debug", "has the logger name '' in 'a,,b=debug'"),
+        ("a.=debug", "has the logger name 'a.' in 'a.=debug'"),
+        ("a=b=debug", "has the logger name 'a=b'"),
+    ],
+)
+def test_wrong_spec_is_refused_and_changes_nothing(spec: str, sentence: str) -> None:
+    logs.set_spec("error:a=debug")
+    with pytest.raises(logs.LogSpecError) as refused:
+        logs.set_spec(spec)
+    assert sentence in str(refused.value)
+    assert logs.get_spec() == "a=debug:error"
+
+
+def test_levels_hold_below_a_logger_and_end_with_the_next_spec() -> None:
+    logs.set_spec("warning:comm=debug:comm.tls=error")
+    enabled = {
+        name: logging.getLogger(name).getEffectiveLevel()
+        for name in ("comm", "comm.server", "comm.tls.roots", "msp")
+    }
+    assert enabled == {
+        "comm": logging.DEBUG,
+        "comm.server": logging.DEBUG,
+        "comm.tls.roots": logging.ERROR,
+        "msp": logging.WARNING,
+    }
+    logs.set_spec("info")
+    assert logging.getLogger("comm.tls").getEffectiveLevel() == logging.INFO
+
+
+def test_unknown_format_is_refused() -> None:
+    with pytest.raises(logs.LogSpecError, match="'xml' is unknown; use json or console"):
+        logs.configure("info", "xml")  # type: ignore[arg-type]
+
+
+_PROGRAM = """
+import logging, sys
+from selvedge_common import logs
+early = logs.get_logger("early")
+logs.configure("info:quiet=error", sys.argv[1])
+early.info("serving", address="127.0.0.1:7051")
+early.debug("hidden")
+logs.get_logger("quiet").info("hidden")
+logging.getLogger("some.library").warning("odd %s", "thing", extra={"count": 3})
+try:
+    1 / 0
+except ZeroDivisionError as error:
+    early.error("failed", exc_info=error)
+"""
+
+
+def _output(format: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, format], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_json_is_one_object_a_line_libraries_included() -> None:
+    lines = [json.loads(line) for line in _output("json").splitlines()]
+    assert [(line["event"], line["level"], line["logger"]) for line in lines] == [
+        ("serving", "info", "early"),
+        ("odd thing", "warning", "some.library"),
+        ("failed", "error", "early"),
+    ]
+    assert lines[0]["address"] == "127.0.0.1:7051"
+    assert lines[0]["timestamp"].endswith("Z")
+    assert lines[1]["count"] == 3
+    assert "ZeroDivisionError" in lines[2]["exception"]
+
+
+def test_console_is_for_people_and_plain_when_piped() -> None:
+    output = _output("console")
+    assert "\x1b" not in output
+    first, second, *trace = output.splitlines()
+    assert "serving" in first
+    assert "address=127.0.0.1:7051" in first
+    assert "odd thing" in second
+    # Events start in one column, whatever the level's name is long.
+    assert first.index("serving") == second.index("odd thing")
+    assert any("ZeroDivisionError" in line for line in trace)
+    assert "hidden" not in output

@@ -1,0 +1,80 @@
+"""A service's process and its signals, in real processes."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+_PROGRAM = """
+import asyncio, sys
+from selvedge_common import process
+
+async def main(shutdown):
+    print(type(asyncio.get_running_loop()).__module__, flush=True)
+    await shutdown.wait()
+    print("draining", flush=True)
+    if sys.argv[1] == "hangs":
+        await asyncio.Event().wait()
+    if sys.argv[1] == "fails":
+        raise RuntimeError("could not drain")
+    print("drained", flush=True)
+
+process.run(main)
+"""
+
+
+class Service:
+    def __init__(self, manner: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, manner],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def start() -> Iterator[Any]:
+    services: list[Service] = []
+
+    def start(manner: str) -> Service:
+        services.append(Service(manner))
+        assert services[-1].line() == "uvloop"
+        return services[-1]
+
+    yield start
+    for service in services:
+        service.process.kill()
+        service.process.communicate()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_drains(start: Any, signum: signal.Signals) -> None:
+    service = start("drains")
+    service.process.send_signal(signum)
+    assert service.line() == "draining"
+    assert service.line() == "drained"
+    assert service.process.wait(10) == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_second_signal_ends_at_once(start: Any, signum: signal.Signals) -> None:
+    service = start("hangs")
+    service.process.send_signal(signal.SIGTERM)
+    assert service.line() == "draining"
+    service.process.send_signal(signum)
+    assert service.process.wait(10) == 128 + signum
+
+
+def test_failure_is_raised(start: Any) -> None:
+    service = start("fails")
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(10) == 1
+    assert "could not drain" in service.process.stderr.read()
