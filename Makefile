@@ -3,6 +3,8 @@
 PYTHON  ?= python3.11
 BIN     := .venv/bin
 PACKAGES := protos common services/ca services/chaincode-support services/event-hub shim cli
+IMPORTS  := selvedge_common certificate_authority chaincode_support event_hub selvedge_shim selvedge_cli
+TESTS    := $(filter-out samples/%-node,$(wildcard $(PACKAGES:=/tests) samples/* tests))
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
            --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
@@ -28,8 +30,9 @@ test: .venv/dev lint types unit e2e ## everything: lint, types, unit, integratio
 lint: .venv/dev ## style of the code
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: .venv/dev ## strict types
-	$(BIN)/mypy
+types: .venv/dev ## strict types; one run a test folder, since modules of tests share their names
+	$(BIN)/mypy $(IMPORTS:%=-p %)
+	set -e; for folder in $(TESTS); do $(BIN)/mypy $$folder; done
 
 unit: .venv/dev ## unit and integration tests
 	$(BIN)/pytest

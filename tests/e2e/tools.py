@@ -1,0 +1,43 @@
+"""Programs of others that the suite drives."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REQUIRE_ALL = os.environ.get("SELVEDGE_TEST_REQUIRE") == "all"
+
+_INSTALL = {
+    "grpcurl": "run `go install` for github.com/fullstorydev/grpcurl/cmd/grpcurl",
+    "prometheus": "install your system's prometheus package",
+    "promtool": "install your system's prometheus package",
+    "kubectl": "install your system's kubernetes-client package",
+    "npm": "install Node.js 18 or 20",
+    "node": "install Node.js 18 or 20",
+}
+
+
+def require(program: str) -> Path:
+    """The program's path. Where it is missing the test says so: a failure if
+    SELVEDGE_TEST_REQUIRE=all, as in the gate, and a skip with the remedy elsewhere."""
+    found = shutil.which(program)
+    if found:
+        return Path(found)
+    sentence = f"{program} is not on PATH; {_INSTALL[program]}, or run .ci/tools"
+    if REQUIRE_ALL:
+        pytest.fail(sentence)
+    pytest.skip(sentence)
+
+
+@cache
+def engine_answers() -> bool:
+    """Whether a Docker engine with Compose v2 can be used."""
+    if shutil.which("docker") is None:
+        return False
+    for command in (["docker", "info"], ["docker", "compose", "version"]):
+        if subprocess.run(command, capture_output=True, timeout=30).returncode != 0:
+            return False
+    return True
