@@ -14,6 +14,7 @@ from selvedge_common.enrolment import EnrolmentError, enrol_service
 from selvedge_common.msp import MSPConfigurationError
 from selvedge_common.operations import OperationsError, OperationsServer
 from selvedge_common.process import Shutdown
+from selvedge_common.protoutil.errors import MalformedBlock
 
 from chaincode_support import config as configuration
 from chaincode_support.config import Config
@@ -36,6 +37,7 @@ FATAL = (
     OrderingError,
     CommError,
     OperationsError,
+    MalformedBlock,
     OSError,
 )
 EXAMPLE = """example:

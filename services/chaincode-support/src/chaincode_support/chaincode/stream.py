@@ -15,7 +15,6 @@ import enum
 import re
 import time
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -42,9 +41,9 @@ from chaincode_support.chaincode.transaction_contexts import (
 
 log = get_logger("chaincode")
 
-# A chaincode's name and version as in Fabric's lifecycle (core/chaincode/lifecycle), and a
-# package's label; the part behind the colon is a version or a package's hash.
-_NAME = re.compile(r"[A-Za-z0-9]+([-_.][A-Za-z0-9]+)*(:[A-Za-z0-9_.+-]+)?")
+# A chaincode's name as Fabric's lifecycle has it, or a package's label; what may follow the colon
+# is a version or a package's hash.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*(:[A-Za-z0-9_.+-]+)?")
 _MAX_NAME = 256
 # What a chaincode that registers without a version is endorsed as: a transaction must name one.
 _DEFAULT_VERSION = "1.0"
@@ -134,7 +133,7 @@ class ChaincodeStream:
             )
             raise
         except asyncio.CancelledError:
-            cause = "its connection was lost"
+            cause = "its connection was lost, or cut because too much waited to be read"
             raise
         finally:
             registration.cancel()
@@ -217,9 +216,9 @@ class ChaincodeStream:
         if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
             raise StatusError(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"REGISTER names the chaincode {name[:_MAX_NAME]!r}; a name is letters, digits and "
-                "single - _ . between them, then optionally a colon and a version (mycc:1.0), in "
-                f"at most {_MAX_NAME} characters: set CORE_CHAINCODE_ID_NAME to one",
+                f"REGISTER names the chaincode {name[:_MAX_NAME]!r}; a name is a letter or digit, "
+                "then letters, digits and _ . + -, then optionally a colon and a version "
+                f"(mycc:1.0), in at most {_MAX_NAME} characters: set CORE_CHAINCODE_ID_NAME to one",
             )
         self.registered_name = name
         self.name, _, version = name.partition(":")
@@ -242,7 +241,7 @@ class ChaincodeStream:
         if not self._settings.require_certificate_name:
             return
         authentication = self._stream.auth_context()
-        wanted = f"selvedge://chaincode/{quote(self.name)}"
+        wanted = f"selvedge://chaincode/{self.name}"
         presented = [
             name.decode(errors="replace")
             for name in authentication.get("x509_subject_alternative_name", ())

@@ -36,6 +36,8 @@ log = get_logger("endorser")
 # A chaincode's status from here on is a refusal: nothing is endorsed (shim.ERRORTHRESHOLD).
 ERROR_THRESHOLD = 400
 ERROR = 500
+# A chaincode's failure may be as long as a message; the client gets all of it, the log the start.
+_LOGGED_CHARACTERS = 500
 
 
 class Endorser(EndorserServicer):
@@ -114,7 +116,7 @@ class Endorser(EndorserServicer):
                 channel=channel.name,
                 chaincode=proposal.chaincode,
                 txid=proposal.txid,
-                reason=str(error),
+                reason=str(error)[:_LOGGED_CHARACTERS],
             )
             return _failed(
                 f"error in simulation: failed to execute transaction {proposal.txid}: {error}"
