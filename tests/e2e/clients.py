@@ -3,12 +3,12 @@
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import load_pem_x509_certificate
-from selvedge_common.msp import load_signing_identity
+from selvedge_common.msp import SigningIdentity, load_signing_identity
 from selvedge_common.protoutil.proposals import create_proposal, sign_proposal
 from selvedge_common.protoutil.seek import FOREVER, NEWEST, Position, seek_envelope
 from selvedge_common.protoutil.transactions import create_transaction
@@ -25,6 +25,11 @@ from selvedge_protos.peer import (
 from tests.e2e.stack import LISTENERS, Stack
 
 CHANNEL = "mychannel"
+
+
+def signer(stack: Stack, user: str) -> SigningIdentity:
+    """A user's identity, able to sign."""
+    return load_signing_identity(stack.home / "crypto" / "users" / user / "msp", "Org1MSP")
 
 
 class Client:
@@ -142,12 +147,11 @@ class ChatClient:
         user: str = "user1",
         reading: bool = True,
     ) -> None:
-        self._signer = load_signing_identity(
-            stack.home / "crypto" / "users" / user / "msp", "Org1MSP"
-        )
+        self._signer = signer(stack, user)
         self._channel = stack.channel(LISTENERS["events"][0], user)
         self._outgoing: queue.SimpleQueue[events_pb2.SignedEvent | None] = queue.SimpleQueue()
-        self._call = events_pb2_grpc.EventsStub(self._channel).Chat(
+        # The stubs know neither next() nor cancel() of a call.
+        self._call: Any = events_pb2_grpc.EventsStub(self._channel).Chat(
             iter(self._outgoing.get, None), wait_for_ready=True
         )
         self.events: queue.SimpleQueue[events_pb2.Event] = queue.SimpleQueue()

@@ -12,9 +12,9 @@ from tests.e2e.tools import REQUIRE_ALL, engine_answers
 
 DRIVERS: dict[str, type[Stack]] = {"processes": Processes, "containers": Containers}
 ENGINE_MISSING = (
-    "not run: the end-to-end suite over containers, since no Docker engine with Compose v2 answers; "
-    "start one (on Debian, as root: .ci/engine install && .ci/engine start && .ci/engine base-image) "
-    "and run make e2e again"
+    "not run: the end-to-end suite over containers, since no Docker engine with Compose v2 "
+    "answers; start one (on Debian, as root: .ci/engine install && .ci/engine start && "
+    ".ci/engine base-image) and run make e2e again"
 )
 
 

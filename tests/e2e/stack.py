@@ -110,7 +110,7 @@ class Stack(ABC):
         )
 
     def operations(self, service: str, path: str) -> str:
-        """GET a path of a service's operations endpoint, as a probe would, without a certificate."""
+        """GET a path of an operations endpoint, as a probe would: without a certificate."""
         context = ssl.create_default_context(cafile=str(self.user_tls("user1") / "ca.crt"))
         url = f"https://localhost:{OPERATIONS[service]}{path}"
         with urllib.request.urlopen(url, context=context, timeout=5) as answer:

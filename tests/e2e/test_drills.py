@@ -1,6 +1,7 @@
 """What goes wrong in real life: a consumer that stops reading, services that die."""
 
 import itertools
+import json
 import threading
 
 import grpc
@@ -32,9 +33,8 @@ def test_a_consumer_that_stops_reading_is_closed_and_others_receive_everything(
         before = closed()
         sent = []
         for number in range(2000):
-            sent.append(
-                client.submit("asset-transfer", "CreateAsset", f"{unique}-{number}", PAYLOAD, "1")
-            )
+            asset = f"{unique}-{number}"
+            sent.append(client.submit("asset-transfer", "CreateAsset", asset, PAYLOAD, "1"))
             if number % 20 == 0 and closed() > before:
                 break
         else:
@@ -112,10 +112,7 @@ def test_kill_9_loses_nothing_committed_and_a_resuming_consumer_misses_nothing(
         eventually(lambda: len(writer.acknowledged) >= 20, "twenty transactions")
         stack.kill(service)
         after = len(writer.acknowledged)
-        eventually(
-            lambda: len(writer.acknowledged) >= after + 20,
-            f"writing goes on after {service} is back",
-        )
+        eventually(lambda: len(writer.acknowledged) >= after + 20, f"{service} is back")
     with Client(stack) as client:
         committed = client.committed(start, writer.acknowledged)
     assert {code for _, code in committed.values()} == {0}
@@ -126,8 +123,6 @@ def test_kill_9_loses_nothing_committed_and_a_resuming_consumer_misses_nothing(
 
 def resumed_transactions(stack: Stack, resume: list[str]) -> list[str]:
     """The transactions of the filtered blocks since the position noted before."""
-    import json
-
     lines = stack.selvedge(*resume, "--json").stdout.splitlines()
     return [entry["txid"] for line in lines for entry in json.loads(line)["transactions"]]
 

@@ -74,7 +74,7 @@ def prometheus(config: Path, folder: Path) -> Iterator[str]:
     """A real Prometheus on a free port; gives its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [
+    command: list[str | Path] = [
         require("prometheus"),
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
@@ -111,7 +111,7 @@ def test_every_expression_of_dashboards_and_alerts_is_answered(
         Client(stack) as client,
     ):
         eventually(lambda: len(ask(server, "up == 1")) == 3, "all three services are scraped")
-        unanswered = {where: expr for where, expr in expressions("30s")}
+        unanswered = dict(expressions("30s"))
         count = iter(range(10**6))
 
         def all_answered() -> bool:

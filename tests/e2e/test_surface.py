@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -46,7 +48,8 @@ def test_reflection_lists_the_services_in_both_versions(stack: Stack, listener: 
         new = reflection_v1_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
             iter([reflection_v1_pb2.ServerReflectionRequest(list_services="")]), timeout=5
         )
-        for answers in (old, new):
+        answered: list[Any] = [old, new]  # the stubs know no next() of a call
+        for answers in answered:
             listed = {each.name for each in next(answers).list_services_response.service}
             assert listed == expected
 
@@ -86,7 +89,7 @@ def test_a_tampered_proposal_is_refused_with_a_sentence(stack: Stack) -> None:
             answer = client.endorse_signed(signed)
             status, sentence = answer.response.status, answer.response.message
         except grpc.RpcError as error:
-            status, sentence = 500, error.details()
+            status, sentence = 500, str(error.details())
     assert status >= 400
     assert "signature" in sentence
 
@@ -114,9 +117,16 @@ def test_the_log_level_is_changed_only_with_a_certificate(stack: Stack, service:
     tls = stack.user_tls("admin")
     url = f"https://localhost:{OPERATIONS[service]}/logspec"
     body = ["-X", "PUT", "-d", '{"spec": "info"}', url]
-    curl = ["curl", "--silent", "--cacert", tls / "ca.crt", "--write-out", "%{http_code}"]
+    curl: list[str | Path] = [
+        "curl",
+        "--silent",
+        "--cacert",
+        tls / "ca.crt",
+        "--write-out",
+        "%{http_code}",
+    ]
     without = stack.run(*curl, *body).stdout
     assert without.endswith("403")
     assert "certificate" in without
-    pair = ["--cert", tls / "client.crt", "--key", tls / "client.key"]
+    pair: list[str | Path] = ["--cert", tls / "client.crt", "--key", tls / "client.key"]
     assert stack.run(*curl, *pair, *body).stdout.endswith("204")
