@@ -1,15 +1,18 @@
 """What a client of Events/Chat sees."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import pytest
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION
+from eventhouse import House, Organisation, eventually, interest, sample
+from selvedge_protos.common import common_pb2
 from selvedge_protos.msp import identities_pb2
 from selvedge_protos.peer import events_pb2, transaction_pb2
 
 
-async def test_registered_client_hears_of_blocks_without_read_write_sets(house, interest):
+async def test_registered_client_hears_of_blocks_without_read_write_sets(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.register(interest(BLOCK))
@@ -23,7 +26,7 @@ async def test_registered_client_hears_of_blocks_without_read_write_sets(house, 
     assert b"read-write set" in committed.SerializeToString()
 
 
-async def test_each_event_type_is_fed(house, interest, sample):
+async def test_each_event_type_is_fed(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.register(
@@ -55,7 +58,7 @@ async def test_each_event_type_is_fed(house, interest, sample):
     assert sample("eventhub_events_delivered_total", type="CHAINCODE") == delivered + 1
 
 
-async def test_wildcard_and_name_bring_an_event_once(house, interest):
+async def test_wildcard_and_name_bring_an_event_once(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.register(interest(CHAINCODE, "cc"), interest(CHAINCODE, "cc", "named"))
@@ -64,7 +67,7 @@ async def test_wildcard_and_name_bring_an_event_once(house, interest):
     assert (await client.hear()).chaincode_event.event_name == "other"
 
 
-async def test_interest_in_another_channel_brings_nothing(house, interest):
+async def test_interest_in_another_channel_brings_nothing(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.register(interest(CHAINCODE, "cc", on="other"))
@@ -73,7 +76,7 @@ async def test_interest_in_another_channel_brings_nothing(house, interest):
     assert (await client.hear()).chaincode_event.chaincode_id == "cc2"
 
 
-async def test_unregistered_client_hears_no_more(house, interest):
+async def test_unregistered_client_hears_no_more(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.register(interest(CHAINCODE, "cc", "named"), interest(CHAINCODE, "cc", "last"))
@@ -94,8 +97,8 @@ async def test_unregistered_client_hears_no_more(house, interest):
     ],
 )
 async def test_bad_interest_is_echoed_and_counted(
-    house, interest, sample, operation, result, arguments
-):
+    house: House, operation: str, result: str, arguments: tuple[Any, ...]
+) -> None:
     hub = await house.hub()
     client = house.client(hub)
     labels = {"operation": operation, "result": result}
@@ -104,7 +107,7 @@ async def test_bad_interest_is_echoed_and_counted(
     assert sample("eventhub_registrations_total", **labels) == before + 1
 
 
-async def test_registering_twice_is_echoed_and_brings_events_once(house, interest, sample):
+async def test_registering_twice_is_echoed_and_brings_events_once(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     labels = {"operation": "register", "result": "already_registered"}
@@ -118,12 +121,12 @@ async def test_registering_twice_is_echoed_and_brings_events_once(house, interes
     assert [(await client.hear()).chaincode_event.event_name for _ in range(2)] == ["a", "b"]
 
 
-async def test_event_without_content_is_echoed(house):
+async def test_event_without_content_is_echoed(house: House) -> None:
     hub = await house.hub()
     await house.client(hub).confirmed(events_pb2.Event())
 
 
-async def test_half_close_ends_ok_and_removes_the_interests(house, interest, sample, eventually):
+async def test_half_close_ends_ok_and_removes_the_interests(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     before = sample("eventhub_consumers_closed_total", reason="HALF_CLOSED")
@@ -137,7 +140,7 @@ async def test_half_close_ends_ok_and_removes_the_interests(house, interest, sam
     assert sample("eventhub_consumers_closed_total", reason="HALF_CLOSED") == before + 1
 
 
-async def test_vanished_client_leaves_no_interests(house, interest, sample, eventually):
+async def test_vanished_client_leaves_no_interests(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     before = sample("eventhub_consumers_closed_total", reason="CLIENT_GONE")
@@ -147,18 +150,18 @@ async def test_vanished_client_leaves_no_interests(house, interest, sample, even
     assert sample("eventhub_consumers_closed_total", reason="CLIENT_GONE") == before + 1
 
 
-async def test_refused_client_leaves_no_interests(house, interest, sample, eventually):
+async def test_refused_client_leaves_no_interests(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.register(interest(BLOCK))
-    await client.say(events_pb2.Event(block={}))
+    await client.say(events_pb2.Event(block=common_pb2.Block()))
     code, sentence = await client.refused()
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "this one is a block" in sentence
     await eventually(lambda: sample("eventhub_interests") == 0)
 
 
-async def test_too_many_interests_end_the_stream_with_the_bound_named(house, interest):
+async def test_too_many_interests_end_the_stream_with_the_bound_named(house: House) -> None:
     hub = await house.hub(PEER_EVENTS_MAXINTERESTS="2")
     client = house.client(hub)
     await client.register(interest(BLOCK), interest(REJECTION))
@@ -171,7 +174,7 @@ async def test_too_many_interests_end_the_stream_with_the_bound_named(house, int
     assert "peer.events.maxInterests" in sentence
 
 
-async def test_too_many_consumers_are_refused_with_the_bound_named(house, interest):
+async def test_too_many_consumers_are_refused_with_the_bound_named(house: House) -> None:
     hub = await house.hub(PEER_EVENTS_MAXCONSUMERS="1")
     first = house.client(hub)
     await first.register(interest(BLOCK))
@@ -180,7 +183,7 @@ async def test_too_many_consumers_are_refused_with_the_bound_named(house, intere
     assert sentence.startswith("TOO_MANY_CONSUMERS: ")
 
 
-async def test_stopping_hub_says_farewell(house, interest):
+async def test_stopping_hub_says_farewell(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.register(interest(BLOCK))
@@ -190,7 +193,7 @@ async def test_stopping_hub_says_farewell(house, interest):
     assert sentence.startswith("SHUTTING_DOWN: ")
 
 
-async def test_timestamp_within_the_window_is_accepted_and_outside_refused(house):
+async def test_timestamp_within_the_window_is_accepted_and_outside_refused(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     near, far = events_pb2.Event(), events_pb2.Event()
@@ -203,7 +206,7 @@ async def test_timestamp_within_the_window_is_accepted_and_outside_refused(house
     assert "peer.events.timewindow" in sentence
 
 
-async def test_tls_binding_has_to_be_that_of_the_connection(house):
+async def test_tls_binding_has_to_be_that_of_the_connection(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.confirmed(events_pb2.Event(tls_cert_hash=client.tls_cert_hash))
@@ -213,7 +216,7 @@ async def test_tls_binding_has_to_be_that_of_the_connection(house):
     assert "tls_cert_hash" in sentence
 
 
-async def test_tls_binding_can_be_required(house):
+async def test_tls_binding_can_be_required(house: House) -> None:
     hub = await house.hub(PEER_EVENTS_REQUIRETLSBINDING="true")
     client = house.client(hub)
     await client.confirmed(events_pb2.Event(tls_cert_hash=client.tls_cert_hash))
@@ -223,11 +226,11 @@ async def test_tls_binding_can_be_required(house):
     assert "requireTlsBinding" in sentence
 
 
-async def test_tampered_signature_is_refused_with_a_sentence(house):
+async def test_tampered_signature_is_refused_with_a_sentence(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     signed = events_pb2.SignedEvent.FromString(client.sign(events_pb2.Event()))
-    other = events_pb2.Event(creator=client.identity.serialized, register={})
+    other = events_pb2.Event(creator=client.identity.serialized, register=events_pb2.Register())
     signed.eventBytes = other.SerializeToString()
     await client.say(signed.SerializeToString())
     code, sentence = await client.refused()
@@ -236,7 +239,7 @@ async def test_tampered_signature_is_refused_with_a_sentence(house):
     assert sentence.startswith("MESSAGE_REFUSED: ")
 
 
-async def test_expired_identity_is_refused(house):
+async def test_expired_identity_is_refused(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub, house.organisation.identity("late", minutes=-10))
     await client.say(events_pb2.Event())
@@ -245,7 +248,9 @@ async def test_expired_identity_is_refused(house):
     assert "expired" in sentence
 
 
-async def test_identity_of_another_organisation_is_refused(house, stranger):
+async def test_identity_of_another_organisation_is_refused(
+    house: House, stranger: Organisation
+) -> None:
     hub = await house.hub()
     client = house.client(hub, stranger.identity("user"))
     await client.say(events_pb2.Event())
@@ -255,7 +260,7 @@ async def test_identity_of_another_organisation_is_refused(house, stranger):
 
 
 @pytest.mark.parametrize("message", [b"\xff\xff", b"\x12\x02\xff\xff"])
-async def test_bytes_that_do_not_parse_are_refused(house, message):
+async def test_bytes_that_do_not_parse_are_refused(house: House, message: bytes) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.say(message)
@@ -264,7 +269,7 @@ async def test_bytes_that_do_not_parse_are_refused(house, message):
 
 
 @pytest.mark.parametrize("creator", [b"\xff", b"\x0a\x07Org1MSP"])
-async def test_creator_that_does_not_parse_is_refused(house, creator):
+async def test_creator_that_does_not_parse_is_refused(house: House, creator: bytes) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.say(events_pb2.Event(creator=creator))
@@ -273,7 +278,7 @@ async def test_creator_that_does_not_parse_is_refused(house, creator):
     assert "creator" in sentence
 
 
-async def test_old_identity_with_empty_pem_type_is_accepted(house):
+async def test_old_identity_with_empty_pem_type_is_accepted(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     old = identities_pb2.SerializedIdentity.FromString(client.identity.serialized)
@@ -282,7 +287,7 @@ async def test_old_identity_with_empty_pem_type_is_accepted(house):
     await client.confirmed(events_pb2.Event(creator=old.SerializeToString()))
 
 
-async def test_first_failing_check_decides(house, stranger):
+async def test_first_failing_check_decides(house: House, stranger: Organisation) -> None:
     """Expired, foreign and badly signed: the expiry is what Fabric's order finds first."""
     hub = await house.hub()
     client = house.client(hub, stranger.identity("late", minutes=-10))

@@ -4,6 +4,7 @@ import asyncio
 
 import grpc
 from event_hub.events import BLOCK, CHAINCODE
+from eventhouse import Client, House, eventually, interest, sample
 from selvedge_protos.peer import events_pb2
 
 # Small windows, so that a client which does not read is full after little.
@@ -12,8 +13,8 @@ KILOBYTES_100 = b"x" * 100_000
 
 
 async def test_consumer_that_stops_reading_is_closed_and_others_receive_everything(
-    house, interest, sample, eventually
-):
+    house: House,
+) -> None:
     hub = await house.hub(PEER_EVENTS_OUTBOX_MAXEVENTS="20")
     slow = house.client(hub, options=NARROW)
     readers = [house.client(hub) for _ in range(3)]
@@ -22,10 +23,10 @@ async def test_consumer_that_stops_reading_is_closed_and_others_receive_everythi
     before = sample("eventhub_consumers_closed_total", reason="SLOW_CONSUMER")
     ledger, total = house.ledger, 150
 
-    def height():
+    def height() -> float:
         return sample("eventhub_source_height", channel="mychannel")
 
-    async def read(client):
+    async def read(client: Client) -> list[str]:
         return [(await client.hear()).chaincode_event.event_name for _ in range(total)]
 
     reading = [asyncio.create_task(read(client)) for client in readers]
@@ -51,7 +52,7 @@ async def test_consumer_that_stops_reading_is_closed_and_others_receive_everythi
     assert sample("eventhub_outbox_events") == 0
 
 
-async def test_outbox_is_bounded_in_bytes(house, interest, sample, eventually):
+async def test_outbox_is_bounded_in_bytes(house: House) -> None:
     hub = await house.hub(PEER_EVENTS_OUTBOX_MAXBYTES="1MB")
     slow, reader = house.client(hub, options=NARROW), house.client(hub)
     for client in (slow, reader):
@@ -66,9 +67,7 @@ async def test_outbox_is_bounded_in_bytes(house, interest, sample, eventually):
     assert sentence.startswith("SLOW_CONSUMER: ")
 
 
-async def test_consumer_without_progress_is_closed_after_the_send_timeout(
-    house, interest, sample, eventually
-):
+async def test_consumer_without_progress_is_closed_after_the_send_timeout(house: House) -> None:
     hub = await house.hub(PEER_EVENTS_SENDTIMEOUT="300ms")
     stalled, reader = house.client(hub, options=NARROW), house.client(hub)
     for client in (stalled, reader):
@@ -87,16 +86,14 @@ async def test_consumer_without_progress_is_closed_after_the_send_timeout(
     await reader.confirmed(events_pb2.Event())
 
 
-async def test_client_that_registers_in_a_loop_and_never_reads_is_closed(
-    house, interest, sample, eventually
-):
+async def test_client_that_registers_in_a_loop_and_never_reads_is_closed(house: House) -> None:
     hub = await house.hub(PEER_EVENTS_OUTBOX_MAXEVENTS="20")
     client = house.client(hub, options=NARROW)
     before = sample("eventhub_consumers_closed_total", reason="SLOW_CONSUMER")
-    big = events_pb2.Event(register={"events": [interest(BLOCK, on="x" * 100_000)]})
-    message = client.sign(big)
+    big = events_pb2.Register(events=[interest(BLOCK, on="x" * 100_000)])
+    message = client.sign(events_pb2.Event(register=big))
 
-    async def say_for_ever():
+    async def say_for_ever() -> None:
         while True:
             await client.say(message)
 
@@ -109,7 +106,7 @@ async def test_client_that_registers_in_a_loop_and_never_reads_is_closed(
     assert sample("eventhub_interests") == 0
 
 
-async def test_burst_of_blocks_closes_no_consumer_that_reads(house, interest, sample):
+async def test_burst_of_blocks_closes_no_consumer_that_reads(house: House) -> None:
     """After an outage of its source the hub reads faster than it can write."""
     ledger, total = house.ledger, 400
     for number in range(total):
@@ -121,8 +118,8 @@ async def test_burst_of_blocks_closes_no_consumer_that_reads(house, interest, sa
         await client.register(interest(CHAINCODE, "cc"), interest(BLOCK))
     await house.peer.start()
 
-    async def read(client):
-        names = []
+    async def read(client: Client) -> list[str]:
+        names: list[str] = []
         while len(names) < total:
             event = await client.hear()
             if event.HasField("chaincode_event"):

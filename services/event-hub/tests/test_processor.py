@@ -1,13 +1,15 @@
 """The buffer in front of the outboxes, and what happens when it is full."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from event_hub.consumers import Consumers
 from event_hub.events import BLOCK, HubEvent
 from event_hub.interests import Interests
 from event_hub.outbox import OutboxConfig
-from event_hub.processor import BufferFull, Processor, Publication
+from event_hub.processor import BufferFull, Processor, Publication, Wanted
+from eventhouse import sample
 
 EVENT = HubEvent(BLOCK, "mychannel", b"event")
 
@@ -18,7 +20,7 @@ def make_processor(timeout: float, size: int = 1) -> Processor:
 
 
 @pytest.mark.parametrize("seconds", [-1, 0.01])
-async def test_publisher_is_told_when_there_was_no_room_in_time(seconds, sample):
+async def test_publisher_is_told_when_there_was_no_room_in_time(seconds: float) -> None:
     processor = make_processor(seconds)
     before = sample("eventhub_publications_dropped_total")
     await processor.send(EVENT)
@@ -29,7 +31,7 @@ async def test_publisher_is_told_when_there_was_no_room_in_time(seconds, sample)
 
 
 @pytest.mark.parametrize("seconds", [0, 10])
-async def test_publisher_waits_for_room(seconds):
+async def test_publisher_waits_for_room(seconds: float) -> None:
     processor = make_processor(seconds)
     await processor.send(EVENT)
     waiting = asyncio.create_task(processor.send(EVENT))
@@ -41,12 +43,12 @@ async def test_publisher_waits_for_room(seconds):
 
 
 @pytest.mark.parametrize("seconds", [-1, 0, 0.001])
-async def test_source_waits_for_room_whatever_the_timeout(seconds):
+async def test_source_waits_for_room_whatever_the_timeout(seconds: float) -> None:
     processor = make_processor(seconds)
-    told = []
-    publications = [Publication(lambda _: (), lambda n=n: told.append(n)) for n in range(5)]
+    told: list[int] = []
+    publications = [Publication(lambda _: (), partial(told.append, n)) for n in range(5)]
 
-    async def put_all():
+    async def put_all() -> None:
         for publication in publications:
             await processor.put(publication)
 
@@ -61,12 +63,12 @@ async def test_source_waits_for_room_whatever_the_timeout(seconds):
     running.cancel()
 
 
-async def test_news_that_cannot_be_told_do_not_silence_the_next(sample):
+async def test_news_that_cannot_be_told_do_not_silence_the_next() -> None:
     processor = make_processor(0, size=5)
     before = sample("eventhub_publications_failed_total")
-    told = []
+    told: list[str] = []
 
-    def broken(_):
+    def broken(_: Wanted) -> list[HubEvent]:
         raise RuntimeError("broken")
 
     await processor.put(Publication(broken, lambda: told.append("broken")))

@@ -1,19 +1,23 @@
 """Blocks come from a peer without gap and without repeats, whoever restarts."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from event_hub.events import BLOCK, FILTEREDBLOCK
 from event_hub.sources.chain import Chain, DamagedBlock, Fork, Gap, Position
 from event_hub.sources.checkpoint import Checkpoint, CheckpointError
+from eventhouse import Client, House, eventually, interest, sample
 from selvedge_common.protoutil import blocks
+from selvedge_protos.common import common_pb2
 
 
-async def numbers(client, count):
+async def numbers(client: Client, count: int) -> list[int]:
     return [(await client.hear()).filtered_block.number for _ in range(count)]
 
 
-async def test_restarted_hub_goes_on_where_it_was(house, interest, sample, eventually):
+async def test_restarted_hub_goes_on_where_it_was(house: House) -> None:
     first = await house.hub()
     for _ in range(3):
         await house.ledger.commit(house.ledger.transaction())
@@ -31,7 +35,7 @@ async def test_restarted_hub_goes_on_where_it_was(house, interest, sample, event
     assert await numbers(client, 4) == [4, 5, 6, 7]
 
 
-async def test_killed_hub_skips_no_block(house, interest, sample, eventually):
+async def test_killed_hub_skips_no_block(house: House) -> None:
     first = await house.hub()
     for _ in range(20):
         await house.ledger.commit(house.ledger.transaction())
@@ -50,11 +54,11 @@ async def test_killed_hub_skips_no_block(house, interest, sample, eventually):
     assert await numbers(client, 21 - begun) == list(range(begun + 1, 22))
 
 
-async def test_restarted_source_is_found_again_without_gap_or_repeat(house, interest):
+async def test_restarted_source_is_found_again_without_gap_or_repeat(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)
     await client.register(interest(FILTEREDBLOCK))
-    heard = []
+    heard: list[int] = []
     for _ in range(3):
         await house.ledger.commit(house.ledger.transaction())
         while not heard or heard[-1] < house.ledger.height - 1:
@@ -67,7 +71,7 @@ async def test_restarted_source_is_found_again_without_gap_or_repeat(house, inte
     assert heard == list(range(heard[0], house.ledger.height))
 
 
-async def test_another_address_is_tried_when_one_does_not_answer(house, interest):
+async def test_another_address_is_tried_when_one_does_not_answer(house: House) -> None:
     unused = "127.0.0.1:1"
     hub = await house.hub(SOURCE_ADDRESSES=f"{unused},{house.peer.address}")
     client = house.client(hub)
@@ -77,7 +81,7 @@ async def test_another_address_is_tried_when_one_does_not_answer(house, interest
         pass
 
 
-async def test_first_start_begins_at_the_oldest_block(house, interest):
+async def test_first_start_begins_at_the_oldest_block(house: House) -> None:
     for _ in range(3):
         await house.ledger.commit(house.ledger.transaction())
     await house.peer.stop()
@@ -88,7 +92,7 @@ async def test_first_start_begins_at_the_oldest_block(house, interest):
     assert await numbers(client, 4) == [0, 1, 2, 3]
 
 
-async def test_first_start_can_begin_at_the_newest_block(house, interest):
+async def test_first_start_can_begin_at_the_newest_block(house: House) -> None:
     for _ in range(3):
         await house.ledger.commit(house.ledger.transaction())
     await house.peer.stop()
@@ -99,7 +103,7 @@ async def test_first_start_can_begin_at_the_newest_block(house, interest):
     assert await numbers(client, 1) == [3]
 
 
-async def test_source_waits_while_the_processor_is_full(house, interest, sample, eventually):
+async def test_source_waits_while_the_processor_is_full(house: House) -> None:
     """The peer is held back; what it had to keep comes in order once there is room again."""
     hub = await house.hub(PEER_EVENTS_BUFFERSIZE="1", PEER_EVENTS_OUTBOX_MAXEVENTS="10")
     client = house.client(hub)
@@ -115,7 +119,7 @@ async def test_source_waits_while_the_processor_is_full(house, interest, sample,
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-async def test_source_with_another_history_is_refused(house, interest, sample, eventually, kept):
+async def test_source_with_another_history_is_refused(house: House, kept: int) -> None:
     """A ledger that was replaced: shorter than what the hub has read, or as long but another."""
     first = await house.hub()
     await house.ledger.commit(house.ledger.transaction())
@@ -136,7 +140,11 @@ async def test_source_with_another_history_is_refused(house, interest, sample, e
     second.hub.check_serving()
 
 
-def block_after(block, number=None, data=(b"envelope",)):
+def block_after(
+    block: common_pb2.Block | None,
+    number: int | None = None,
+    data: Sequence[bytes] = (b"envelope",),
+) -> common_pb2.Block:
     last = Position(block.header.number, blocks.header_hash(block.header)) if block else None
     return blocks.new_block(
         (last.number + 1 if last else 0) if number is None else number,
@@ -145,7 +153,7 @@ def block_after(block, number=None, data=(b"envelope",)):
     )
 
 
-def test_chain_takes_the_next_block_and_refuses_all_others():
+def test_chain_takes_the_next_block_and_refuses_all_others() -> None:
     genesis = block_after(None)
     chain = Chain(None)
     chain.extend(genesis)
@@ -163,7 +171,7 @@ def test_chain_takes_the_next_block_and_refuses_all_others():
     assert chain.extend(block_after(genesis)).number == 1
 
 
-def test_chain_recognises_only_the_last_block():
+def test_chain_recognises_only_the_last_block() -> None:
     genesis = block_after(None)
     chain = Chain(None)
     chain.extend(genesis)
@@ -172,7 +180,7 @@ def test_chain_recognises_only_the_last_block():
         chain.recognise(block_after(None, data=(b"another",)))
 
 
-async def test_checkpoint_is_remembered(tmp_path):
+async def test_checkpoint_is_remembered(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "checkpoints", "mychannel")
     assert checkpoint.position is None
     checkpoint.advance(Position(7, b"hash"))
@@ -189,13 +197,13 @@ async def test_checkpoint_is_remembered(tmp_path):
         json.dumps({"channel": "other", "number": 1, "hash": ""}),
     ],
 )
-def test_unusable_checkpoint_is_not_guessed_around(tmp_path, content):
+def test_unusable_checkpoint_is_not_guessed_around(tmp_path: Path, content: str) -> None:
     (tmp_path / "mychannel.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"mychannel\.json"):
         Checkpoint(tmp_path, "mychannel")
 
 
-async def test_checkpoint_that_cannot_be_written_is_unhealthy_until_it_can(tmp_path):
+async def test_checkpoint_that_cannot_be_written_is_unhealthy_until_it_can(tmp_path: Path) -> None:
     blocked = tmp_path / "checkpoints"
     blocked.write_text("a file in the way")
     checkpoint = Checkpoint(tmp_path / "elsewhere", "mychannel")

@@ -92,7 +92,7 @@ class Chat:
                 topic = self._interests.register(outbox, interest)
             except InterestError as error:
                 _count("register", error.result)
-                log.warning("interest not registered", peer=outbox.stream.peer, reason=str(error))
+                log.info("interest not registered", peer=outbox.stream.peer, reason=str(error))
             except TooManyInterests as error:
                 _count("register", "too_many")
                 raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
@@ -106,7 +106,7 @@ class Chat:
                 topic = self._interests.unregister(outbox, interest)
             except InterestError as error:
                 _count("unregister", error.result)
-                log.warning("interest not unregistered", peer=outbox.stream.peer, reason=str(error))
+                log.info("interest not unregistered", peer=outbox.stream.peer, reason=str(error))
             else:
                 _count("unregister", "ok")
                 log.debug("interest unregistered", peer=outbox.stream.peer, topic=str(topic))

@@ -65,8 +65,13 @@ class Hub:
         self.server = GRPCServer(events.address, self._server_config())
         self.server.add_message_stream(METHOD, self._chat())
 
-    async def run(self, shutdown: asyncio.Event) -> None:
-        """Serve until told to stop, then drain: clients get what waits for them, and a farewell."""
+    async def run(self, shutdown: asyncio.Event, operations: str) -> None:
+        """Serve until told to stop, then drain: clients get what waits for them, and a farewell.
+
+        Args:
+            shutdown: set when the hub is to stop.
+            operations: where the operations endpoint is, for the log.
+        """
         async with asyncio.TaskGroup() as parts:
             source = parts.create_task(self._source().run())
             others = [
@@ -79,6 +84,7 @@ class Hub:
                 "serving",
                 hub=self._config.peer.id,
                 events=self.server.address,
+                operations=operations,
                 channel=self._config.source.channel,
                 source=self._config.source.addresses,
             )

@@ -16,6 +16,10 @@ from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEven
 EVERY_CHANNEL = ""
 EVERY_NAME = ""
 
+# Bounds what a registration can make the hub keep and log. Fabric's channel names have at most 249
+# characters; it sets no bound for the names of chaincodes and their events.
+MAX_NAME_BYTES = 1024
+
 Consumer = TypeVar("Consumer")
 
 
@@ -38,6 +42,12 @@ class ChaincodeNotNamed(InterestError):
     """A CHAINCODE interest came without its chaincode_reg_info, or with an empty chaincode id."""
 
     result = "no_chaincode"
+
+
+class NameTooLong(InterestError):
+    """The interest names something by more than MAX_NAME_BYTES, which nothing is called by."""
+
+    result = "name_too_long"
 
 
 class AlreadyRegistered(InterestError):
@@ -79,7 +89,13 @@ def topic_of(interest: events_pb2.Interest) -> Topic:
     Raises:
         UnknownEventType: nobody can register for its type.
         ChaincodeNotNamed: it is for chaincode events, and does not say of which chaincode.
+        NameTooLong: a name in it is longer than any name may be.
     """
+    if interest.ByteSize() > MAX_NAME_BYTES:
+        raise NameTooLong(
+            f"an interest of {interest.ByteSize()} bytes names nothing that exists; "
+            f"the names in it may have {MAX_NAME_BYTES} bytes together"
+        )
     kind = interest.event_type
     if kind in (BLOCK, FILTEREDBLOCK, REJECTION):
         return Topic(kind, interest.chainID)
@@ -114,6 +130,8 @@ class Interests(Generic[Consumer]):
         self._consumers: dict[Topic, dict[Consumer, None]] = {}
         self._topics: dict[Consumer, set[Topic]] = {}
         self._wanted: Counter[tuple[int, str]] = Counter()
+        self._count = 0
+        metrics.INTERESTS.set_function(lambda: self._count)
 
     def register(self, consumer: Consumer, interest: events_pb2.Interest) -> Topic:
         """Put the consumer on the handler list for the interest, and give the list's topic.
@@ -134,7 +152,7 @@ class Interests(Generic[Consumer]):
         held.add(topic)
         self._consumers.setdefault(topic, {})[consumer] = None
         self._wanted[topic.type, topic.channel] += 1
-        metrics.INTERESTS.inc()
+        self._count += 1
         return topic
 
     def unregister(self, consumer: Consumer, interest: events_pb2.Interest) -> Topic:
@@ -181,4 +199,4 @@ class Interests(Generic[Consumer]):
         self._wanted[key] -= 1
         if not self._wanted[key]:
             del self._wanted[key]
-        metrics.INTERESTS.dec()
+        self._count -= 1

@@ -80,6 +80,6 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
     )
     await operations.start()
     try:
-        await hub.run(shutdown)
+        await hub.run(shutdown, operations.address)
     finally:
         await operations.stop()

@@ -95,7 +95,7 @@ class DeliverSource:
         self._take = take
         self._connected = metrics.SOURCE_CONNECTED.labels(channel=config.channel)
         self._failures = 0
-        self._standing = False
+        self._cause: str | None = ""
 
     async def run(self) -> None:
         """Read blocks, connecting again whenever the stream ends."""
@@ -207,20 +207,20 @@ class DeliverSource:
             newest=newest,
         )
         self._failures = 0
-        self._standing = True
+        self._cause = None
         self._connected.set(1)
 
     def _failed(self, cause: str, address: str, reason: str, *, loud: bool = False) -> str:
-        # The first failure after a success is news; the next ones only if they need somebody.
-        level = log.error if loud else log.warning if self._standing else log.info
+        # The same failure again is no news, unless somebody has to mend it.
+        level = log.error if loud else log.debug if cause == self._cause else log.warning
         level(
-            "source lost",
+            "source lost" if self._cause is None else "source not reached",
             cause=cause,
             address=address,
             channel=self._config.channel,
             reason=reason,
         )
-        self._standing = False
+        self._cause = cause
         return cause
 
     def _pause(self) -> float:

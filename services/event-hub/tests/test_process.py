@@ -1,0 +1,157 @@
+"""The hub as a process: what its user types, and how it begins and ends."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http.client import HTTPSConnection
+from pathlib import Path
+
+import pytest
+from event_hub import config as configuration
+from eventhouse import House
+from selvedge_common.config import ConfigError
+
+PATIENCE = 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def run(*arguments: str, **environ: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "event_hub",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | environ,
+    )
+    async with asyncio.timeout(PATIENCE):
+        output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+@asynccontextmanager
+async def running(house: House, operations: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "event_hub",
+        stderr=asyncio.subprocess.DEVNULL,
+        env=os.environ
+        | {
+            "CORE_PEER_EVENTS_ADDRESS": "127.0.0.1:0",
+            "CORE_PEER_FILESYSTEMPATH": str(house.folder),
+            "CORE_SOURCE_ADDRESSES": house.peer.address,
+            "CORE_OPERATIONS_LISTENADDRESS": f"127.0.0.1:{operations}",
+        },
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def ask(house: House, port: int, path: str) -> tuple[int, str]:
+    context = ssl.create_default_context(cafile=house.folder / "tls/ca.crt")
+    # The roots of these tests are plainer than the strict profile of the web wants them.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    connection = HTTPSConnection("localhost", port, timeout=5, context=context)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+async def until_read(house: House, port: int, height: int) -> None:
+    """Wait until the process is healthy and has read so many blocks."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                health, _ = await asyncio.to_thread(ask, house, port, "/healthz")
+                _, metrics = await asyncio.to_thread(ask, house, port, "/metrics")
+            except OSError:
+                health, metrics = 0, ""
+            if health == 200 and f'height{{channel="mychannel"}} {height}.0' in metrics:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_killed_process_goes_on_where_it_was_and_a_told_one_ends_well(house: House) -> None:
+    port = free_port()
+    async with running(house, port) as process:
+        await until_read(house, port, 1)
+        async with asyncio.timeout(PATIENCE):
+            while not (house.folder / "checkpoints/mychannel.json").exists():
+                await asyncio.sleep(0.01)
+        process.kill()
+        await process.wait()
+    await house.ledger.commit(house.ledger.transaction())
+    served = house.peer.served
+    async with running(house, port) as process:
+        await until_read(house, port, 2)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            assert await process.wait() == 0
+    # The block that was read last, the newest, and the one that is new.
+    assert house.peer.served == served + 3
+
+
+async def test_help_has_an_example() -> None:
+    code, output = await run("--help")
+    assert code == 0
+    assert "CORE_PEER_FILESYSTEMPATH=" in output
+    assert "--config FILE" in output
+
+
+async def test_mistake_in_a_setting_ends_it_with_one_sentence() -> None:
+    code, output = await run(CORE_PEER_EVENTS_TIMEOUT="10")
+    assert code == 1
+    assert output.count("\n") == 1
+    assert "CORE_PEER_EVENTS_TIMEOUT" in output
+
+
+async def test_mistake_in_the_file_names_file_and_key(tmp_path: Path) -> None:
+    file = tmp_path / "hub.yaml"
+    file.write_text("peer: {events: {bufersize: 5}}")
+    code, output = await run("--config", str(file))
+    assert code == 1
+    assert str(file) in output
+    assert "buffersize" in output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CORE_PEER_EVENTS_BUFFERSIZE", "0"),
+        ("CORE_PEER_EVENTS_OUTBOX_MAXEVENTS", "0"),
+        ("CORE_PEER_GRACEPERIOD", "-1s"),
+        ("CORE_SOURCE_CHANNEL", "../up"),
+        ("CORE_SOURCE_START", "middle"),
+    ],
+)
+def test_settings_without_sense_are_refused(variable: str, value: str) -> None:
+    with pytest.raises(ConfigError):
+        configuration.read(None, {variable: value})
+
+
+def test_packaged_settings_are_fabrics_where_fabric_has_them() -> None:
+    events = configuration.read(None, {}).peer.events
+    fabric = (100, 0.01, 15 * 60.0, 60.0)
+    ours = (events.buffersize, events.timeout, events.timewindow, events.sendtimeout)
+    assert ours == fabric
