@@ -36,9 +36,7 @@ class Client:
     """An application that submits transactions and reads blocks, as one user."""
 
     def __init__(self, stack: Stack, user: str = "user1") -> None:
-        self.signer = load_signing_identity(
-            stack.home / "crypto" / "users" / user / "msp", "Org1MSP"
-        )
+        self.signer = signer(stack, user)
         certificate = (stack.user_tls(user) / "client.crt").read_bytes()
         self._binding = load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256())
         self._peer = stack.channel(LISTENERS["peer"][0], user)
@@ -151,9 +149,8 @@ class ChatClient:
         self._channel = stack.channel(LISTENERS["events"][0], user)
         self._outgoing: queue.SimpleQueue[events_pb2.SignedEvent | None] = queue.SimpleQueue()
         # The stubs know neither next() nor cancel() of a call.
-        self._call: Any = events_pb2_grpc.EventsStub(self._channel).Chat(
-            iter(self._outgoing.get, None), wait_for_ready=True
-        )
+        chat: Any = events_pb2_grpc.EventsStub(self._channel).Chat
+        self._call = chat(iter(self._outgoing.get, None), wait_for_ready=True)
         self.events: queue.SimpleQueue[events_pb2.Event] = queue.SimpleQueue()
         self.send(events_pb2.Event(register=events_pb2.Register(events=interests)))
         self.echo = next(self._call)
