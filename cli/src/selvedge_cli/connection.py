@@ -9,11 +9,12 @@ from pathlib import Path
 from types import TracebackType
 
 import grpc.aio
+from selvedge_common import comm
+from selvedge_common.msp import IdentityError, SigningIdentity, load_signing_identity
+
 from selvedge_cli.ca import ensure_user
 from selvedge_cli.errors import CommandError
 from selvedge_cli.options import MSP_ID, Settings
-from selvedge_common import comm
-from selvedge_common.msp import IdentityError, SigningIdentity, load_signing_identity
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ def read_user(folder: Path) -> User:
             f"{error.filename} cannot be read ({error.strerror}): "
             f"run `selvedge ca issue --user {folder.name}`"
         ) from error
+
+
+def user_folder(settings: Settings) -> Path:
+    """Where the certificates of the user of the settings lie."""
+    return settings.home / "crypto" / "users" / settings.user
 
 
 class Connection:

@@ -18,10 +18,6 @@ class CommandError(click.ClickException):
 
     exit_code = FAILED
 
-    def show(self, file: object = None) -> None:
-        """Write the sentence as every other message of this command is written."""
-        click.echo(f"selvedge: {self.message}", err=True)
-
 
 class NotReachable(CommandError):
     """A service does not answer at its address."""

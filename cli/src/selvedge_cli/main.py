@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
+from importlib import import_module
 
-STARTED = time.monotonic()
-"""When this process began; `selvedge up` tells how long it took from here."""
+import click
+from selvedge_common import logs
 
-from importlib import import_module  # noqa: E402
-
-import click  # noqa: E402
-from selvedge_cli import options  # noqa: E402
+from selvedge_cli import options
 
 # Module and what the list of commands says. A command is imported when it is called: most of the
 # time of a short command would else go into what only others need.
@@ -55,6 +52,8 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="selvedge-cli", prog_name="selvedge")
 def cli() -> None:
     """Hyperledger Fabric's chaincode and event listeners, in a few small services."""
+    # What the libraries log is for services; here a failure is told in one sentence.
+    logs.configure("debug" if options.debugging else "panic", "console")
 
 
 def main() -> None:
@@ -64,7 +63,10 @@ def main() -> None:
     except click.ClickException as failure:
         if options.debugging:
             raise
-        failure.show()
+        if isinstance(failure, click.UsageError):
+            failure.show()
+        else:
+            click.echo(f"selvedge: {failure.format_message()}", err=True)
         status = failure.exit_code
     except (KeyboardInterrupt, click.Abort):
         status = 130

@@ -42,6 +42,8 @@ def _rejection(record: Record) -> str:
 
 def _transaction(transaction: Record) -> str:
     call = ".".join(transaction[key] for key in ("chaincode", "function") if transaction.get(key))
+    if not call and transaction["txid"]:
+        call = transaction.get("kind", "")  # a configuration, which calls nothing
     event = f"set {transaction['event']}" if "event" in transaction else ""
     words = [
         _subject(transaction),

@@ -1,0 +1,209 @@
+"""A look at everything: who serves, until when certificates last, where the channel is."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from http.client import HTTPSConnection
+from typing import Any
+
+import grpc.aio
+from cryptography import x509
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from selvedge_common.healthcheck import Unhealthy, check
+from selvedge_common.protoutil.blocks import header_hash
+
+from selvedge_cli import deliver
+from selvedge_cli.addresses import Addresses, port_of
+from selvedge_cli.connection import Connection, user_folder
+from selvedge_cli.errors import CommandError
+
+TIMEOUT = 3.0
+"""Seconds for each question."""
+_STREAMS = re.compile(r"^chaincode_streams (\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One listener.
+
+    Attributes:
+        what: what it serves.
+        address: host:port.
+        error: why it is not well; empty when it is.
+        certificate_until: when the certificate that it shows expires, ISO 8601.
+    """
+
+    what: str
+    address: str
+    error: str = ""
+    certificate_until: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One service with its listeners."""
+
+    name: str
+    endpoints: list[Endpoint]
+
+    @property
+    def up(self) -> bool:
+        """Whether all of it is well."""
+        return not any(endpoint.error for endpoint in self.endpoints)
+
+
+@dataclass(frozen=True)
+class ChannelStatus:
+    """Where the channel is, or why that is not known."""
+
+    name: str
+    height: int | None = None
+    last_block_hash: str | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that was found."""
+
+    services: list[ServiceStatus]
+    channel: ChannelStatus
+    chaincodes: int | None
+    user: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def up(self) -> bool:
+        """Whether all is well."""
+        return all(service.up for service in self.services) and not self.channel.error
+
+    def record(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "up": self.up,
+            "services": [
+                {
+                    "name": service.name,
+                    "up": service.up,
+                    "endpoints": [*map(asdict, service.endpoints)],
+                }
+                for service in self.services
+            ],
+            "channel": asdict(self.channel),
+            "chaincodes": self.chaincodes,
+            "user": self.user,
+        }
+
+
+async def inspect(connection: Connection) -> Report:
+    """Ask all services, at the same time."""
+    addresses = connection.settings.addresses
+    layout = _layout(addresses)
+    found, channel, chaincodes = await asyncio.gather(
+        asyncio.gather(*(_service(connection, name, *parts) for name, parts in layout.items())),
+        _channel(connection),
+        asyncio.to_thread(_chaincodes, addresses.peer_operations, connection.user.tls_root),
+    )
+    signer = connection.user.signer
+    user = {
+        "name": connection.settings.user,
+        "identity_until": signer.expires_at.isoformat(),
+        "tls_until": _expiry(connection.user.tls_certificate),
+    }
+    return Report(found, channel, chaincodes, user)
+
+
+def _layout(addresses: Addresses) -> dict[str, tuple[dict[str, str], str]]:
+    return {
+        "ca": ({"certificates": addresses.ca}, addresses.ca_operations),
+        "chaincode-support": (
+            {
+                "peer API": addresses.peer,
+                "chaincode listener": addresses.chaincode,
+                "ordering": addresses.orderer,
+            },
+            addresses.peer_operations,
+        ),
+        "event-hub": ({"events": addresses.events}, addresses.events_operations),
+    }
+
+
+async def _service(
+    connection: Connection, name: str, listeners: dict[str, str], operations: str
+) -> ServiceStatus:
+    endpoints = await asyncio.gather(
+        *(_listener(connection, what, address) for what, address in listeners.items()),
+        _operations(connection, operations),
+    )
+    return ServiceStatus(name, list(endpoints))
+
+
+async def _listener(connection: Connection, what: str, address: str) -> Endpoint:
+    health = health_pb2_grpc.HealthStub(connection.channel(address))
+    try:
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+    except grpc.aio.AioRpcError as error:
+        return Endpoint(what, address, f"{error.code().name}: {error.details()}")
+    state = ""
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return Endpoint(what, address, state, await asyncio.to_thread(_shown_until, address))
+
+
+async def _operations(connection: Connection, address: str) -> Endpoint:
+    root = user_folder(connection.settings) / "tls" / "ca.crt"
+    try:
+        await asyncio.to_thread(check, f"https://{address}/healthz", root, TIMEOUT)
+    except Unhealthy as error:
+        return Endpoint("operations", address, str(error))
+    return Endpoint("operations", address, "", await asyncio.to_thread(_shown_until, address))
+
+
+async def _channel(connection: Connection) -> ChannelStatus:
+    name = connection.settings.channel
+    try:
+        async with (
+            asyncio.timeout(TIMEOUT),
+            aclosing(
+                deliver.blocks(connection, deliver.NEWEST, deliver.NEWEST, wait=False)
+            ) as found,
+        ):
+            newest = await anext(found)
+    except TimeoutError:
+        return ChannelStatus(name, error=f"its newest block did not come within {TIMEOUT:g} s")
+    except CommandError as error:
+        return ChannelStatus(name, error=str(error))
+    return ChannelStatus(name, newest.header.number + 1, header_hash(newest.header).hex())
+
+
+def _chaincodes(address: str, root: bytes) -> int | None:
+    """How many chaincodes are connected, by the metrics; None where they do not say."""
+    host, _, _ = address.rpartition(":")
+    context = ssl.create_default_context(cadata=root.decode("ascii"))
+    try:
+        http = HTTPSConnection(host, port_of(address), timeout=TIMEOUT, context=context)
+        try:
+            http.request("GET", "/metrics")
+            text = http.getresponse().read().decode(errors="replace")
+        finally:
+            http.close()
+    except OSError:
+        return None
+    found = _STREAMS.search(text)
+    return int(found[1]) if found else None
+
+
+def _shown_until(address: str) -> str | None:
+    host, _, _ = address.rpartition(":")
+    try:
+        pem = ssl.get_server_certificate((host.strip("[]"), port_of(address)), timeout=TIMEOUT)
+    except OSError:
+        return None
+    return _expiry(pem.encode())
+
+
+def _expiry(pem: bytes) -> str:
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.isoformat()

@@ -1,0 +1,120 @@
+"""`selvedge status`: how everything is, or what became of one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from selvedge_cli.errors import FAILED, INVALID, PENDING
+from selvedge_cli.options import Settings, common_options
+
+if TYPE_CHECKING:
+    from selvedge_cli.commit import Commit
+    from selvedge_cli.inspection import Endpoint, Report
+
+EXIT_STATUSES = """\b
+Exit status:
+  0  all is well; the transaction is valid
+  1  something is down
+  3  the transaction is in a block, and is invalid
+  4  the transaction is in no block: it still can be committed if it was handed to the ordering
+
+Example: selvedge status --json"""
+
+
+@click.command(epilog=EXIT_STATUSES)
+@click.option("--txid", help="Look this transaction up instead.")
+@click.option(
+    "--from",
+    "start",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="With --txid: the first block to look at.  [default: 0]",
+)
+@common_options
+def status(settings: Settings, txid: str | None, start: int) -> None:
+    """Say how the services are: health, addresses, certificates, and where the channel is.
+
+    With --txid: whether that transaction was committed, and how it was judged.
+    """
+    from selvedge_cli.connection import Connection, load_user
+
+    try:
+        user = load_user(settings)
+    except click.ClickException as failure:
+        if settings.as_json:
+            click.echo(json.dumps({"up": False, "error": failure.message}))
+        raise
+
+    async def look() -> int:
+        async with Connection(user, settings) as connection:
+            if txid is not None:
+                from selvedge_cli.commit import look_up
+
+                return _print_commit(
+                    txid, *await look_up(connection, txid, start), as_json=settings.as_json
+                )
+            from selvedge_cli.inspection import inspect
+
+            return _print_report(await inspect(connection), as_json=settings.as_json)
+
+    raise SystemExit(asyncio.run(look()))
+
+
+def _print_commit(txid: str, commit: Commit | None, last: int, *, as_json: bool) -> int:
+    outcome = "pending" if commit is None else "valid" if commit.valid else "invalid"
+    if as_json:
+        found = {"block": commit and commit.block, "code": commit and commit.code}
+        click.echo(json.dumps({"txid": txid, "outcome": outcome, **found, "looked_up_to": last}))
+    elif commit is None:
+        click.echo(
+            f"transaction {txid} is in no block up to {last}: if it was handed to the ordering it "
+            "can still be committed"
+        )
+    else:
+        verdict = "" if commit.valid else " and changed nothing"
+        click.echo(f"transaction {txid} is in block {commit.block}: {commit.code}{verdict}")
+    return {"pending": PENDING, "invalid": INVALID}.get(outcome, 0)
+
+
+def _print_report(report: Report, *, as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps(report.record()))
+        return 0 if report.up else FAILED
+    for service in report.services:
+        click.echo(f"{service.name}: {'up' if service.up else 'DOWN'}")
+        for endpoint in service.endpoints:
+            click.echo(f"  {endpoint.what:<18}  {endpoint.address:<22}  {_state(endpoint)}")
+    channel = report.channel
+    if channel.error:
+        click.echo(f"channel {channel.name}: {channel.error}")
+    else:
+        click.echo(
+            f"channel {channel.name}: height {channel.height}, "
+            f"hash of the last block {channel.last_block_hash}"
+        )
+    if report.chaincodes is not None:
+        click.echo(f"chaincodes connected: {report.chaincodes}")
+    click.echo(
+        f"user {report.user['name']}: identity until {report.user['identity_until'][:10]}, "
+        f"TLS certificate until {report.user['tls_until'][:10]}"
+    )
+    if report.up:
+        return 0
+    click.echo(
+        "selvedge: something is down: start it with `selvedge up` or `docker compose up --wait`; "
+        "its log says why it stopped",
+        err=True,
+    )
+    return FAILED
+
+
+def _state(endpoint: Endpoint) -> str:
+    if endpoint.error:
+        return endpoint.error
+    until = endpoint.certificate_until
+    return f"serving, certificate until {until[:10]}" if until else "serving"
