@@ -102,15 +102,46 @@ async def test_callback_and_iteration_both_echo(scene: Scene) -> None:
 
 async def test_second_reader_is_refused(scene: Scene) -> None:
     async def two(stream: comm.MessageStream) -> None:
-        async for _ in stream:
-            with pytest.raises(RuntimeError, match="one reader"):
-                await stream.receive(stream.send)
-            stream.send(b"refused")
+        reading = asyncio.create_task(stream.receive(stream.send))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="one reader"):
+            await anext(aiter(stream))
+        stream.send(b"refused")
+        await reading
 
     call = await scene.open(two)
-    await call.write(b"go")
     assert await call.read() == b"refused"
-    call.cancel()
+    await call.write(b"the first reader goes on")
+    assert await call.read() == b"the first reader goes on"
+    await call.done_writing()
+    assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_reading_may_stop_and_go_on(scene: Scene) -> None:
+    async def one_by_one(stream: comm.MessageStream) -> None:
+        async for message in stream:
+            stream.send(b"first " + message)
+            break
+        async for message in stream:
+            stream.send(b"then " + message)
+
+    call = await scene.open(one_by_one)
+    for message in (b"a", b"b", b"c"):
+        await call.write(message)
+    await call.done_writing()
+    assert [message async for message in call] == [b"first a", b"then b", b"then c"]
+
+
+async def test_no_reading_after_a_cancelled_read(scene: Scene) -> None:
+    async def impatient(stream: comm.MessageStream) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(aiter(stream)), 0.01)
+        with pytest.raises(RuntimeError, match="after a read was cancelled"):
+            await anext(aiter(stream))
+        raise comm.StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "No message came.")
+
+    call = await scene.open(impatient)
+    assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_what_is_known_of_the_client(scene: Scene) -> None:
@@ -119,7 +150,7 @@ async def test_what_is_known_of_the_client(scene: Scene) -> None:
     assert ("who", "tester") in scene.stream.invocation_metadata()
     remaining = scene.stream.time_remaining()
     assert remaining is not None
-    assert 0 < remaining <= 30
+    assert 29 < remaining < 31  # timeouts travel rounded up
     assert isinstance(scene.stream.auth_context(), dict)
     call.cancel()
 
@@ -223,6 +254,42 @@ async def test_stream_above_its_bound_is_ended_by_name(
     assert "above the limit of 1000000 bytes" in await call.details()
     after = count("grpc_server_stream_overflows_total", bound="max_pending", **LABELS)
     assert after == before + 1
+
+
+async def test_empty_messages_are_bounded_too(scene: Scene, eventually: Eventually) -> None:
+    async def flood(stream: comm.MessageStream) -> None:
+        for _ in range(1000):
+            stream.send(b"")
+        await wait_for_ever(stream)
+
+    call = await scene.open(flood, comm.StreamConfig(max_pending=10_000))
+    await eventually(lambda: scene.stream.closed)
+    assert [message async for message in _quietly(call)].count(b"") < 1000
+    assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_handler_that_cleans_up_after_the_client_left_sends_nothing(
+    scene: Scene, count: Count
+) -> None:
+    before = count("grpc_server_stream_overflows_total", bound="flush_timeout", **LABELS)
+    cleaned = asyncio.Event()
+
+    async def careful(stream: comm.MessageStream) -> None:
+        try:
+            await wait_for_ever(stream)
+        finally:
+            stream.send(b"farewell")
+            await asyncio.sleep(0)
+            stream.close(grpc.StatusCode.ABORTED, "Too late to say.")
+            cleaned.set()
+
+    call = await scene.open(careful, comm.StreamConfig(flush_timeout=0.01))
+    call.cancel()
+    await asyncio.wait_for(scene.stream.wait_closed(), 10)
+    assert cleaned.is_set()
+    assert scene.stream.pending_bytes == 0
+    after = count("grpc_server_stream_overflows_total", bound="flush_timeout", **LABELS)
+    assert after == before
 
 
 async def _quietly(call: Any) -> Any:

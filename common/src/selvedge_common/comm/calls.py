@@ -38,14 +38,15 @@ def status_of(error: Exception, method: Method) -> tuple[grpc.StatusCode, str]:
     )
 
 
-def code_of_cancelled(context: Any) -> grpc.StatusCode:
+def code_of_cancelled(context: Any, timeout: float | None) -> grpc.StatusCode:
     """What a call ended from the client's side counts as: its deadline, or its wish.
 
-    The client's own deadline passes first, and is the earlier one by its encoding, so a call
-    cancelled just before the deadline known here has met it.
+    `timeout` is the time it had when it began, in seconds. Timeouts travel rounded up by as much
+    as a hundredth, so the client's own deadline passes first and it cancels somewhat early.
     """
-    remaining = context.time_remaining()
-    late = remaining is not None and remaining < _DEADLINE_SLACK
+    if timeout is None:
+        return grpc.StatusCode.CANCELLED
+    late = context.time_remaining() < _DEADLINE_SLACK + timeout / 100
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
@@ -173,6 +174,7 @@ async def _counted(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[An
 @contextlib.asynccontextmanager
 async def _observed(method: Method, context: Any, calls: Calls) -> AsyncIterator[Call]:
     call = method.call()
+    timeout = context.time_remaining()
     code = grpc.StatusCode.OK
     try:
         with calls.running():
@@ -181,9 +183,10 @@ async def _observed(method: Method, context: Any, calls: Calls) -> AsyncIterator
     except grpc.aio.AbortError:
         code = context.code()
         raise
-    except (asyncio.CancelledError, grpc.aio.InternalError):
-        # The client cancelled or is gone; grpcio says the latter by failing a read or a write.
-        code = code_of_cancelled(context)
+    except (asyncio.CancelledError, grpc.aio.BaseError):
+        # The client cancelled or is gone, or the server stopped; grpcio may say so by failing a
+        # read or a write.
+        code = code_of_cancelled(context, timeout)
         raise
     except Exception as error:
         code, details = status_of(error, method)

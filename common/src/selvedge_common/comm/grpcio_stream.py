@@ -5,7 +5,6 @@ grpcio takes one write at a time on a stream.
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +21,8 @@ from selvedge_common.comm.settings import ServerConfig
 # client that left: microseconds as a rule, milliseconds on a busy machine. So a handler hears of
 # a half-close this many seconds late, and a client that left seldom passes for one.
 _HALF_CLOSE_DELAY = 0.025
+# What a queued message takes beside its bytes, so that a bound also holds for empty ones.
+_MESSAGE_COST = 64
 
 
 class GrpcioStream:
@@ -35,6 +36,7 @@ class GrpcioStream:
         self._max_send_bytes = config.max_send_bytes
         self._method = method
         self._call = method.call()
+        self._timeout = context.time_remaining()
         self._queue: deque[bytes] = deque()
         self._pending = 0
         self._work = asyncio.Event()
@@ -46,8 +48,8 @@ class GrpcioStream:
         self._left = False  # the client has gone, or the server stops: nothing to say
         self._flush_timer: asyncio.TimerHandle | None = None
         self._reading = False
-        self._handler: asyncio.Task[None]
-        self._writer: asyncio.Task[None]
+        self._handler: asyncio.Task[None] | None = None
+        self._writer: asyncio.Task[None] | None = None
 
     @property
     def peer(self) -> str:
@@ -89,36 +91,30 @@ class GrpcioStream:
         self._pending += size
         if self._pending > self._config.low_mark:
             self._drained.clear()
-            if self._pending > self._config.max_pending:
-                self._overflow(
-                    "max_pending",
-                    f"{self._pending} bytes are waiting for a client that does not read them, "
-                    f"above the limit of {self._config.max_pending} bytes; read faster.",
-                )
+        waiting = self._pending + _MESSAGE_COST * len(self._queue)
+        if waiting > self._config.max_pending:
+            self._overflow(
+                "max_pending",
+                f"{waiting} bytes are waiting for a client that does not read them, "
+                f"above the limit of {self._config.max_pending} bytes; read faster.",
+            )
         self._work.set()
 
     async def drained(self) -> None:
         await self._drained.wait()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._reading:
-            raise RuntimeError("A message stream has one reader at a time.")
-        self._reading = True
-        try:
-            while (message := await self._read()) is not None:
-                yield message
-        finally:
-            self._reading = False
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        message = await self._read()
+        if message is None:
+            raise StopAsyncIteration
+        return message
 
     async def receive(self, on_message: Callable[[bytes], None]) -> None:
-        if self._reading:
-            raise RuntimeError("A message stream has one reader at a time.")
-        self._reading = True
-        try:
-            while (message := await self._read()) is not None:
-                on_message(message)
-        finally:
-            self._reading = False
+        while (message := await self._read()) is not None:
+            on_message(message)
 
     def close(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "") -> None:
         if self._status is not None:
@@ -136,29 +132,30 @@ class GrpcioStream:
         self._aborted = True
         self._status = (code, details)
         self._drop()
-        self._writer.cancel()
+        if self._writer is not None:
+            self._writer.cancel()
 
     async def wait_closed(self) -> None:
         await self._closed.wait()
 
     async def serve(self, handler: MessageStreamHandler) -> None:
         """Run the whole stream; gRPC's task for the call."""
-        # Not left to the first write: a status cannot be sent while the headers are on their
-        # way, and an abort may come then.
-        await self._context.send_initial_metadata(())
-        self._handler = asyncio.create_task(self._handle(handler))
-        self._writer = asyncio.create_task(self._write())
         try:
+            # Not left to the first write: a status cannot be sent while the headers are on their
+            # way, and an abort may come then.
+            await self._context.send_initial_metadata(())
+            self._handler = asyncio.create_task(self._handle(handler))
+            self._writer = asyncio.create_task(self._write())
             await asyncio.wait((self._writer,))
-        except asyncio.CancelledError:
+            # The transport refuses a write once the client has gone, often before it says so.
+            self._left = not self._writer.cancelled() and self._writer.exception() is not None
+        except (asyncio.CancelledError, grpc.aio.BaseError):
             self._left = True
             raise
         finally:
             await self._finish()
-        if self._left or self._status is None:
-            return
-        code, details = self._status
-        if code is not grpc.StatusCode.OK:
+        code, details = self._ending()
+        if code is not grpc.StatusCode.OK and not self._left:
             await self._context.abort(code, details)
 
     async def _handle(self, handler: MessageStreamHandler) -> None:
@@ -167,6 +164,9 @@ class GrpcioStream:
         except asyncio.CancelledError:
             self.close(grpc.StatusCode.CANCELLED, "The stream was cancelled by the server.")
             raise
+        except grpc.aio.BaseError:
+            # From a read; the call is over for gRPC.
+            self.close(grpc.StatusCode.UNAVAILABLE, "The server is stopping.")
         except Exception as error:
             self.close(*status_of(error, self._method))
         else:
@@ -189,7 +189,13 @@ class GrpcioStream:
             await self._work.wait()
 
     async def _read(self) -> bytes | None:
+        if self._reading:
+            raise RuntimeError(
+                "A message stream has one reader at a time, and none after a read was cancelled."
+            )
+        self._reading = True
         message = await self._context.read()
+        self._reading = False
         if message is EOF:
             await asyncio.sleep(_HALF_CLOSE_DELAY)
             return None
@@ -198,23 +204,27 @@ class GrpcioStream:
 
     async def _finish(self) -> None:
         """End handler and writer, and say so, before the status is handed to gRPC."""
+        self._status = self._ending()  # so that nothing more is queued
+        self._drop()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-        self._writer.cancel()
-        self._handler.cancel()
-        # A second cancellation of our own task must not leave the handler running unseen.
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((self._handler, self._writer))
-        # The transport refuses a write once the client has gone, often before it says so.
-        if not self._writer.cancelled() and self._writer.exception() is not None:
-            self._left = True
-        if self._left or self._status is None:
-            code = code_of_cancelled(self._context)
-        else:
-            code = self._status[0]
-        self._drop()
+        running = {task for task in (self._handler, self._writer) if task is not None}
+        for task in running:
+            task.cancel()
+        while running:
+            try:
+                _, running = await asyncio.wait(running)
+            except asyncio.CancelledError:
+                self._left = True  # the client left meanwhile; the handler still cleans up
+        code = self._status[0]
+        if self._left:
+            code = code_of_cancelled(self._context, self._timeout)
         self._call.finished(code)
         self._closed.set()
+
+    def _ending(self) -> tuple[grpc.StatusCode, str]:
+        """The status decided on, or that of a stream which ends without a decision."""
+        return self._status or (grpc.StatusCode.CANCELLED, "The stream was cancelled.")
 
     def _drop(self) -> None:
         self._queue.clear()

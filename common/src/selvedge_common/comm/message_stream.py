@@ -49,7 +49,10 @@ class MessageStream(Protocol):
         """Wait until at most the low mark is pending, or the stream has ended."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """The client's messages until it half-closes; one reader at a time."""
+        """The client's messages until it half-closes.
+
+        One reader at a time, and none after a read was cancelled: it may have lost a message.
+        """
 
     async def receive(self, on_message: Callable[[bytes], None]) -> None:
         """Call `on_message` for each of the client's messages until it half-closes."""

@@ -68,7 +68,8 @@ class StreamConfig:
     Attributes:
         low_mark: `drained()` returns at or below it.
         high_mark: above it `full` is true.
-        max_pending: a stream with more waiting is ended with RESOURCE_EXHAUSTED.
+        max_pending: a stream with more waiting is ended with RESOURCE_EXHAUSTED; each message
+            counts 64 bytes more than it holds.
         flush_timeout: seconds a closing stream may take to send what is waiting.
     """
 
