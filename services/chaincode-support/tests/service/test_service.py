@@ -20,8 +20,7 @@ from selvedge_protos.peer.chaincode_pb2 import ChaincodeInput
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 from selvedge_protos.peer.proposal_pb2 import SignedProposal
 from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse
-
-from .conftest import Authority, Process
+from serviceprocess import Authority, Process
 
 CHANNEL = "mychannel"
 MODULE = "chaincode_support"
@@ -29,7 +28,7 @@ MODULE = "chaincode_support"
 
 @pytest.fixture
 def service(authority: Authority, tmp_path: Path) -> Iterator[Process]:
-    process = Process.start(MODULE, **authority.service_settings(tmp_path / "volume"))
+    process = Process.start(MODULE, authority.service_settings(tmp_path / "volume"))
     assert process.serving, process.lines
     yield process
     if process.popen.poll() is None:
@@ -114,7 +113,7 @@ async def test_a_transaction_is_committed_and_survives_a_kill(
                 await asyncio.sleep(0.01)
         serving.cancel()
     service.kill()
-    again = Process.start(MODULE, **authority.service_settings(tmp_path / "volume"))
+    again = Process.start(MODULE, authority.service_settings(tmp_path / "volume"))
     try:
         assert again.serving["height"] == 2
         async with (
@@ -173,7 +172,7 @@ async def test_operations_answer_and_sigterm_ends_it_cleanly(
     authority: Authority, tmp_path: Path
 ) -> None:
     plain = authority.service_settings(tmp_path / "volume", CORE_OPERATIONS_TLS_ENABLED=False)
-    service = Process.start(MODULE, **plain)
+    service = Process.start(MODULE, plain)
     try:
         address = service.serving["operations"]
         async with aiohttp.ClientSession(f"http://{address}") as session:
@@ -188,15 +187,27 @@ async def test_operations_answer_and_sigterm_ends_it_cleanly(
 
 
 def test_a_setting_that_makes_no_sense_ends_it_with_one_sentence(tmp_path: Path) -> None:
-    failed = Process.start(MODULE, CORE_CHAINCODE_EXECUTETIMEOUT="1s")
+    failed = Process.start(MODULE, {"CORE_CHAINCODE_EXECUTETIMEOUT": "1s"})
     assert failed.popen.returncode == 1
     [line] = failed.lines
     assert line.startswith("chaincode-support: chaincode.executetimeout is 1 s, expected more than")
 
 
+def test_sigterm_ends_it_while_it_waits_for_the_ca(tmp_path: Path) -> None:
+    waiting = Process.start(
+        MODULE,
+        {
+            "CORE_PEER_FILESYSTEMPATH": tmp_path,
+            "CORE_CA_ENROLMENT": tmp_path / "nowhere.json",
+        },
+        until="waiting to enrol",
+    )
+    assert waiting.stop() == 0
+
+
 async def test_plaintext_is_loud_in_the_log(authority: Authority, tmp_path: Path) -> None:
     plain = authority.service_settings(tmp_path / "volume", CORE_PEER_TLS_ENABLED=False)
-    service = Process.start(MODULE, **plain)
+    service = Process.start(MODULE, plain)
     try:
         assert any("TLS IS OFF" in line for line in service.lines)
         async with grpc.aio.insecure_channel(service.serving["chaincode"]) as channel:
@@ -208,11 +219,11 @@ async def test_plaintext_is_loud_in_the_log(authority: Authority, tmp_path: Path
 async def test_another_authority_s_volume_is_refused(
     authority: Authority, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    first = Process.start(MODULE, **authority.service_settings(tmp_path / "volume"))
+    first = Process.start(MODULE, authority.service_settings(tmp_path / "volume"))
     assert first.stop() == 0
     stranger = Authority(tmp_path_factory.mktemp("stranger"))
     try:
-        refused = Process.start(MODULE, **stranger.service_settings(tmp_path / "volume"))
+        refused = Process.start(MODULE, stranger.service_settings(tmp_path / "volume"))
         assert refused.popen.returncode == 1
         assert "was made by another certificate authority" in refused.lines[-1]
     finally:
