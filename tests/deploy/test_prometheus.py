@@ -87,19 +87,36 @@ def test_names_and_labels_are_found_in_an_expression() -> None:
     assert labels_in(expr) == {"le", "type", "channel", "ok", "b"}
 
 
+def promtool(*arguments: str) -> str:
+    """Runs promtool and gives what it printed; a finding of its own fails the test."""
+    command = [str(require("promtool")), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_prometheus_accepts_its_configuration_and_rules(tmp_path: Path) -> None:
     shutil.copytree(PROMETHEUS, tmp_path, dirs_exist_ok=True)
     (tmp_path / "roots").mkdir(exist_ok=True)
     (tmp_path / "roots" / "ca.crt").touch()
-    checked = subprocess.run(
-        [str(require("promtool")), "check", "config", str(tmp_path / "prometheus.yml")],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
     alerts = len(list(expressions.of_alerts()))
-    assert f"{alerts} rules found" in checked.stdout
+    told = promtool("check", "config", str(tmp_path / "prometheus.yml"))
+    assert f"{alerts} rules found" in told
+
+
+def test_alerts_fire_when_there_is_trouble_and_only_then(tmp_path: Path) -> None:
+    shutil.copy(expressions.RULES, tmp_path)
+    scenarios = Path(shutil.copy(Path(__file__).with_name("alerts.yml"), tmp_path))
+    promtool("test", "rules", str(scenarios))
+    tested = yaml.safe_load(scenarios.read_text())["tests"]
+    fired = {
+        test["alertname"]
+        for scenario in tested
+        for test in scenario["alert_rule_test"]
+        if test.get("exp_alerts")
+    }
+    alerts = {alert.where.rpartition(" ")[2] for alert in expressions.of_alerts()}
+    assert fired == alerts
 
 
 def test_prometheus_scrapes_the_operations_port_of_every_service() -> None:
