@@ -8,7 +8,7 @@ TESTS    := $(filter-out samples/%-node,$(wildcard $(PACKAGES:=/tests) samples/*
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
            --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-.PHONY: help run test unit e2e lint types protos requirements clean
+.PHONY: help run test unit e2e bench lint types protos requirements clean
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -50,3 +50,6 @@ requirements: .venv/dev ## pin what requirements/*.in name, with hashes
 
 clean: ## remove what make run made
 	rm -rf .selvedge .venv
+
+bench: .venv/dev ## measure start-up, memory, latency and rates; run it alone
+	$(BIN)/python -m bench
