@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from eventhouse import House, Ledger, Organisation, Peer
+from deliver_peer import Ledger, Peer
+from eventhouse import House
+from organisation import Organisation
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,8 @@ class Consumers:
         self._open: set[Outbox] = set()
         self._closing = False
         self._relief = asyncio.Event()
+        for reason in CloseReason:
+            metrics.CONSUMERS_CLOSED.labels(reason=reason)
         metrics.OUTBOX_EVENTS.set_function(lambda: sum(o.queued_events for o in self))
         metrics.OUTBOX_BYTES.set_function(lambda: sum(o.queued_bytes for o in self))
 

@@ -72,13 +72,13 @@ class Hub:
             shutdown: set when the hub is to stop.
             operations: where the operations endpoint is, for the log.
         """
+        await self.server.start()
         async with asyncio.TaskGroup() as parts:
             source = parts.create_task(self._source().run())
             others = [
                 parts.create_task(part)
                 for part in (self._processor.run(), self._consumers.watch(), self.checkpoint.run())
             ]
-            await self.server.start()
             self._serving = True
             log.info(
                 "serving",
@@ -103,12 +103,13 @@ class Hub:
         self._serving = False
         self.server.set_serving("", False)
         self.server.set_serving("protos.Events", False)
-        grace = self._config.peer.grace_period
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._config.peer.grace_period
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout_at(end):
                 await self._processor.drained()
         self._consumers.farewell()
-        await self.server.stop(grace)
+        await self.server.stop(max(0.0, end - clock()))
         await self.checkpoint.write()
         log.info("stopped", position=self.checkpoint.position and self.checkpoint.position.number)
 

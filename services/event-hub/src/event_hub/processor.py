@@ -14,7 +14,7 @@ from selvedge_protos.peer import events_pb2
 
 from event_hub import metrics
 from event_hub.consumers import Consumers
-from event_hub.events import HubEvent
+from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
 from event_hub.interests import Interests
 from event_hub.outbox import Outbox
 
@@ -66,6 +66,10 @@ class Processor:
         self._consumers = consumers
         self._timeout = timeout
         self._buffer: asyncio.Queue[Publication] = asyncio.Queue(buffer_size)
+        self._delivered = {
+            kind: metrics.EVENTS_DELIVERED.labels(type=events_pb2.EventType.Name(kind))
+            for kind in (BLOCK, FILTEREDBLOCK, CHAINCODE, REJECTION)
+        }
         metrics.PROCESSOR_DEPTH.set_function(self._buffer.qsize)
 
     async def put(self, publication: Publication) -> None:
@@ -122,8 +126,7 @@ class Processor:
         if not consumers:
             return
         behind = [consumer for consumer in consumers if not consumer.offer(event.message)]
-        kind = events_pb2.EventType.Name(event.type)
-        metrics.EVENTS_DELIVERED.labels(type=kind).inc(len(consumers))
+        self._delivered[event.type].inc(len(consumers))
         # Where everybody is behind, it is the hub that is too fast, and not one of them too slow.
         if behind and (history or len(behind) == len(consumers)):
             await self._consumers.catch_up(behind)

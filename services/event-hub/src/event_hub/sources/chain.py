@@ -5,6 +5,13 @@ from dataclasses import dataclass
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 
+# What to do about it, for whoever replaced a ledger on purpose or by mistake.
+ANOTHER_HISTORY = (
+    "point source.addresses to a peer with the history this hub has read, or, if the ledger was "
+    "replaced on purpose, stop the hub, delete its file in the folder source.checkpoint and start "
+    "it again"
+)
+
 
 class ChainError(Exception):
     """A source's block that the hub must not pass on. ``cause`` is what the metric calls it."""
@@ -72,7 +79,7 @@ class Chain:
                 raise Fork(
                     f"block {header.number} of the source does not follow the block "
                     f"{self.last.number} that this hub has read; the source serves another history "
-                    "of the channel"
+                    f"of the channel; {ANOTHER_HISTORY}"
                 )
         if blocks.data_hash(block.data.data) != header.data_hash:
             raise DamagedBlock(
@@ -92,5 +99,5 @@ class Chain:
         if found != self.last:
             raise Fork(
                 f"block {block.header.number} of the source is not the one this hub has read; "
-                "the source serves another history of the channel"
+                f"the source serves another history of the channel; {ANOTHER_HISTORY}"
             )

@@ -21,7 +21,7 @@ from selvedge_protos.peer import events_pb2
 from selvedge_protos.peer.events_pb2_grpc import DeliverStub
 
 from event_hub import metrics
-from event_hub.sources.chain import Chain, ChainError, Position
+from event_hub.sources.chain import ANOTHER_HISTORY, Chain, ChainError, Position
 
 log = get_logger("eventhub.source")
 
@@ -159,8 +159,7 @@ class DeliverSource:
                 raise SourceRefused(
                     "behind",
                     f"the source does not have block {name} of {self._config.channel}, which this "
-                    "hub has read; wait until it has caught up, or, if its ledger was replaced on "
-                    "purpose, stop the hub, delete its position file and start it again",
+                    f"hub has read; wait until it has caught up, or {ANOTHER_HISTORY}",
                 )
             elif response.status == common_pb2.SUCCESS and block is not None:
                 return block
