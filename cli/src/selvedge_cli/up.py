@@ -16,7 +16,9 @@ import click
 
 from selvedge_cli import STARTED
 from selvedge_cli.addresses import forget_addresses
+from selvedge_cli.errors import CommandError
 from selvedge_cli.local.claim import claimed
+from selvedge_cli.local.process import ServiceDied
 from selvedge_cli.local.services import services
 from selvedge_cli.local.supervisor import Supervisor
 from selvedge_cli.options import Settings, common_options
@@ -39,8 +41,8 @@ def up(settings: Settings, demo: bool, port_offset: int) -> None:
     """Run ca, chaincode-support and event-hub as processes of this machine, until Ctrl-C.
 
     They listen on 127.0.0.1 only. The home keeps the ledger and the certificates, so the next start
-    goes on where this one stopped. Logs are in HOME/logs. When a service ends by itself, the others
-    are stopped, and the exit status is 1.
+    goes on where this one stopped. Logs are in HOME/logs. A service that dies is started again;
+    when that does not help, all are stopped, and the exit status is 1.
     """
     sample = None
     if demo:
@@ -68,6 +70,10 @@ def up(settings: Settings, demo: bool, port_offset: int) -> None:
     with claimed(settings.home):
         try:
             asyncio.run(Supervisor(settings, sample, report.tell).run(when_ready))
+        except ServiceDied as death:
+            raise CommandError(
+                f"{death}\n  mend what it says and run `selvedge up` again: the ledger is kept"
+            ) from death
         finally:
             forget_addresses(settings.home)
     report.tell("stopped")

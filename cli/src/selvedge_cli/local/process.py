@@ -29,10 +29,7 @@ class ServiceDied(CommandError):
     def __init__(self, name: str, status: int, log: Path) -> None:
         how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
         lines = "".join(f"\n    {line}" for line in last_lines(log))
-        super().__init__(
-            f"{name} ended {how}; the end of {log}:{lines}\n"
-            "  mend what it says and run `selvedge up` again: the ledger is kept"
-        )
+        super().__init__(f"{name} ended {how}; the end of {log}:{lines}")
 
 
 class ServiceProcess:
@@ -48,9 +45,14 @@ class ServiceProcess:
         """Of the service."""
         return self.service.name
 
-    async def ended(self) -> ServiceDied:
-        """Wait until it ends, and say how it did."""
-        return ServiceDied(self.name, await self._process.wait(), self._log)
+    async def ended(self) -> None:
+        """Wait until it ends."""
+        await self._process.wait()
+
+    def death(self) -> ServiceDied:
+        """How it ended; it has."""
+        assert self._process.returncode is not None
+        return ServiceDied(self.name, self._process.returncode, self._log)
 
     async def healthy(self) -> None:
         """Return once its operations endpoint says that it serves.
@@ -62,7 +64,7 @@ class ServiceProcess:
         root = self.service.folder / "tls" / "ca.crt"
         while True:
             if self._process.returncode is not None:
-                raise ServiceDied(self.name, self._process.returncode, self._log)
+                raise self.death()
             with suppress(Unhealthy):
                 # Without its root there is nobody to ask yet.
                 if root.exists():

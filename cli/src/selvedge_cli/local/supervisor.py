@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from selvedge_cli.addresses import save_addresses
 from selvedge_cli.errors import CommandError
 from selvedge_cli.local.claim import check_ports
-from selvedge_cli.local.process import ServiceDied, ServiceProcess, start
+from selvedge_cli.local.process import ServiceProcess, start
 from selvedge_cli.local.services import (
     CHAINCODE,
     USERS,
@@ -25,6 +24,8 @@ from selvedge_cli.options import Settings
 
 START_UP_TIMEOUT = 60.0
 """Seconds for all services to serve."""
+MAX_DEATHS, DEATHS_WINDOW = 4, 30.0
+"""A service that ends more often than that, in so many seconds, is not started again."""
 
 
 class Supervisor:
@@ -42,39 +43,48 @@ class Supervisor:
         self._settings = settings
         self._sample = sample
         self._tell = tell
+        # In the order in which they were started first, which is that of their needs.
         self._running: list[ServiceProcess] = []
-        self._deaths: set[asyncio.Task[ServiceDied]] = set()
+        self._watchers: list[asyncio.Task[None]] = []
+        self._dead: asyncio.Queue[ServiceProcess] = asyncio.Queue()
         self._stop = asyncio.Event()
 
-    async def run(self, when_ready: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run everything until a signal, or until a service ends by itself.
+    async def run(self, when_ready: Callable[[], Awaitable[None]]) -> None:
+        """Run everything until a signal; what dies then is started again.
 
         Args:
             when_ready: awaited once everything serves.
 
         Raises:
-            CommandError: a port is taken, or a service did not come up, or died.
+            CommandError: a port is taken, or a service did not come up, or died again and again.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
-        planned = services(self._settings.home, self._settings.addresses, self._settings.channel)
+        home = self._settings.home
+        planned = services(home, self._settings.addresses, self._settings.channel)
         check_ports(planned)
-        save_addresses(self._settings.home, self._settings.addresses)
-        (self._settings.home / "ca.yaml").write_text(ca_settings())
+        save_addresses(home, self._settings.addresses)
+        (home / "ca.yaml").write_text(ca_settings())
         try:
-            await self._unless_stopped(self._bring_up(planned, when_ready))
-            await self._unless_stopped(self._stop.wait())
+            await _first(self._stop.wait(), self._live(planned, when_ready))
         finally:
             await self._stop_all()
 
-    async def _bring_up(
-        self, planned: list[Service], when_ready: Callable[[], Coroutine[Any, Any, None]]
+    async def _live(
+        self, planned: list[Service], when_ready: Callable[[], Awaitable[None]]
     ) -> None:
+        await _first(self._bring_up(planned), self._any_death())
+        await _first(when_ready(), self._any_death())
+        await self._watch()
+
+    async def _bring_up(self, planned: list[Service]) -> None:
         # All at once: each waits for the ca by itself, and their imports overlap.
-        ca, *others = [await self._start(service) for service in planned]
+        for service in planned:
+            self._running.append(await self._start(service))
         # Imported only now, while the services do the same.
         from selvedge_common.enrolment import EnrolmentError
 
+        ca, *others = self._running
         try:
             async with asyncio.timeout(START_UP_TIMEOUT):
                 await ca.healthy()
@@ -90,7 +100,6 @@ class Supervisor:
             ) from None
         except EnrolmentError as error:
             raise CommandError(str(error)) from error
-        await when_ready()
 
     async def _enrol_user(self, name: str) -> None:
         from selvedge_common.enrolment import enrol_user
@@ -116,36 +125,38 @@ class Supervisor:
             name=CHAINCODE,
             ca_address=self._settings.addresses.ca,
         )
-        await self._start(sample_chaincode(self._sample, material, self._settings.addresses))
+        sample = sample_chaincode(self._sample, material, self._settings.addresses)
+        self._running.append(await self._start(sample))
 
     async def _start(self, service: Service) -> ServiceProcess:
         process = await start(service, self._settings.home / "logs" / f"{service.name}.log")
-        self._running.append(process)
-        self._deaths.add(asyncio.create_task(process.ended()))
+        self._watchers.append(asyncio.create_task(self._report_end(process)))
         return process
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Await something, unless a signal comes or a service dies before it is done."""
-        working = asyncio.create_task(work)
-        stopping = asyncio.create_task(self._stop.wait())
-        try:
-            while not working.done() and not stopping.done():
-                await asyncio.wait(
-                    {working, stopping, *self._deaths}, return_when=asyncio.FIRST_COMPLETED
-                )
-                dead = next((death for death in self._deaths if death.done()), None)
-                if dead is not None and not stopping.done():
-                    raise dead.result()
-        finally:
-            working.cancel()
-            stopping.cancel()
-            if working.done() and not working.cancelled():
-                working.result()
+    async def _report_end(self, process: ServiceProcess) -> None:
+        await process.ended()
+        self._dead.put_nowait(process)
+
+    async def _any_death(self) -> None:
+        raise (await self._dead.get()).death()
+
+    async def _watch(self) -> None:
+        """Start again what dies, for as long as that helps."""
+        clock = asyncio.get_running_loop().time
+        deaths: dict[str, list[float]] = {}
+        while True:
+            dead = await self._dead.get()
+            recent = [at for at in deaths.get(dead.name, []) if clock() - at < DEATHS_WINDOW]
+            deaths[dead.name] = [*recent, clock()]
+            if len(recent) == MAX_DEATHS:
+                raise dead.death()
+            self._tell(f"{dead.death()}\nselvedge: {dead.name} is started again")
+            self._running[self._running.index(dead)] = await self._start(dead.service)
 
     async def _stop_all(self) -> None:
-        """End the newest first: nothing loses what it talks to before it has ended itself."""
-        for death in self._deaths:
-            death.cancel()
+        """End the last first: nothing loses what it talks to before it has ended itself."""
+        for watcher in self._watchers:
+            watcher.cancel()
         for process in reversed(self._running):
             if not await process.stop():
                 self._tell(f"{process.name} did not end in time and was killed")
@@ -155,3 +166,15 @@ class Supervisor:
             for process in self._running:
                 process.kill()
         self._stop.set()
+
+
+async def _first(*work: Awaitable[object]) -> None:
+    """Await the first of these to end, and raise what it raised; the others are cancelled."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        next(task for task in tasks if task.done()).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
