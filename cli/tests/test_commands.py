@@ -1,0 +1,83 @@
+"""The commands as one types them: help, wrong use, and sentences instead of tracebacks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from selvedge_cli.addresses import Addresses, load_addresses, save_addresses
+from selvedge_cli.errors import CommandError
+from selvedge_cli.invoke import parse_transient
+from selvedge_cli.main import COMMANDS, cli
+
+SELVEDGE = Path(sys.executable).with_name("selvedge")
+
+
+def run(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SELVEDGE, *words, "--home", str(home)], capture_output=True, text=True, timeout=30
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_each_command_and_gives_an_example(command: str) -> None:
+    overview = CliRunner().invoke(cli, ["--help"])
+    assert f"  {command} " in overview.output
+    words = [command, "issue", "--help"] if command == "ca" else [command, "--help"]
+    shown = CliRunner().invoke(cli, words)
+    assert shown.exit_code == 0, shown.output
+    assert "Example" in shown.output
+
+
+def test_nobody_there_is_one_sentence(tmp_path: Path) -> None:
+    done = run("query", "asset", "read", "--ca", "localhost:1", home=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("selvedge: no ca answers at localhost:1: start one with")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_status_of_nothing_is_still_json(tmp_path: Path) -> None:
+    done = run("status", "--json", "--ca", "localhost:1", home=tmp_path)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["up"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["invoke", "asset", "create", "--timeout", "soon"], "'soon' is no time: write it as in"),
+        (["invoke", "asset", "create", "--timeout", "-1s"], "'-1s' is no time"),
+        (["invoke", "asset"], "Missing argument 'FUNCTION'"),
+        (["invoke", "asset", "create", "--transient", "x"], "'x' has no '=': give KEY=VALUE"),
+        (["events", "--from", "yesterday"], "'yesterday' is no block: give its number"),
+        (["events", "--chat", "--from", "1"], "--chat is live"),
+        (["events", "--chat", "--type", "chaincode"], "give --chaincode NAME"),
+        (["query", "asset", "read", "--ca", "nowhere"], "'nowhere' is no address"),
+    ],
+)
+def test_wrong_use_is_said(words: list[str], sentence: str, tmp_path: Path) -> None:
+    done = run(*words, home=tmp_path)
+    assert done.returncode in (1, 2)
+    assert sentence in done.stderr
+
+
+def test_transient_values_may_hold_equal_signs() -> None:
+    assert parse_transient(["key=a=b", "empty="]) == {"key": b"a=b", "empty": b""}
+
+
+def test_addresses_come_from_the_home_and_are_overridden_by_variables(tmp_path: Path) -> None:
+    assert load_addresses(tmp_path, {}) == Addresses()
+    moved = Addresses().shifted(10_000)
+    save_addresses(tmp_path, moved)
+    assert load_addresses(tmp_path, {}).peer == "localhost:17051"
+    overridden = load_addresses(tmp_path, {"SELVEDGE_PEER": "peer0:7051"})
+    assert (overridden.peer, overridden.orderer) == ("peer0:7051", "localhost:17050")
+
+
+def test_address_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "addresses.json").write_text('{"colour": "red"}')
+    with pytest.raises(CommandError, match=r"addresses\.json cannot be read .*: delete it"):
+        load_addresses(tmp_path, {})

@@ -1,0 +1,134 @@
+"""Following a channel: every block once, across lost connections and runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from selvedge_cli import deliver, events
+from selvedge_cli.checkpoints import Checkpoint
+from selvedge_cli.connection import Connection
+from selvedge_cli.endorsement import Call
+from selvedge_cli.errors import CommandError
+from selvedge_cli.follow import Kind, Wanted, follow
+from selvedge_cli.rendering import render
+from selvedge_cli.submission import submit
+from selvedge_protos.peer import transaction_pb2
+
+from cli.tests.fake_services import Network, answering, make_signer, serving
+
+
+async def numbers(connection: Connection, start: deliver.Position, stop: int) -> list[int]:
+    wanted = Wanted(Kind.BLOCK)
+    told = follow(connection, wanted, start, stop, on_pause=lambda _: None)
+    return [block.number async for block in told]
+
+
+async def make_network(blocks: int = 1) -> Network:
+    network = Network(make_signer(), answering(event="Created"))
+    for _ in range(blocks):
+        await network.commit(b"")
+    return network
+
+
+async def test_lost_connection_costs_no_block_and_repeats_none(tmp_path: Path) -> None:
+    network = await make_network(6)
+    network.cuts = [2, 0, 3]
+    away: list[CommandError] = []
+    async with serving(network, tmp_path) as connection:
+        wanted = Wanted(Kind.FILTERED)
+        told = follow(connection, wanted, deliver.OLDEST, 5, on_pause=away.append)
+        assert [block.number async for block in told] == [0, 1, 2, 3, 4, 5]
+    assert network.deliver_streams == 4
+    assert all("does not answer (cut)" in str(failure) for failure in away)
+
+
+async def test_range_that_ends_now_does_not_wait(tmp_path: Path) -> None:
+    network = await make_network(3)
+    async with serving(network, tmp_path) as connection:
+        wanted = Wanted(Kind.BLOCK)
+        told = follow(connection, wanted, 1, deliver.NEWEST, on_pause=lambda _: None)
+        assert [block.number async for block in told] == [1, 2]
+        told = follow(connection, wanted, 3, deliver.NEWEST, on_pause=lambda _: None)
+        assert [block.number async for block in told] == []
+
+
+async def test_runs_continue_where_the_last_one_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = await make_network(2)
+    checkpoint = Checkpoint(tmp_path, "block", "mychannel")
+
+    async def run(connection: Connection, start: str | int | None) -> list[str]:
+        begin = events._begin(start, checkpoint.read())
+        wanted = Wanted(Kind.BLOCK)
+        await events._follow(connection, wanted, begin, "newest", None, checkpoint)
+        return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+
+    async with serving(network, tmp_path) as connection:
+        assert await run(connection, None) == ["block 1"]
+        await network.commit(b"")
+        await network.commit(b"")
+        assert await run(connection, None) == ["block 2", "block 3"]
+        assert await run(connection, None) == []
+        assert await run(connection, "oldest") == ["block 0", "block 1", "block 2", "block 3"]
+    assert json.loads(checkpoint.file.read_text()) == {"channel": "mychannel", "block": 3}
+
+
+async def test_block_that_was_not_fully_printed_is_printed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = await make_network(1)
+    checkpoint = Checkpoint(tmp_path, "chaincode", "mychannel")
+    async with serving(network, tmp_path) as connection:
+        await submit(connection, Call("asset", [b"create"]), 10)
+        wanted = Wanted(Kind.CHAINCODE)
+        await events._follow(connection, wanted, "oldest", None, 1, checkpoint)
+    assert "asset.Created" in capsys.readouterr().out
+    assert checkpoint.read() == 0
+
+
+async def test_place_beyond_the_chain_is_explained(tmp_path: Path) -> None:
+    network = await make_network(1)
+    checkpoint = Checkpoint(tmp_path, "block", "mychannel")
+    async with serving(network, tmp_path) as connection:
+        with pytest.raises(CommandError, match=r"no block 9 yet; if the ledger is a new one"):
+            await events._follow(connection, Wanted(Kind.BLOCK), 9, None, None, checkpoint)
+
+
+async def test_each_kind_tells_its_own(tmp_path: Path) -> None:
+    network = await make_network(1)
+    async with serving(network, tmp_path) as connection:
+        good = await submit(connection, Call("asset", [b"create"]), 10)
+        network.commits = transaction_pb2.MVCC_READ_CONFLICT
+        bad = await submit(connection, Call("asset", [b"update"]), 10)
+
+        async def lines(wanted: Wanted) -> list[str]:
+            told = follow(connection, wanted, 1, deliver.NEWEST, on_pause=lambda _: None)
+            return [render(r, as_json=False) async for block in told for r in block.records]
+
+        block = (await lines(Wanted(Kind.BLOCK)))[0]
+        assert block.startswith("block 1  hash ")
+        assert block.endswith(f"tx {good.txid} VALID asset.create set Created")
+        assert (await lines(Wanted(Kind.FILTERED)))[1] == (
+            f"filtered 2  tx {bad.txid} MVCC_READ_CONFLICT asset.Created"
+        )
+        assert await lines(Wanted(Kind.CHAINCODE)) == [
+            f"chaincode 1  asset.Created  tx {good.txid}  {{}}"
+        ]
+        assert await lines(Wanted(Kind.CHAINCODE, "other")) == []
+        assert await lines(Wanted(Kind.CHAINCODE, "asset", "Deleted")) == []
+        assert await lines(Wanted(Kind.REJECTION)) == [
+            f"rejection 2  tx {bad.txid} MVCC_READ_CONFLICT asset.update set Created"
+        ]
+
+
+def test_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "block", "mychannel")
+    checkpoint.write(4)
+    with pytest.raises(CommandError, match=r"is about the channel mychannel"):
+        Checkpoint(tmp_path, "block", "other").read()
+    checkpoint.file.write_text("{")
+    with pytest.raises(CommandError, match=r"block\.json cannot be read .*: delete it"):
+        checkpoint.read()
+    with pytest.raises(CommandError, match=r"cannot name a checkpoint"):
+        Checkpoint(tmp_path, "../x", "mychannel")

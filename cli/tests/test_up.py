@@ -1,0 +1,187 @@
+"""`selvedge up`: the real services as processes, from nothing to a committed transaction."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selvedge_cli.addresses import Addresses, port_of
+from selvedge_cli.errors import CommandError
+from selvedge_cli.local.claim import check_ports, claimed
+from selvedge_cli.local.services import services
+
+SELVEDGE = Path(sys.executable).with_name("selvedge")
+
+
+def free_offset() -> int:
+    """An offset at which every port is free."""
+    for offset in range(10_000, 50_000, 97):
+        try:
+            check_ports(services(Path("/"), Addresses().shifted(offset), "mychannel"))
+        except CommandError:
+            continue
+        return offset
+    raise AssertionError("no free ports")
+
+
+@dataclass
+class Running:
+    """One `selvedge up --demo --json` and what it printed."""
+
+    home: Path
+    process: subprocess.Popen[str]
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def read(self, kind: str) -> dict[str, Any]:
+        """Read on until a line of that type."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(json.loads(line))
+            if self.lines[-1]["type"] == kind:
+                return self.lines[-1]
+        raise AssertionError(f"ended without {kind}: {self.errors()}")
+
+    def errors(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SELVEDGE, *words, "--home", str(self.home)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    def pid_of(self, module: str) -> int | None:
+        for pid in map(int, children(self.process.pid)):
+            if module in Path(f"/proc/{pid}/cmdline").read_text():
+                return pid
+        return None
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def start(home: Path, offset: int) -> Running:
+    words = ["up", "--demo", "--json", "--home", str(home), "--port-offset", str(offset)]
+    process = subprocess.Popen(
+        [SELVEDGE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    return Running(home, process)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    started = start(tmp_path_factory.mktemp("home"), free_offset())
+    try:
+        started.read("ready")
+        yield started
+        assert started.stop() == 0
+    finally:
+        started.process.kill()
+        started.process.communicate()
+
+
+def test_demonstration_shows_the_three_events_of_its_transaction(running: Running) -> None:
+    transaction = next(line for line in running.lines if line["type"] == "transaction")
+    told = {line["type"] for line in running.lines if transaction["txid"] in json.dumps(line)}
+    assert told == {"transaction", "block", "chaincode", "filtered"}
+
+
+def test_other_commands_find_the_services_by_the_home(running: Running) -> None:
+    created = running.run("invoke", "asset-transfer", "CreateAsset", "t1", "ada", "7", "--json")
+    assert created.returncode == 0, created.stderr
+    answer = json.loads(created.stdout)
+    assert (answer["outcome"], answer["code"]) == ("valid", "VALID")
+
+    asset = running.run("query", "asset-transfer", "ReadAsset", "t1")
+    assert asset.stdout == '{"id":"t1","owner":"ada","value":7}\n'
+
+    looked_up = running.run("status", "--txid", answer["txid"])
+    assert (
+        looked_up.stdout == f"transaction {answer['txid']} is in block {answer['block']}: VALID\n"
+    )
+
+    refused = running.run("invoke", "asset-transfer", "CreateAsset", "t1", "ada", "7")
+    assert refused.returncode == 1
+    assert "the asset t1 exists already; nothing was submitted" in refused.stderr
+
+
+def test_events_are_read_through_deliver_and_through_chat(running: Running) -> None:
+    words = ["events", "--chat", "--type", "chaincode", "--chaincode", "asset-transfer"]
+    live = subprocess.Popen(
+        [SELVEDGE, *words, "--count", "1", "--json", "--home", str(running.home)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    # Whether it listens yet cannot be seen from here: go on until it has heard something.
+    number = 0
+    while live.poll() is None:
+        number += 1
+        created = running.run("invoke", "asset-transfer", "CreateAsset", f"e{number}", "bob", "1")
+        assert created.returncode == 0, created.stderr
+    heard = json.loads(live.communicate()[0])
+    assert heard["name"] == "AssetCreated"
+
+    words = ["events", "--type", "chaincode", "--from", "oldest", "--until", "newest", "--json"]
+    told = [json.loads(line) for line in running.run(*words).stdout.splitlines()]
+    assert [event["txid"] for event in told].count(heard["txid"]) == 1
+
+
+def test_status_tells_of_every_listener(running: Running) -> None:
+    done = running.run("status", "--json")
+    assert done.returncode == 0, done.stdout
+    report = json.loads(done.stdout)
+    told = {endpoint["address"] for each in report["services"] for endpoint in each["endpoints"]}
+    assert told == set(running.lines[-1]["addresses"].values())
+    assert report["channel"]["height"] > 1
+    assert report["chaincodes"] == 1
+
+
+def test_second_up_on_the_home_is_refused(running: Running) -> None:
+    done = running.run("up")
+    assert done.returncode == 1
+    assert f"already, as process {running.process.pid}: use it" in done.stderr
+
+
+def test_service_that_dies_is_started_again(running: Running) -> None:
+    killed = running.pid_of("event_hub")
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while running.pid_of("event_hub") in (None, killed) or running.run("status").returncode != 0:
+        assert time.monotonic() < deadline, "the event hub was not started again"
+        time.sleep(0.05)
+
+
+def test_taken_port_is_named_before_anything_is_started(tmp_path: Path) -> None:
+    offset = free_offset()
+    taken = Addresses().shifted(offset).orderer
+    with socket.create_server(("127.0.0.1", port_of(taken))):
+        started = start(tmp_path, offset)
+        _, errors = started.process.communicate(timeout=30)
+    assert started.process.returncode == 1
+    assert f"port {port_of(taken)} (chaincode-support's ordering)" in errors
+    assert not (tmp_path / "logs").exists()
+
+
+def test_home_is_let_go_when_its_holder_has_gone(tmp_path: Path) -> None:
+    refused = pytest.raises(CommandError, match=rf"as process {os.getpid()}")
+    with claimed(tmp_path), refused, claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass
