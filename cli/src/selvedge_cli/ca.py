@@ -137,7 +137,7 @@ def issue(
         else:
             folder = _issue_chaincode(home, str(chaincode), ca_address)
             files = sorted(path for path in folder.iterdir() if path.is_file())
-    environment = None if chaincode is None else _chaincode_environment(folder, chaincode)
+    environment = None if chaincode is None else _chaincode_environment(home, folder, chaincode)
     if as_json:
         report = {"folder": str(folder), "files": [str(file) for file in files]}
         click.echo(json.dumps(report | {"environment": environment} if environment else report))
@@ -199,11 +199,12 @@ def _user_folder(home: Path, name: str) -> Path:
     return home / "crypto" / "users" / name
 
 
-def _chaincode_environment(folder: Path, name: str) -> dict[str, str]:
+def _chaincode_environment(home: Path, folder: Path, name: str) -> dict[str, str]:
     """What Fabric's shims of every language read; the Node and Go ones want base64 files."""
     folder = folder.absolute()
     return {
         "CORE_CHAINCODE_ID_NAME": f"{name}:1.0",
+        "CORE_PEER_ADDRESS": load_addresses(home).chaincode,
         "CORE_PEER_TLS_ENABLED": "true",
         "CORE_PEER_TLS_ROOTCERT_FILE": str(folder / "ca.crt"),
         "CORE_TLS_CLIENT_KEY_PATH": str(folder / "client.key.b64"),

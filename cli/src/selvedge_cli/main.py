@@ -70,10 +70,6 @@ def main() -> None:
         status = failure.exit_code
     except (KeyboardInterrupt, click.Abort):
         status = 130
-    except BrokenPipeError:
-        # Whoever read the output has gone; Python would complain again when it flushes.
-        sys.stdout = None
-        status = 0
     except Exception as failure:
         if options.debugging:
             raise
