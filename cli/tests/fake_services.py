@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
 from selvedge_cli.addresses import Addresses
 from selvedge_cli.connection import Connection, User
 from selvedge_cli.options import Settings

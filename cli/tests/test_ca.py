@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+
 from selvedge_cli import ca
 from selvedge_common.msp import MSP, load_signing_identity
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from selvedge_cli.addresses import Addresses, load_addresses, save_addresses
 from selvedge_cli.errors import CommandError
 from selvedge_cli.invoke import parse_transient

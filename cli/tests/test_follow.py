@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from cli.tests.fake_services import Network, answering, make_signer, serving
+
 from selvedge_cli import deliver, events
 from selvedge_cli.checkpoints import Checkpoint
 from selvedge_cli.connection import Connection
@@ -13,8 +15,6 @@ from selvedge_cli.follow import Kind, Wanted, follow
 from selvedge_cli.rendering import render
 from selvedge_cli.submission import submit
 from selvedge_protos.peer import transaction_pb2
-
-from cli.tests.fake_services import Network, answering, make_signer, serving
 
 
 async def numbers(connection: Connection, start: deliver.Position, stop: int) -> list[int]:

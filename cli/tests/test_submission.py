@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cli.tests.fake_services import Network, answering, make_signer, serving
+
 from selvedge_cli import submission
 from selvedge_cli.commit import look_up
 from selvedge_cli.connection import Connection
@@ -13,8 +15,6 @@ from selvedge_cli.endorsement import Call
 from selvedge_cli.submission import NotSubmitted, Outcome, submit
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import proposal_response_pb2, transaction_pb2
-
-from cli.tests.fake_services import Network, answering, make_signer, serving
 
 CALL = Call("asset", [b"create", b"a1"])
 

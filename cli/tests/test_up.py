@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from selvedge_cli.addresses import Addresses, port_of
 from selvedge_cli.errors import CommandError
 from selvedge_cli.local.claim import check_ports, claimed

@@ -6,8 +6,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import selvedge_protos
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+import selvedge_protos
 
 PROTOS = Path(__file__).resolve().parents[1]
 OUR_OWN = {"selvedge", "grpc"}  # the folders of what is not Fabric's

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import grpc.aio
+
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.queryresult import kv_query_result_pb2
 from selvedge_protos.peer import (

@@ -6,8 +6,6 @@ import socket
 
 import grpc
 import pytest
-from selvedge_shim import Chaincode, ConfigurationError, Response, Stub, serve, success
-
 from shim.tests.scripted_peer import (
     Message,
     Peer,
@@ -16,6 +14,8 @@ from shim.tests.scripted_peer import (
     plaintext,
     serving,
 )
+
+from selvedge_shim import Chaincode, ConfigurationError, Response, Stub, serve, success
 
 
 class Echo(Chaincode):

@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from selvedge_shim import Chaincode, ConfigurationError, read_environment
-
 from shim.tests.scripted_peer import Peer, listening, serving
+
+from selvedge_shim import Chaincode, ConfigurationError, read_environment
 
 NAMES = {"CORE_CHAINCODE_ID_NAME": "asset:1.0", "CORE_PEER_ADDRESS": "localhost:7052"}
 

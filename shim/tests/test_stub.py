@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
+from shim.tests.scripted_peer import Message, conversation, page
+
 from selvedge_protos.peer import chaincode_shim_pb2 as wire
 from selvedge_shim import (
     Chaincode,
@@ -16,8 +18,6 @@ from selvedge_shim import (
     error,
     success,
 )
-
-from shim.tests.scripted_peer import Message, conversation, page
 
 
 class Scripted(Chaincode):

@@ -13,15 +13,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import certificate_authority.config
-import chaincode_support.config
-import event_hub.config
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
-from selvedge_common import config
-
 from tests.e2e.tools import require
+
+import certificate_authority.config
+import chaincode_support.config
+import event_hub.config
+from selvedge_common import config
 
 REPOSITORY = Path(__file__).parents[2]
 BASE = REPOSITORY / "deploy" / "k8s"

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import yaml
 from prometheus_client import REGISTRY
-
 from tests.deploy import expressions
 from tests.e2e.tools import require
 

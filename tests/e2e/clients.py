@@ -8,6 +8,8 @@ from typing import Any, Self
 import grpc
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import load_pem_x509_certificate
+from tests.e2e.stack import LISTENERS, Stack
+
 from selvedge_common.msp import SigningIdentity, load_signing_identity
 from selvedge_common.protoutil.proposals import create_proposal, sign_proposal
 from selvedge_common.protoutil.seek import FOREVER, NEWEST, Position, seek_envelope
@@ -21,8 +23,6 @@ from selvedge_protos.peer import (
     proposal_pb2,
     proposal_response_pb2,
 )
-
-from tests.e2e.stack import LISTENERS, Stack
 
 CHANNEL = "mychannel"
 

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-
 from tests.e2e.containers import Containers
 from tests.e2e.processes import Processes
 from tests.e2e.stack import Stack

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from selvedge_protos.peer import events_pb2
-
 from tests.e2e import node_chaincode
 from tests.e2e.clients import ChatClient, Client, interest
 from tests.e2e.stack import Stack
+
+from selvedge_protos.peer import events_pb2
 
 CHAINCODES = ["asset-transfer", node_chaincode.NAME]
 

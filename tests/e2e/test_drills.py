@@ -6,11 +6,11 @@ import threading
 
 import grpc
 import pytest
-from selvedge_protos.common import common_pb2
-from selvedge_protos.peer import events_pb2
-
 from tests.e2e.clients import ChatClient, Client, interest
 from tests.e2e.stack import OPERATIONS, Stack, eventually
+
+from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import events_pb2
 
 PAYLOAD = "x" * 200_000
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from selvedge_protos.peer import events_pb2
-
 from tests.deploy.expressions import expressions
 from tests.e2e.clients import ChatClient, Client, interest
 from tests.e2e.stack import OPERATIONS, ROOT, Stack, eventually
 from tests.e2e.tools import require
+
+from selvedge_protos.peer import events_pb2
 
 AFTER_TRAFFIC = {
     "chaincode-support": [

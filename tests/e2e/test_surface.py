@@ -9,14 +9,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests.e2e.clients import ChatClient, Client, interest
+from tests.e2e.stack import LISTENERS, OPERATIONS, ROOT, Stack
+from tests.e2e.tools import require
+
 from selvedge_common.protoutil.proposals import sign_proposal
 from selvedge_protos.grpc.reflection.v1 import reflection_pb2 as reflection_v1_pb2
 from selvedge_protos.grpc.reflection.v1 import reflection_pb2_grpc as reflection_v1_pb2_grpc
 from selvedge_protos.peer import events_pb2
-
-from tests.e2e.clients import ChatClient, Client, interest
-from tests.e2e.stack import LISTENERS, OPERATIONS, ROOT, Stack
-from tests.e2e.tools import require
 
 every_listener = pytest.mark.parametrize("listener", LISTENERS)
 mutual_listeners = pytest.mark.parametrize("listener", [name for name in LISTENERS if name != "ca"])

@@ -24,6 +24,9 @@ from typing import Any
 
 import click
 import structlog
+
+from selvedge_cli.addresses import load_addresses
+from selvedge_cli.options import DEFAULT_HOME, debug_option
 from selvedge_common import logs
 from selvedge_common.enrolment import (
     Enrolment,
@@ -33,9 +36,6 @@ from selvedge_common.enrolment import (
     layout,
 )
 from selvedge_common.enrolment.material import defect
-
-from selvedge_cli.addresses import load_addresses
-from selvedge_cli.options import DEFAULT_HOME, debug_option
 
 AUTOMATIC_USERS = {"admin": "admin", "user1": "user"}
 """Users that are enrolled on first use, and their profiles."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 
 import grpc.aio
-from selvedge_common import comm
-from selvedge_common.msp import IdentityError, SigningIdentity, load_signing_identity
 
 from selvedge_cli.ca import ensure_user
 from selvedge_cli.errors import CommandError
 from selvedge_cli.options import MSP_ID, Settings
+from selvedge_common import comm
+from selvedge_common.msp import IdentityError, SigningIdentity, load_signing_identity
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 import grpc.aio
+
 from selvedge_cli.connection import Connection
 from selvedge_cli.errors import CommandError, call_failed
 from selvedge_common.protoutil import seek

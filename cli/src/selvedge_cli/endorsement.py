@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import grpc.aio
+
 from selvedge_cli.connection import Connection
 from selvedge_cli.errors import CommandError, call_failed
 from selvedge_common.protoutil.proposals import create_proposal, sign_proposal

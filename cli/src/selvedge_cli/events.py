@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import click
+
 from selvedge_cli.checkpoints import Checkpoint
 from selvedge_cli.errors import CommandError
 from selvedge_cli.options import Settings, common_options

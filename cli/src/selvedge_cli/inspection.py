@@ -13,13 +13,13 @@ from typing import Any
 import grpc.aio
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from selvedge_common.healthcheck import Unhealthy, check
-from selvedge_common.protoutil.blocks import header_hash
 
 from selvedge_cli import deliver
 from selvedge_cli.addresses import Addresses, port_of
 from selvedge_cli.connection import Connection, user_folder
 from selvedge_cli.errors import CommandError
+from selvedge_common.healthcheck import Unhealthy, check
+from selvedge_common.protoutil.blocks import header_hash
 
 TIMEOUT = 3.0
 """Seconds for each question."""

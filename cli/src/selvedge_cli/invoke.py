@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+
 from selvedge_cli.durations import DURATION
 from selvedge_cli.options import Settings, common_options
 

@@ -6,9 +6,9 @@ import sys
 from importlib import import_module
 
 import click
-from selvedge_common import logs
 
 from selvedge_cli import options
+from selvedge_common import logs
 
 # Module and what the list of commands says. A command is imported when it is called: most of the
 # time of a short command would else go into what only others need.

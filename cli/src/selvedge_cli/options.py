@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from selvedge_cli.addresses import Addresses, load_addresses
 
 DEFAULT_HOME = Path(".selvedge")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import grpc.aio
+
 from selvedge_cli.connection import Connection
 from selvedge_cli.errors import WHAT_TO_DO, CommandError, NotReachable, call_failed
 from selvedge_protos.common import common_pb2

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+
 from selvedge_cli.durations import DURATION
 from selvedge_cli.invoke import encode, parse_transient
 from selvedge_cli.options import Settings, common_options

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
+
 from selvedge_common.protoutil.block_events import chaincode_events
 from selvedge_common.protoutil.blocks import header_hash
 from selvedge_common.protoutil.errors import MalformedMessage

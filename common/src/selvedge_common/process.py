@@ -6,6 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import uvloop
+
 from selvedge_common import logs
 
 log = logs.get_logger("process")

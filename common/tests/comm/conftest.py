@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+
 from selvedge_common import comm
 
 Prepare = Callable[[comm.GRPCServer], None]

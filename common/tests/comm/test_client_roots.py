@@ -7,6 +7,7 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from selvedge_common import comm
 
 Serve = Callable[..., Awaitable[comm.GRPCServer]]

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+
 from selvedge_common import comm
 
 PATH = "/protos.Events/Chat"

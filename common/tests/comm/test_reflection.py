@@ -8,6 +8,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as v1alpha_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc as v1alpha_grpc
+
 from selvedge_common import comm
 from selvedge_protos.grpc.reflection.v1 import reflection_pb2 as v1_pb2
 from selvedge_protos.grpc.reflection.v1 import reflection_pb2_grpc as v1_grpc

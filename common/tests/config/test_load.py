@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+
 from selvedge_common.config import ConfigError, Duration, Size, load
 
 DEFAULTS = """

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from selvedge_common.enrolment.files import make_private_folder, write_atomically
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from selvedge_common.msp import (
     ADMIN,
     MEMBER,

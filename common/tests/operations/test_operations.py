@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from selvedge_common import logs
 from selvedge_common.operations import Check, OperationsError, OperationsServer, OperationsTLS
 

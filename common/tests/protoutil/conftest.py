@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from selvedge_common.protoutil.proposals import create_proposal, open_proposal, sign_proposal
 from selvedge_common.protoutil.transactions import create_proposal_response, create_transaction
 from selvedge_protos.common import common_pb2

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+
 from selvedge_common.msp import ORDERER, PolicyNotSatisfied
 from selvedge_common.msp.policies import signed_by_role
 from selvedge_common.protoutil import blocks

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from selvedge_common.protoutil.errors import MalformedProposal
 from selvedge_common.protoutil.proposals import (
     create_proposal,

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
+
 from selvedge_common.msp import PolicyNotSatisfied, identify
 from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.errors import MalformedSeek

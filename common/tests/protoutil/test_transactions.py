@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+
 from selvedge_common.msp import PEER
 from selvedge_common.msp.policies import evaluate, signed_by_any_member, signed_by_role
 from selvedge_common.protoutil.errors import (

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from shim.tests.scripted_peer import Message, Stream, conversation, rows
+
 from selvedge_protos.peer import chaincode_shim_pb2 as wire
 from selvedge_protos.peer import proposal_response_pb2
-
-from shim.tests.scripted_peer import Message, Stream, conversation, rows
 
 SAMPLE = runpy.run_path(str(Path(__file__).parent.parent / "asset_transfer.py"))
 

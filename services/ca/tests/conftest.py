@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
 from services.ca.tests.running import RunningCa, running_ca
 
 

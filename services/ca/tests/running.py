@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from certificate_authority import config, volume
 from certificate_authority.config import Config
 from certificate_authority.serving import serve
 from certificate_authority.tokens import Grant
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from selvedge_common import comm
 from selvedge_common.process import Shutdown
 from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2

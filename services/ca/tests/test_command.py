@@ -15,9 +15,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from selvedge_common.enrolment import Enrolment, enrol_user
-
 from services.ca.tests.running import eventually, free_port
+
+from selvedge_common.enrolment import Enrolment, enrol_user
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

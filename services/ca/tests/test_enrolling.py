@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from certificate_authority import enrolments
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from services.ca.tests.running import RunningCa, free_port, running_ca
+
+from certificate_authority import enrolments
 from selvedge_common import comm
 from selvedge_common.enrolment import (
     Enrolment,
@@ -23,8 +25,6 @@ from selvedge_common.enrolment import (
 )
 from selvedge_common.enrolment.material import defect
 from selvedge_common.msp import MSP, load_signing_identity
-
-from services.ca.tests.running import RunningCa, free_port, running_ca
 
 
 async def health_over_mutual_tls(service: Path, client: Path) -> int:

@@ -9,14 +9,14 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
-from certificate_authority.rate import Rate
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from prometheus_client import REGISTRY
-from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
-
 from services.ca.tests.running import RunningCa, running_ca, signing_request
+
+from certificate_authority.rate import Rate
+from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
 
 USER = ca_pb2.PROFILE_USER
 CLIENT = ca_pb2.PROFILE_TLS_CLIENT

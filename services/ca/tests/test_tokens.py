@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from certificate_authority.errors import AuthorityError, NotAllowed
 from certificate_authority.tokens import Grant, TokenState, TokenStore
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from rawshim import CHANNEL, METHOD, PATIENCE, SETTINGS, Dial, Peer, RawShim, StartPeer
+
 from chaincode_support.chaincode.launcher import ExternalLauncher
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.stream import ChaincodeStream
 from chaincode_support.chaincode.support import ChaincodeSupport
 from chaincode_support.ledger import Ledger
-from rawshim import CHANNEL, METHOD, PATIENCE, SETTINGS, Dial, Peer, RawShim, StartPeer
 from selvedge_common.comm import GRPCServer, ServerConfig
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import grpc
 import grpc.aio
+
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.stream import ChaincodeStream, StreamSettings, Transaction
 from chaincode_support.chaincode.support import ChaincodeSupport, Execution

@@ -5,6 +5,11 @@ import datetime
 from collections.abc import Mapping
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
 from chaincode_support.channel import Channel
 from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
 from chaincode_support.ledger import Ledger
@@ -13,10 +18,6 @@ from chaincode_support.ledger.validation import Validator
 from chaincode_support.ordering import EmbeddedOrdering, OrderingSettings
 from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
 from chaincode_support.ordering.service import add_atomic_broadcast
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from selvedge_common.comm import GRPCServer, ServerConfig
 from selvedge_common.msp import MSP, SigningIdentity
 from selvedge_common.protoutil import blocks, config_block, proposals, seek, transactions

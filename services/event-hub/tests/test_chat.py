@@ -5,9 +5,10 @@ from typing import Any
 
 import grpc
 import pytest
-from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION
 from eventhouse import House, eventually, interest, sample
 from organisation import Organisation
+
+from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION
 from selvedge_protos.common import common_pb2
 from selvedge_protos.msp import identities_pb2
 from selvedge_protos.peer import events_pb2, transaction_pb2

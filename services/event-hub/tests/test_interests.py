@@ -1,6 +1,8 @@
 """Who is on which handler list."""
 
 import pytest
+from eventhouse import interest
+
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, HubEvent
 from event_hub.interests import (
     AlreadyRegistered,
@@ -9,7 +11,6 @@ from event_hub.interests import (
     NotRegistered,
     TooManyInterests,
 )
-from eventhouse import interest
 
 
 def chaincode_event(name: str, chaincode: str = "cc", channel: str = "mychannel") -> HubEvent:

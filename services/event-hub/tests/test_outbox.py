@@ -3,8 +3,9 @@
 import asyncio
 
 import grpc
-from event_hub.events import BLOCK, CHAINCODE
 from eventhouse import Client, House, eventually, interest, sample
+
+from event_hub.events import BLOCK, CHAINCODE
 from selvedge_protos.peer import events_pb2
 
 # Small windows, so that a client which does not read is full after little.

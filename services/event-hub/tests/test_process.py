@@ -12,8 +12,9 @@ from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
-from event_hub import config as configuration
 from eventhouse import House
+
+from event_hub import config as configuration
 from selvedge_common.config import ConfigError
 
 PATIENCE = 20.0

@@ -4,12 +4,13 @@ import asyncio
 from functools import partial
 
 import pytest
+from eventhouse import sample
+
 from event_hub.consumers import Consumers
 from event_hub.events import BLOCK, HubEvent
 from event_hub.interests import Interests
 from event_hub.outbox import OutboxConfig
 from event_hub.processor import BufferFull, Processor, Publication, Wanted
-from eventhouse import sample
 
 EVENT = HubEvent(BLOCK, "mychannel", b"event")
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from eventhouse import Client, House, eventually, interest, sample
+
 from event_hub.events import BLOCK, FILTEREDBLOCK
 from event_hub.sources.chain import Chain, DamagedBlock, Fork, Gap, Position
 from event_hub.sources.checkpoint import Checkpoint, CheckpointError
-from eventhouse import Client, House, eventually, interest, sample
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import grpc
 import grpc.aio
-from selvedge_protos.peer import chaincode_shim_pb2_grpc
 
+from selvedge_protos.peer import chaincode_shim_pb2_grpc
 from selvedge_shim.chaincode import Chaincode
 from selvedge_shim.environment import Environment, read_environment
 from selvedge_shim.errors import ConfigurationError, ProtocolError

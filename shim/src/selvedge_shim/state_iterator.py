@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from selvedge_protos.ledger.queryresult import kv_query_result_pb2
 from selvedge_protos.peer import chaincode_shim_pb2 as wire
-
 from selvedge_shim.transaction import Transaction
 
 Type = wire.ChaincodeMessage.Type

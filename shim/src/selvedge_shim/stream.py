@@ -12,7 +12,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 from selvedge_protos.peer import chaincode_pb2, proposal_response_pb2
 from selvedge_protos.peer import chaincode_shim_pb2 as wire
-
 from selvedge_shim.chaincode import Chaincode, Response, error
 from selvedge_shim.errors import ProtocolError
 from selvedge_shim.stub import Stub

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from google.protobuf.message import DecodeError
+
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import chaincode_event_pb2, chaincode_pb2, proposal_pb2
 from selvedge_protos.peer import chaincode_shim_pb2 as wire
-
 from selvedge_shim import composite_key
 from selvedge_shim.errors import ProtocolError, ShimError
 from selvedge_shim.state_iterator import StateIterator

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 
 from selvedge_protos.peer import chaincode_shim_pb2 as wire
-
 from selvedge_shim.errors import PeerError
 
 Message = wire.ChaincodeMessage

@@ -10,10 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from selvedge_common.healthcheck import Unhealthy, check
-
 from selvedge_cli.errors import CommandError
 from selvedge_cli.local.services import Service
+from selvedge_common.healthcheck import Unhealthy, check
 
 POLL = 0.02
 """Seconds between two looks at a service that is starting."""

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc.aio import EOF  # type: ignore[attr-defined]  # missing in the stubs
+
 from selvedge_common import logs
 from selvedge_common.comm.errors import StatusError
 from selvedge_common.comm.metrics import Call, Method, unknown_method

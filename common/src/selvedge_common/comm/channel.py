@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+
 from selvedge_common.comm.errors import CommError
 
 MAX_BYTES = 100 * 1024 * 1024

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+
 from selvedge_common.comm.errors import CertificateError, NoClientRootCertificates
 from selvedge_common.comm.settings import SecureServerConfig
 

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc.aio import EOF  # type: ignore[attr-defined]  # missing in the stubs
+
 from selvedge_common.comm.calls import Calls, code_of_cancelled, status_of
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.metrics import Method

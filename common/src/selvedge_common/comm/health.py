@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from selvedge_common.comm.errors import StatusError
 
 Status = health_pb2.HealthCheckResponse

@@ -10,6 +10,7 @@ from typing import Any
 from grpc_reflection.v1alpha import reflection_pb2 as v1alpha_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc as v1alpha_grpc
 from grpc_reflection.v1alpha.reflection import aio  # type: ignore[attr-defined]  # not in stubs
+
 from selvedge_protos.grpc.reflection.v1 import reflection_pb2 as v1_pb2
 from selvedge_protos.grpc.reflection.v1 import reflection_pb2_grpc as v1_grpc
 

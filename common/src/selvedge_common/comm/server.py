@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+
 from selvedge_common.comm import grpcio_stream, health, listener, reflection
 from selvedge_common.comm.calls import CallInterceptor, Calls
 from selvedge_common.comm.credentials import ServerCredentials

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+
 from selvedge_common.config.values import PARSERS, ConfigError
 
 PREFIX = "CORE"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+
 from selvedge_common.enrolment import layout, material
 from selvedge_common.enrolment.document import Enrolment, EnrolmentError
 from selvedge_common.enrolment.layout import Credential
@@ -246,6 +247,7 @@ async def _issue(
     address: str,
 ) -> None:
     import grpc
+
     from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
     from selvedge_protos.selvedge.ca.v1.certificate_authority_pb2_grpc import (
         CertificateAuthorityStub,

@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
+
 from selvedge_common.msp.errors import NotACertificate, UnfitCertificate, UntrustedIdentity
 
 # Old Go clients write PEM whose type is empty: "-----BEGIN -----".

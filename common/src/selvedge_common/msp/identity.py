@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import NameOID
 from google.protobuf.message import DecodeError
+
 from selvedge_common.msp.certificates import (
     check_extensions,
     pem_of,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cryptography import x509
 from google.protobuf.message import DecodeError
+
 from selvedge_common.msp.certificates import (
     check_extensions,
     may_sign_certificates,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cryptography import x509
 from google.protobuf.message import DecodeError
+
 from selvedge_common.msp.certificates import (
     build_chain,
     is_authority,

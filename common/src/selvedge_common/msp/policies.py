@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from google.protobuf.message import DecodeError
+
 from selvedge_common.msp.errors import (
     IdentityError,
     MalformedPolicy,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+
 from selvedge_common.msp.errors import MSPConfigurationError
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
+
 from selvedge_common.msp.certificates import read_certificates
 from selvedge_common.msp.errors import UnfitCertificate
 from selvedge_protos.msp import msp_principal_pb2

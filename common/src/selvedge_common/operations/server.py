@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 from prometheus_client import REGISTRY, exposition
+
 from selvedge_common import logs
 from selvedge_common.operations.health import Check, HealthChecks
 from selvedge_common.operations.tls import OperationsError, OperationsTLS

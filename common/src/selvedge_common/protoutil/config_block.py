@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import Message
+
 from selvedge_common.msp import ADMIN, CLIENT, MEMBER, MSP, PEER, MSPConfigurationError, Role
 from selvedge_common.msp.policies import (
     PolicyGroup,

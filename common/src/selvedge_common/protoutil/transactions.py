@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import Message
+
 from selvedge_common.msp.policies import SignedData
 from selvedge_common.protoutil.endorsements import create_proposal_response, create_transaction
 from selvedge_common.protoutil.errors import (

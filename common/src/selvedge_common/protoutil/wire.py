@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from selvedge_common.protoutil.errors import MalformedMessage
 from selvedge_protos.common import common_pb2
 

@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
-from selvedge_common.enrolment.files import make_private_folder, write_atomically
 
 from certificate_authority.errors import AuthorityError, InvalidRequest
 from certificate_authority.profiles import Holder, Profile, Signer
+from selvedge_common.enrolment.files import make_private_folder, write_atomically
 
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _COMMON_NAMES = {Signer.TLS: "Selvedge TLS root", Signer.IDENTITY: "Selvedge identity root"}

@@ -10,12 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from selvedge_common import config
-from selvedge_common.config import Duration, Size
-
 from certificate_authority.enrolments import Member
 from certificate_authority.errors import AuthorityError, Refused
 from certificate_authority.profiles import PROFILES, alternative_name, profile_named
+from selvedge_common import config
+from selvedge_common.config import Duration, Size
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selvedge_common.enrolment.document import Enrolment, EnrolmentError
-from selvedge_common.enrolment.files import make_private_folder, write_atomically
-from selvedge_common.logs import get_logger
-
 from certificate_authority.authority import Authority
 from certificate_authority.errors import AuthorityError
 from certificate_authority.tokens import Grant, TokenState, TokenStore
+from selvedge_common.enrolment.document import Enrolment, EnrolmentError
+from selvedge_common.enrolment.files import make_private_folder, write_atomically
+from selvedge_common.logs import get_logger
 
 FILE_NAME = "enrolment.json"
 

@@ -8,15 +8,14 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from selvedge_common import logs
-from selvedge_common.config import ConfigError
-from selvedge_common.config.values import parse_duration
-from selvedge_common.enrolment.document import EnrolmentError
-
 from certificate_authority import config, volume
 from certificate_authority.errors import AuthorityError, Refused
 from certificate_authority.profiles import PROFILES, profile_named
 from certificate_authority.tokens import Grant
+from selvedge_common import logs
+from selvedge_common.config import ConfigError
+from selvedge_common.config.values import parse_duration
+from selvedge_common.enrolment.document import EnrolmentError
 
 _EXAMPLES = {
     "serve": "certificate-authority serve --config /etc/selvedge/ca.yaml",
@@ -39,11 +38,10 @@ def main() -> None:
 
 def _serve(settings: config.Config, _: argparse.Namespace) -> None:
     # gRPC and the operations endpoint cost half a second to import: not for a token.
+    from certificate_authority.serving import serve
     from selvedge_common.comm import CommError
     from selvedge_common.operations import OperationsError
     from selvedge_common.process import run
-
-    from certificate_authority.serving import serve
 
     try:
         run(functools.partial(serve, settings))

@@ -6,12 +6,6 @@ import asyncio
 
 import grpc
 import grpc.aio
-from selvedge_common.comm import StatusError
-from selvedge_common.logs import get_logger
-from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
-from selvedge_protos.selvedge.ca.v1.certificate_authority_pb2_grpc import (
-    CertificateAuthorityServicer,
-)
 
 from certificate_authority import metrics
 from certificate_authority.authority import Authority, Issued, public_key_of
@@ -26,6 +20,12 @@ from certificate_authority.errors import (
 from certificate_authority.profiles import Profile, profile_named
 from certificate_authority.rate import Rate
 from certificate_authority.tokens import TokenStore
+from selvedge_common.comm import StatusError
+from selvedge_common.logs import get_logger
+from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
+from selvedge_protos.selvedge.ca.v1.certificate_authority_pb2_grpc import (
+    CertificateAuthorityServicer,
+)
 
 _STATUS = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,

@@ -7,18 +7,17 @@ from contextlib import AsyncExitStack
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from certificate_authority import volume
+from certificate_authority.config import Config
+from certificate_authority.errors import AuthorityError
+from certificate_authority.rate import Rate
+from certificate_authority.service import CertificateAuthorityService
 from selvedge_common.comm import GRPCServer, SecureServerConfig, ServerConfig
 from selvedge_common.logs import get_logger
 from selvedge_common.process import Shutdown
 from selvedge_protos.selvedge.ca.v1.certificate_authority_pb2_grpc import (
     add_CertificateAuthorityServicer_to_server,
 )
-
-from certificate_authority import volume
-from certificate_authority.config import Config
-from certificate_authority.errors import AuthorityError
-from certificate_authority.rate import Rate
-from certificate_authority.service import CertificateAuthorityService
 
 if TYPE_CHECKING:
     from selvedge_common.operations import OperationsServer

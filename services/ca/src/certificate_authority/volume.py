@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from selvedge_common.enrolment import layout, material
-
 from certificate_authority import metrics
 from certificate_authority.authority import (
     Authority,
@@ -22,6 +20,7 @@ from certificate_authority.config import Config
 from certificate_authority.enrolments import Enrolments
 from certificate_authority.profiles import Signer, profile_named
 from certificate_authority.tokens import TokenStore
+from selvedge_common.enrolment import layout, material
 
 
 @dataclass(frozen=True)

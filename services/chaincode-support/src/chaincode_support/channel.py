@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from chaincode_support.ledger import Ledger
 from selvedge_common.msp import MSP, Identity, PolicyNotSatisfied, identify
 from selvedge_common.msp.policies import PolicyGroup
-
-from chaincode_support.ledger import Ledger
 
 # Who may propose and submit, and who may read, by the names of Fabric's default ACLs.
 WRITERS = "Writers"

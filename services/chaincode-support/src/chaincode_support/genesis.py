@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 
-from selvedge_common.msp import IdentityError
-from selvedge_common.protoutil import blocks
-from selvedge_common.protoutil.config_block import Batch, genesis_block, open_config
-from selvedge_protos.common import common_pb2
-
 from chaincode_support.channel import Channel
 from chaincode_support.config import Config
 from chaincode_support.ledger import Ledger
 from chaincode_support.material import Material
 from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingSettings
+from selvedge_common.msp import IdentityError
+from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil.config_block import Batch, genesis_block, open_config
+from selvedge_protos.common import common_pb2
 
 
 class ForeignVolume(Exception):

@@ -8,6 +8,13 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from chaincode_support import config as configuration
+from chaincode_support.config import Config
+from chaincode_support.genesis import ForeignVolume
+from chaincode_support.ledger import LedgerError
+from chaincode_support.material import Material
+from chaincode_support.ordering import OrderingError
+from chaincode_support.peer import Peer
 from selvedge_common import logs, process
 from selvedge_common.comm import CommError
 from selvedge_common.config import ConfigError
@@ -16,14 +23,6 @@ from selvedge_common.msp import MSPConfigurationError
 from selvedge_common.operations import OperationsError, OperationsServer
 from selvedge_common.process import Shutdown
 from selvedge_common.protoutil.errors import MalformedBlock
-
-from chaincode_support import config as configuration
-from chaincode_support.config import Config
-from chaincode_support.genesis import ForeignVolume
-from chaincode_support.ledger import LedgerError
-from chaincode_support.material import Material
-from chaincode_support.ordering import OrderingError
-from chaincode_support.peer import Peer
 
 log = logs.get_logger("peer")
 

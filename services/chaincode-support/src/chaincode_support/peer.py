@@ -5,16 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from selvedge_common.comm import (
-    GRPCServer,
-    KeepaliveConfig,
-    SecureServerConfig,
-    ServerConfig,
-    StreamConfig,
-)
-from selvedge_common.logs import get_logger
-from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
-
 from chaincode_support.chaincode.launcher import ExternalLauncher
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.stream import ChaincodeStream, StreamSettings
@@ -28,6 +18,15 @@ from chaincode_support.ledger.validation import Validator
 from chaincode_support.material import Material
 from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
 from chaincode_support.ordering.service import add_atomic_broadcast
+from selvedge_common.comm import (
+    GRPCServer,
+    KeepaliveConfig,
+    SecureServerConfig,
+    ServerConfig,
+    StreamConfig,
+)
+from selvedge_common.logs import get_logger
+from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
 
 log = get_logger("peer")
 

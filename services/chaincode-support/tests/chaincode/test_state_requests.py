@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from rawshim import Dial, Peer, RawShim, StartPeer
+
 from chaincode_support.chaincode.errors import ChaincodeFailure
 from chaincode_support.chaincode.support import Execution
-from rawshim import Dial, Peer, RawShim, StartPeer
 from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV
 from selvedge_protos.peer.chaincode_shim_pb2 import (
     ChaincodeMessage,

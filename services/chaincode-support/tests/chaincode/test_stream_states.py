@@ -5,6 +5,7 @@ import asyncio
 import grpc
 import pytest
 from rawshim import Dial, Peer, StartPeer
+
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetState
 
 M = ChaincodeMessage

@@ -5,6 +5,8 @@ import contextlib
 
 import grpc
 import pytest
+from rawshim import Dial, Peer, StartPeer
+
 from chaincode_support.chaincode.errors import (
     ChaincodeFailure,
     ExecuteTimeout,
@@ -14,7 +16,6 @@ from chaincode_support.chaincode.errors import (
     TransactionRunning,
     UnknownChaincode,
 )
-from rawshim import Dial, Peer, StartPeer
 from selvedge_common.comm import ServerConfig, StreamConfig
 from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetStateByRange

@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
+from testchannel import CHANNEL, Network, Organisation, Service, writes
+
 from chaincode_support.ordering import BatchSize, OrderingSettings
 from selvedge_common import comm
 from selvedge_common.msp import ORDERER
@@ -19,7 +21,6 @@ from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.orderer.ab_pb2_grpc import AtomicBroadcastStub
 from selvedge_protos.peer import transaction_pb2
 from selvedge_protos.peer.events_pb2_grpc import DeliverStub
-from testchannel import CHANNEL, Network, Organisation, Service, writes
 
 SETTINGS = OrderingSettings(BatchSize(10, 1 << 20, 1 << 20), 0.001, 100, 1 << 24)
 WAIT = ab_pb2.SeekInfo.BLOCK_UNTIL_READY

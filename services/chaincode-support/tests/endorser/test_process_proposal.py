@@ -9,11 +9,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from prometheus_client import REGISTRY
+from rawshim import PATIENCE, Dial, Peer, RawShim, StartPeer
+from testchannel import CHAINCODE, CHANNEL, Network
+
 from chaincode_support.channel import Channel
 from chaincode_support.endorser.endorser import Endorser
 from chaincode_support.ledger import CheckedTransaction
-from prometheus_client import REGISTRY
-from rawshim import PATIENCE, Dial, Peer, RawShim, StartPeer
 from selvedge_common.comm import GRPCServer, ServerConfig
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import blocks, proposals, transactions
@@ -26,7 +28,6 @@ from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
 from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse, Response
 from selvedge_protos.peer.transaction_pb2 import TxValidationCode
-from testchannel import CHAINCODE, CHANNEL, Network
 
 M = ChaincodeMessage
 

@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from testchannel import CHANNEL, Network, code_names
+
 from chaincode_support.ledger import CheckedTransaction, Ledger
 from chaincode_support.ledger.simulator import Simulator
 from chaincode_support.ledger.validation import Validator
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
-from testchannel import CHANNEL, Network, code_names
 
 
 class Chain:

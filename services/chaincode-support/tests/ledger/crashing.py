@@ -8,6 +8,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+from testchannel import CHANNEL, Network, writes
+
 from chaincode_support.ledger import Ledger
 from chaincode_support.ledger.committer import Committer
 from chaincode_support.ledger.validation import Validator
@@ -16,7 +18,6 @@ from selvedge_common import logs
 from selvedge_common.msp import load_signing_identity
 from selvedge_common.protoutil.blocks import parse_block
 from selvedge_common.protoutil.config_block import open_config
-from testchannel import CHANNEL, Network, writes
 
 SETTINGS = OrderingSettings(
     batch=BatchSize(max_messages=3, absolute_bytes=1 << 20, preferred_bytes=1 << 20),

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
+from testchannel import CHAINCODE, CHANNEL, results_of, writes
+
 from chaincode_support.ledger import (
     BlockNotFound,
     BlockRefused,
@@ -16,11 +19,9 @@ from chaincode_support.ledger import (
     LedgerUnusable,
 )
 from chaincode_support.ledger.simulator import Simulator
-from prometheus_client import REGISTRY
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
-from testchannel import CHAINCODE, CHANNEL, results_of, writes
 
 
 def read_and_write(simulator: Simulator) -> None:

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from testchannel import code_names, writes
+
 from chaincode_support.ledger.committer import Committer, CommitterStopped
 from chaincode_support.ledger.validation import Validator
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
-from testchannel import code_names, writes
 
 
 class Ordered:

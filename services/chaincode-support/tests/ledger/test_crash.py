@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from testchannel import CHAINCODE, CHANNEL
+
 from chaincode_support.ledger import Ledger
 from chaincode_support.ordering.log import BlockLog
 from selvedge_common.protoutil import blocks, metadata, transactions
@@ -18,7 +20,6 @@ from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from selvedge_protos.peer import transaction_pb2
-from testchannel import CHAINCODE, CHANNEL
 
 PROGRAM = Path(__file__).with_name("crashing.py")
 ROUNDS = 4

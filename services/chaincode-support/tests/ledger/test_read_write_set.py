@@ -3,6 +3,7 @@
 from hashlib import sha256
 
 import pytest
+
 from chaincode_support.ledger.read_write_set import RangeReads, ReadWriteSet, Version
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv

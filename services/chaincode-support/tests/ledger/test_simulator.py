@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+from testchannel import CHAINCODE, writes
+
 from chaincode_support.ledger import Ledger, LedgerBusy, LedgerClosed
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
-from testchannel import CHAINCODE, writes
 
 
 def recorded(results: bytes) -> kv.KVRWSet:

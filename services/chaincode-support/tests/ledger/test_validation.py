@@ -5,12 +5,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from testchannel import CHAINCODE, CHANNEL, Network, results_of, writes
+
 from chaincode_support.ledger.validation import Validator
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
 from selvedge_protos.peer import chaincode_event_pb2, transaction_pb2
-from testchannel import CHAINCODE, CHANNEL, Network, results_of, writes
 
 
 @pytest.fixture(scope="module")

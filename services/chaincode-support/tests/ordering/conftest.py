@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingSettings
 from testchannel import CHANNEL, Network
+
+from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingSettings
 
 SETTINGS: dict[str, Any] = {
     "batch": BatchSize(max_messages=10, absolute_bytes=10_000, preferred_bytes=5_000),

@@ -8,11 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
+from testchannel import Network, Service
+
 from chaincode_support.ordering import BatchSize, OrderingSettings
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.orderer.ab_pb2_grpc import AtomicBroadcastStub
-from testchannel import Network, Service
 
 MAX_BYTES = 20_000
 

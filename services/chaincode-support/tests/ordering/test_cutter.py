@@ -1,6 +1,7 @@
 """When a block is cut, by count and by bytes."""
 
 import pytest
+
 from chaincode_support.ordering.cutter import BatchSize, Cutter
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testchannel import CHANNEL
+
 from chaincode_support.ordering import (
     BatchSize,
     LogUnusable,
@@ -17,7 +19,6 @@ from chaincode_support.ordering import (
 from selvedge_common.msp import ORDERER
 from selvedge_common.msp.policies import signed_by_role
 from selvedge_common.protoutil import blocks, metadata
-from testchannel import CHANNEL
 
 
 def stored_blocks(folder: Path) -> int:

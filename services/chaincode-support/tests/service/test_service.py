@@ -11,6 +11,8 @@ import grpc
 import grpc.aio
 import pytest
 from rawshim import EOF, PATIENCE, RawShim
+from serviceprocess import Authority, Process
+
 from selvedge_common import comm
 from selvedge_common.msp import SigningIdentity, load_signing_identity
 from selvedge_common.protoutil import proposals, transactions
@@ -20,7 +22,6 @@ from selvedge_protos.peer.chaincode_pb2 import ChaincodeInput
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 from selvedge_protos.peer.proposal_pb2 import SignedProposal
 from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse
-from serviceprocess import Authority, Process
 
 CHANNEL = "mychannel"
 MODULE = "chaincode_support"

@@ -7,6 +7,8 @@ Fabric's hub only ever fed BLOCK and FILTEREDBLOCK (events/producer/eventhelper.
 
 from collections.abc import Iterator
 
+from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
+from event_hub.processor import Wanted
 from selvedge_common.protoutil.block_events import (
     chaincode_events,
     filtered_block,
@@ -17,9 +19,6 @@ from selvedge_common.protoutil.errors import MalformedMessage, ValidationCode
 from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import events_pb2, transaction_pb2
-
-from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
-from event_hub.processor import Wanted
 
 
 def events_of(block: common_pb2.Block, channel: str, wanted: Wanted) -> Iterator[HubEvent]:

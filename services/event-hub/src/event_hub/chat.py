@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 
 import grpc
-from selvedge_common.comm import MessageStream, StatusError
-from selvedge_common.logs import get_logger
-from selvedge_protos.peer import events_pb2
 
 from event_hub import metrics
 from event_hub.consumers import Consumers
 from event_hub.interests import InterestError, Interests, TooManyInterests
 from event_hub.outbox import CloseReason, Outbox
 from event_hub.validation import Refused, Validator
+from selvedge_common.comm import MessageStream, StatusError
+from selvedge_common.logs import get_logger
+from selvedge_protos.peer import events_pb2
 
 log = get_logger("eventhub.chat")
 

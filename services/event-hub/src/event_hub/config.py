@@ -7,9 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from selvedge_common.config import Duration, Size, load
-
 from event_hub.outbox import OutboxConfig
+from selvedge_common.config import Duration, Size, load
 
 
 @dataclass(frozen=True)

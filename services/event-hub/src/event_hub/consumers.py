@@ -5,11 +5,11 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 import grpc
-from selvedge_common.comm import MessageStream, StatusError
-from selvedge_common.logs import get_logger
 
 from event_hub import metrics
 from event_hub.outbox import CloseReason, Outbox, OutboxConfig
+from selvedge_common.comm import MessageStream, StatusError
+from selvedge_common.logs import get_logger
 
 log = get_logger("eventhub.consumers")
 

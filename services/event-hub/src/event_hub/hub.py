@@ -4,16 +4,6 @@ import asyncio
 import contextlib
 from functools import partial
 
-from selvedge_common.comm import (
-    GRPCServer,
-    KeepaliveConfig,
-    SecureServerConfig,
-    ServerConfig,
-    StreamConfig,
-)
-from selvedge_common.logs import get_logger
-from selvedge_protos.common import common_pb2
-
 from event_hub.block_events import events_of
 from event_hub.chat import METHOD, Chat
 from event_hub.config import Config
@@ -26,6 +16,15 @@ from event_hub.sources.chain import Chain, Position
 from event_hub.sources.checkpoint import Checkpoint
 from event_hub.sources.deliver import DeliverConfig, DeliverSource
 from event_hub.validation import ValidationConfig, Validator
+from selvedge_common.comm import (
+    GRPCServer,
+    KeepaliveConfig,
+    SecureServerConfig,
+    ServerConfig,
+    StreamConfig,
+)
+from selvedge_common.logs import get_logger
+from selvedge_protos.common import common_pb2
 
 log = get_logger("eventhub")
 

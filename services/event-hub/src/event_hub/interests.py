@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Generic, NamedTuple, TypeVar
 
-from selvedge_protos.peer import events_pb2
-
 from event_hub import metrics
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
+from selvedge_protos.peer import events_pb2
 
 EVERY_CHANNEL = ""
 EVERY_NAME = ""

@@ -5,6 +5,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from event_hub import config as configuration
+from event_hub.config import Config
+from event_hub.hub import Hub
+from event_hub.material import Material
+from event_hub.sources.checkpoint import CheckpointError
 from selvedge_common import logs, process
 from selvedge_common.comm import CommError
 from selvedge_common.config import ConfigError
@@ -13,12 +18,6 @@ from selvedge_common.logs import LogSpecError
 from selvedge_common.msp import MSPConfigurationError
 from selvedge_common.operations import OperationsError, OperationsServer
 from selvedge_common.process import Shutdown
-
-from event_hub import config as configuration
-from event_hub.config import Config
-from event_hub.hub import Hub
-from event_hub.material import Material
-from event_hub.sources.checkpoint import CheckpointError
 
 # What an operator can mend; each says in one sentence how.
 FATAL = (

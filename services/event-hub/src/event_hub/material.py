@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
+
+from event_hub.sources.deliver import Credentials
 from selvedge_common import comm
 from selvedge_common.comm import SecureServerConfig
 from selvedge_common.msp import MSP, load_signing_identity
 from selvedge_common.operations import OperationsTLS
-
-from event_hub.sources.deliver import Credentials
 
 
 class Material:

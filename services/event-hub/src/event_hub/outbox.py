@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import grpc
+
 from selvedge_common.comm import MessageStream
 from selvedge_common.logs import get_logger
 

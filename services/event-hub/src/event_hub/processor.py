@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from selvedge_common.logs import get_logger
-from selvedge_protos.peer import events_pb2
-
 from event_hub import metrics
 from event_hub.consumers import Consumers
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
 from event_hub.interests import Interests
 from event_hub.outbox import Outbox
+from selvedge_common.logs import get_logger
+from selvedge_protos.peer import events_pb2
 
 log = get_logger("eventhub.processor")
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import grpc
 from google.protobuf.message import DecodeError
+
 from selvedge_common.comm import StatusError
 from selvedge_common.msp import MSP, BadSignature, Identity, IdentityError, parse_identity
 from selvedge_common.protoutil.seek import client_certificate_hash

@@ -5,6 +5,7 @@ import datetime
 from dataclasses import dataclass
 
 from organisation import Organisation
+
 from selvedge_common.comm import (
     GRPCServer,
     MessageStream,

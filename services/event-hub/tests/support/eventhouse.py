@@ -11,11 +11,12 @@ from typing import Any
 import grpc
 import grpc.aio
 from deliver_peer import Ledger, Peer
+from organisation import MSPID, Organisation
+from prometheus_client import REGISTRY
+
 from event_hub import config as configuration
 from event_hub.hub import Hub
 from event_hub.material import Material
-from organisation import MSPID, Organisation
-from prometheus_client import REGISTRY
 from selvedge_common.comm import (
     channel,
 )

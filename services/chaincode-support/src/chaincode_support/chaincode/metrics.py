@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
+
 from selvedge_common.metrics import FabricCounter
 
 _REQUEST = ("type", "channel", "chaincode")

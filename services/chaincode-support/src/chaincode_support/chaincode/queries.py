@@ -10,10 +10,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 
+from chaincode_support.chaincode.errors import RequestError
 from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV
 from selvedge_protos.peer.chaincode_shim_pb2 import QueryResponse, QueryResultBytes
-
-from chaincode_support.chaincode.errors import RequestError
 
 # Rows in a full page: the number every shim has been given since 1.0.
 PAGE_ROWS = 100

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
+
+from chaincode_support.chaincode.errors import RequestError
+from chaincode_support.chaincode.transaction_contexts import TransactionContext
 from selvedge_protos.peer.chaincode_shim_pb2 import (
     ChaincodeMessage,
     DelState,
@@ -23,9 +26,6 @@ from selvedge_protos.peer.chaincode_shim_pb2 import (
     QueryStateClose,
     QueryStateNext,
 )
-
-from chaincode_support.chaincode.errors import RequestError
-from chaincode_support.chaincode.transaction_contexts import TransactionContext
 
 M = TypeVar("M", bound=Message)
 Handle = Callable[[TransactionContext, ChaincodeMessage], bytes]

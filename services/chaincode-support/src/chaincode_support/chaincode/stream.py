@@ -18,11 +18,6 @@ from dataclasses import dataclass
 
 import grpc
 from google.protobuf.message import DecodeError
-from selvedge_common.comm import MessageStream, StatusError
-from selvedge_common.logs import get_logger
-from selvedge_protos.peer.chaincode_pb2 import ChaincodeID, ChaincodeInput
-from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
-from selvedge_protos.peer.proposal_pb2 import SignedProposal
 
 from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import (
@@ -38,6 +33,11 @@ from chaincode_support.chaincode.transaction_contexts import (
     Simulator,
     TransactionContexts,
 )
+from selvedge_common.comm import MessageStream, StatusError
+from selvedge_common.logs import get_logger
+from selvedge_protos.peer.chaincode_pb2 import ChaincodeID, ChaincodeInput
+from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
+from selvedge_protos.peer.proposal_pb2 import SignedProposal
 
 log = get_logger("chaincode")
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import grpc
 from google.protobuf.message import DecodeError
-from selvedge_common.comm import MessageStream, StatusError
-from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
-from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
-from selvedge_protos.peer.proposal_response_pb2 import Response
 
 from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import ChaincodeFailure
 from chaincode_support.chaincode.launcher import Launcher
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.stream import ChaincodeStream, StreamSettings, Transaction
+from selvedge_common.comm import MessageStream, StatusError
+from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
+from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
+from selvedge_protos.peer.proposal_response_pb2 import Response
 
 
 @dataclass(frozen=True, slots=True)

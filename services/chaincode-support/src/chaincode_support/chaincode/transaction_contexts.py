@@ -10,14 +10,13 @@ import asyncio
 from collections.abc import Iterator
 from typing import Protocol
 
-from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
-
 from chaincode_support.chaincode.errors import (
     ChaincodeError,
     TooManyTransactions,
     TransactionRunning,
 )
 from chaincode_support.chaincode.queries import OpenQueries
+from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 
 
 class Simulator(Protocol):

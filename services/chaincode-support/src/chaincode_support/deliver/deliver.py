@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import grpc
-from selvedge_common.comm import GRPCServer, MessageStream, StatusError
-from selvedge_common.protoutil import seek
 
 from chaincode_support.channel import READERS, Channel
+from selvedge_common.comm import GRPCServer, MessageStream, StatusError
+from selvedge_common.protoutil import seek
 
 
 @dataclass(frozen=True, slots=True)

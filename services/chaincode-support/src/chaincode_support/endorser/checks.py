@@ -8,14 +8,14 @@ status of its own for each cause instead of UNKNOWN, and says what was wrong.
 from __future__ import annotations
 
 import grpc
+
+from chaincode_support.channel import WRITERS, Channel
+from chaincode_support.endorser import metrics
 from selvedge_common.comm import StatusError
 from selvedge_common.msp import IdentityError, PolicyNotSatisfied
 from selvedge_common.protoutil.errors import MalformedProposal
 from selvedge_common.protoutil.proposals import OpenedProposal, open_proposal
 from selvedge_protos.peer.proposal_pb2 import SignedProposal
-
-from chaincode_support.channel import WRITERS, Channel
-from chaincode_support.endorser import metrics
 
 
 def check_form(signed: SignedProposal) -> OpenedProposal:

@@ -13,6 +13,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
+
+from chaincode_support.chaincode.errors import ChaincodeError
+from chaincode_support.chaincode.stream import Transaction
+from chaincode_support.chaincode.support import ChaincodeSupport, Execution
+from chaincode_support.channel import Channel
+from chaincode_support.endorser import metrics
+from chaincode_support.endorser.checks import check_form, check_rights
+from chaincode_support.ledger import LedgerBusy, LedgerError
 from selvedge_common.comm import StatusError
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
@@ -22,14 +30,6 @@ from selvedge_protos.peer.chaincode_pb2 import ChaincodeID
 from selvedge_protos.peer.peer_pb2_grpc import EndorserServicer
 from selvedge_protos.peer.proposal_pb2 import SignedProposal
 from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse, Response
-
-from chaincode_support.chaincode.errors import ChaincodeError
-from chaincode_support.chaincode.stream import Transaction
-from chaincode_support.chaincode.support import ChaincodeSupport, Execution
-from chaincode_support.channel import Channel
-from chaincode_support.endorser import metrics
-from chaincode_support.endorser.checks import check_form, check_rights
-from chaincode_support.ledger import LedgerBusy, LedgerError
 
 log = get_logger("endorser")
 

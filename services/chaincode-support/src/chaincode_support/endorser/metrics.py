@@ -7,6 +7,7 @@ may carry is counted as "unknown", as a client must not be able to make labels.
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
+
 from selvedge_common.metrics import FabricCounter
 
 UNKNOWN = "unknown"

@@ -3,18 +3,17 @@
 import asyncio
 import time
 
-from selvedge_common.logs import get_logger
-from selvedge_common.protoutil import blocks
-from selvedge_common.protoutil.errors import MalformedBlock
-from selvedge_protos.common import common_pb2
-from selvedge_protos.peer import transaction_pb2
-
 from chaincode_support.ledger import metrics
 from chaincode_support.ledger.errors import BlockRefused, LedgerError
 from chaincode_support.ledger.ledger import Ledger
 from chaincode_support.ledger.transaction import CheckedTransaction
 from chaincode_support.ledger.validation import Validator
 from chaincode_support.ordering.interface import Ordering
+from selvedge_common.logs import get_logger
+from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil.errors import MalformedBlock
+from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import transaction_pb2
 
 _log = get_logger("committer")
 

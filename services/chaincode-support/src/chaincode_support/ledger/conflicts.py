@@ -8,12 +8,11 @@ already in the state table, inside the same SQLite transaction.
 import sqlite3
 from collections.abc import Set as AbstractSet
 
+from chaincode_support.ledger import state
+from chaincode_support.ledger.read_write_set import RangeReads, Version
 from selvedge_common.protoutil.errors import ValidationCode
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from selvedge_protos.peer import transaction_pb2
-
-from chaincode_support.ledger import state
-from chaincode_support.ledger.read_write_set import RangeReads, Version
 
 VALID = transaction_pb2.VALID
 MVCC_READ_CONFLICT = transaction_pb2.MVCC_READ_CONFLICT

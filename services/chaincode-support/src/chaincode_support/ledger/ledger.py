@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Self, cast
 
 from google.protobuf.message import DecodeError
-from selvedge_common.protoutil import blocks
-from selvedge_common.protoutil.errors import ValidationCode
-from selvedge_protos.common import common_pb2
-from selvedge_protos.peer import transaction_pb2
 
 from chaincode_support.ledger import metrics, state
 from chaincode_support.ledger.conflicts import find_conflict
@@ -27,6 +23,10 @@ from chaincode_support.ledger.read_write_set import Version
 from chaincode_support.ledger.simulator import Simulator
 from chaincode_support.ledger.store import SnapshotPool, channel_file, open_reader, open_writer
 from chaincode_support.ledger.transaction import CheckedTransaction
+from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil.errors import ValidationCode
+from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import transaction_pb2
 
 DEFAULT_MAX_SIMULATIONS = 128
 

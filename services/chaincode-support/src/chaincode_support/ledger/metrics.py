@@ -1,6 +1,7 @@
 """Ledger metrics, under Fabric's names where it has them (docs/source/metrics_reference.rst)."""
 
 from prometheus_client import Counter, Gauge, Histogram
+
 from selvedge_common.metrics import FabricCounter
 
 _SECONDS = (0.005, 0.01, 0.015, 0.05, 0.1, 1, 10)

@@ -4,9 +4,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import cast
 
-from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
-
 from chaincode_support.ledger.read_write_set import Version
+from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 
 _GET = "SELECT value, block, tx FROM state WHERE namespace = ? AND key = ?"
 _VERSION = "SELECT block, tx FROM state WHERE namespace = ? AND key = ?"

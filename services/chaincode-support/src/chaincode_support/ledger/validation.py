@@ -12,6 +12,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from google.protobuf.message import Message
+
+from chaincode_support.ledger.transaction import UNKNOWN_TYPE, CheckedTransaction
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import MSP, Identity, IdentityError, IdentityExpired, IdentityNotYetValid
 from selvedge_common.msp.identity import parse_serialized
@@ -31,8 +33,6 @@ from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from selvedge_protos.peer import chaincode_event_pb2, transaction_pb2
-
-from chaincode_support.ledger.transaction import UNKNOWN_TYPE, CheckedTransaction
 
 _M = TypeVar("_M", bound=Message)
 

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from chaincode_support.channel import WRITERS, Channel
+from chaincode_support.ordering import metrics
+from chaincode_support.ordering.errors import OrderingClosed, OrderingError, OrderingFull
+from chaincode_support.ordering.interface import Ordering
 from selvedge_common.comm import MessageStream
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import IdentityError, PolicyError
@@ -17,11 +21,6 @@ from selvedge_common.protoutil.errors import MalformedMessage
 from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
-
-from chaincode_support.channel import WRITERS, Channel
-from chaincode_support.ordering import metrics
-from chaincode_support.ordering.errors import OrderingClosed, OrderingError, OrderingFull
-from chaincode_support.ordering.interface import Ordering
 
 _log = get_logger("orderer.broadcast")
 

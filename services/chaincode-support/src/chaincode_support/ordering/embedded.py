@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from selvedge_common.logs import get_logger
-from selvedge_common.msp import SigningIdentity
-from selvedge_common.protoutil import blocks
-from selvedge_protos.common import common_pb2
-
 from chaincode_support.ordering import metrics
 from chaincode_support.ordering.cutter import BatchSize, Cutter
 from chaincode_support.ordering.errors import OrderingClosed, OrderingFailed, OrderingFull
 from chaincode_support.ordering.log import BlockLog
+from selvedge_common.logs import get_logger
+from selvedge_common.msp import SigningIdentity
+from selvedge_common.protoutil import blocks
+from selvedge_protos.common import common_pb2
 
 _log = get_logger("orderer")
 

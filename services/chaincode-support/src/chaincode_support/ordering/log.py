@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Self, cast
 
 from google.protobuf.message import DecodeError
-from selvedge_common.protoutil import blocks
-from selvedge_protos.common import common_pb2
 
 from chaincode_support.ledger.store import channel_file, connect
 from chaincode_support.ordering.errors import LogUnusable
+from selvedge_common.protoutil import blocks
+from selvedge_protos.common import common_pb2
 
 SCHEMA_VERSION = 1
 SCHEMA = "CREATE TABLE block (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;"

@@ -1,6 +1,7 @@
 """Ordering metrics, under Fabric's names (docs/source/metrics_reference.rst) where it has them."""
 
 from prometheus_client import Counter, Gauge, Histogram
+
 from selvedge_common.metrics import FabricCounter
 
 _LABELS = ["channel", "type", "status"]

@@ -1,9 +1,8 @@
 """The ordering's own service, orderer.AtomicBroadcast."""
 
-from selvedge_common.comm import GRPCServer
-
 from chaincode_support.deliver import Deliver
 from chaincode_support.ordering.broadcast import Broadcast
+from selvedge_common.comm import GRPCServer
 
 
 def add_atomic_broadcast(server: GRPCServer, broadcast: Broadcast, deliver: Deliver) -> None:

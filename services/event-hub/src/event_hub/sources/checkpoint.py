@@ -8,11 +8,10 @@ import asyncio
 import json
 from pathlib import Path
 
-from selvedge_common.enrolment.files import write_atomically
-from selvedge_common.logs import get_logger
-
 from event_hub import metrics
 from event_hub.sources.chain import Position
+from selvedge_common.enrolment.files import write_atomically
+from selvedge_common.logs import get_logger
 
 log = get_logger("eventhub.checkpoint")
 

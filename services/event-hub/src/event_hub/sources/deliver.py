@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import grpc
+
+from event_hub import metrics
+from event_hub.sources.chain import ANOTHER_HISTORY, Chain, ChainError, Position
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import seek
@@ -19,9 +22,6 @@ from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.peer import events_pb2
 from selvedge_protos.peer.events_pb2_grpc import DeliverStub
-
-from event_hub import metrics
-from event_hub.sources.chain import ANOTHER_HISTORY, Chain, ChainError, Position
 
 log = get_logger("eventhub.source")
 
