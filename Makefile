@@ -28,7 +28,7 @@ run: .venv/runtime ## all services and the sample chaincode as local processes; 
 test: .venv/dev lint types unit e2e ## everything: lint, types, unit, integration and end-to-end tests
 
 lint: .venv/dev ## style of the code
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --check .
 
 types: .venv/dev ## strict types; one run a test folder, since modules of tests share their names
 	$(BIN)/mypy $(IMPORTS:%=-p %)
