@@ -1,0 +1,1 @@
+"""Measurements of running services, each beside raw grpc.aio: `python -m bench`."""

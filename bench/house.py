@@ -1,0 +1,134 @@
+"""The services of one home, run by `selvedge up` and stopped by it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.process import PATIENCE, BenchError, children
+from selvedge_cli.addresses import Addresses, port_of
+
+SELVEDGE = Path(sys.executable).with_name("selvedge")
+PROCESSES = {
+    "ca": "certificate_authority",
+    "chaincode-support": "chaincode_support",
+    "event-hub": "event_hub",
+    "asset-transfer": "asset_transfer.py",
+}
+"""Each process, and by what its command line is known: a module, or the end of a path."""
+
+
+class House:
+    """A home, and the `selvedge up` on it while there is one.
+
+    Args:
+        folder: an existing folder for the home and for what `selvedge up` prints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.addresses = Addresses()
+        self._complaints = folder / "up.log"
+        self._up: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> float:
+        """Run `selvedge up --demo`; gives the seconds from there until it says that it is ready.
+
+        Raises:
+            BenchError: it does not get that far.
+        """
+        offset = _free_offset()
+        self.addresses = Addresses().shifted(offset)
+        with self._complaints.open("wb") as complaints:
+            started = time.perf_counter()
+            self._up = await asyncio.create_subprocess_exec(
+                SELVEDGE,
+                *("up", "--demo", "--json", "--home", self.home, "--port-offset", str(offset)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=complaints,
+                # Ctrl-C reaches the benchmark alone, which stops the services in order.
+                start_new_session=True,
+            )
+        assert self._up.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            async for line in self._up.stdout:
+                if json.loads(line)["type"] == "ready":
+                    return time.perf_counter() - started
+        raise BenchError(f"selvedge up did not get ready:\n{self._complaints.read_text()}")
+
+    async def stop(self) -> None:
+        """Stop the services and wait until they have; the home stays."""
+        if self._up is None:
+            return
+        if self._up.returncode is None:
+            self._up.send_signal(signal.SIGINT)
+        await self._up.wait()
+        self._up = None
+
+    def pids(self) -> dict[str, int]:
+        """The process ids of the services and of `selvedge up`, by name."""
+        assert self._up is not None
+        running = children(self._up.pid)
+        found = {
+            name: pid
+            for name, mark in PROCESSES.items()
+            for pid, words in running.items()
+            if any(word == mark or word.endswith(f"/{mark}") for word in words)
+        }
+        return found | {"selvedge up": self._up.pid}
+
+    async def issue_chaincode(self, name: str) -> Path:
+        """The folder of a chaincode's certificate and key, from the ca of this house.
+
+        Raises:
+            BenchError: the ca refuses.
+        """
+        command = await asyncio.create_subprocess_exec(
+            SELVEDGE,
+            *("ca", "issue", "--chaincode", name, "--home", self.home),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        if await command.wait():
+            raise BenchError("selvedge ca issue failed; its last words are above")
+        return self.home / "crypto" / "chaincodes" / name
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[House]:
+    """A house on a new home, up until the block ends."""
+    house = House(folder)
+    try:
+        await house.start()
+        yield house
+    finally:
+        await house.stop()
+
+
+def _free_offset() -> int:
+    """What `--port-offset` can be, so that no port of the services is taken."""
+    for _ in range(100):
+        # Below the ports that the system gives out to clients.
+        offset = random.randrange(8_000, 20_000)  # noqa: S311 - nobody's secret
+        if all(map(_free, asdict(Addresses().shifted(offset)).values())):
+            return offset
+    raise BenchError("no free ports were found between 15000 and 30000")
+
+
+def _free(address: str) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port_of(address)))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,86 @@
+"""The client's loops. They know only bytes, so that the services and the raw server are measured
+by the very same code."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import grpc.aio
+
+# The stubs of grpc.aio know neither this nor streams that are read and written by hand.
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+
+
+async def call_all(
+    call: Callable[[bytes], Awaitable[bytes]], requests: Iterable[bytes], in_flight: int
+) -> tuple[float, list[bytes]]:
+    """Make unary calls, so many at a time; gives the seconds they took, and answers in no order."""
+    remaining, answers = iter(requests), list[bytes]()
+
+    async def work() -> None:
+        for request in remaining:
+            answers.append(await call(request))
+
+    started = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(in_flight)))
+    return time.perf_counter() - started, answers
+
+
+async def pipeline(stream: Any, requests: Sequence[bytes]) -> tuple[float, list[bytes]]:
+    """Write all requests to a stream without waiting for answers, which are read meanwhile.
+
+    Gives the seconds until the last answer, and the answers.
+    """
+
+    async def write() -> None:
+        for request in requests:
+            await stream.write(request)
+
+    started = time.perf_counter()
+    writing = asyncio.create_task(write())
+    answers = [await read(stream) for _ in requests]
+    seconds = time.perf_counter() - started
+    await writing
+    return seconds, answers
+
+
+async def exchange(stream: Any, request: bytes) -> bytes:
+    """Write a message and read the next one."""
+    await stream.write(request)
+    return await read(stream)
+
+
+async def exchange_all(stream: Any, request: bytes, count: int) -> tuple[float, bytes]:
+    """The same `count` times, one after the other; gives the seconds and the last answer."""
+    answer = b""
+    started = time.perf_counter()
+    for _ in range(count):
+        answer = await exchange(stream, request)
+    return time.perf_counter() - started, answer
+
+
+async def read(stream: Any) -> bytes:
+    """The next message.
+
+    Raises:
+        ConnectionError: the stream ended instead.
+    """
+    message = await stream.read()
+    if message is EOF:
+        raise ConnectionError(f"the stream ended: {await stream.code()} {await stream.details()}")
+    assert isinstance(message, bytes)
+    return message
+
+
+async def read_all(streams: Sequence[Any], count: int) -> float:
+    """Read `count` messages from each of the streams; gives the moment the last one had them."""
+
+    async def consume(stream: Any) -> None:
+        for _ in range(count):
+            await read(stream)
+
+    await asyncio.gather(*map(consume, streams))
+    return time.perf_counter()
