@@ -40,6 +40,8 @@ from selvedge_protos.msp import msp_config_pb2, msp_principal_pb2
 CACHED_IDENTITIES = 1024
 MAX_IDENTITY_BYTES = 64 * 1024
 
+_ROLES: dict[int, Role] = {role: role for role in Role}
+
 
 @dataclass(frozen=True)
 class _Standing:
@@ -200,8 +202,11 @@ class MSP:
         try:
             if kind == msp_principal_pb2.MSPPrincipal.ROLE:
                 wanted = msp_principal_pb2.MSPRole.FromString(principal.principal)
-                return wanted.msp_identifier == self.mspid and any(
-                    int(wanted.role) == role and self.has_role(identity, role) for role in Role
+                role = _ROLES.get(wanted.role)
+                return (
+                    wanted.msp_identifier == self.mspid
+                    and role is not None
+                    and self.has_role(identity, role)
                 )
             if kind == msp_principal_pb2.MSPPrincipal.ORGANIZATION_UNIT:
                 unit = msp_principal_pb2.OrganizationUnit.FromString(principal.principal)
