@@ -17,7 +17,7 @@ from certificate_authority.errors import (
     Refused,
     TooManyRequests,
 )
-from certificate_authority.profiles import Profile, profile_named
+from certificate_authority.profiles import PROFILES, Profile, profile_named
 from certificate_authority.rate import Rate
 from certificate_authority.tokens import TokenStore
 from selvedge_common.comm import StatusError
@@ -53,6 +53,8 @@ class CertificateAuthorityService(CertificateAuthorityServicer):
         self._tokens = tokens
         self._enrolments = enrolments
         self._rate = rate
+        for profile in PROFILES:  # there from the start, so that a rate has a beginning
+            metrics.CERTIFICATES_ISSUED.labels(profile)
 
     async def Issue(  # noqa: N802 - the wire's name
         self,
