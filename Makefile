@@ -3,8 +3,9 @@
 PYTHON  ?= python3.11
 BIN     := .venv/bin
 PACKAGES := protos common services/ca services/chaincode-support services/event-hub shim cli
+INSTALL  := $(BIN)/pip install --quiet --disable-pip-version-check
 IMPORTS  := selvedge_common certificate_authority chaincode_support event_hub selvedge_shim selvedge_cli
-TESTS    := $(filter-out samples/%-node,$(wildcard $(PACKAGES:=/tests) samples/* tests))
+TESTS    := $(filter-out samples/%-node,$(wildcard $(PACKAGES:=/tests) samples/* tests bench))
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
            --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
@@ -13,17 +14,20 @@ help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 .venv/runtime: requirements/runtime.txt requirements/build.txt $(PACKAGES:=/pyproject.toml)
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt -r requirements/build.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ./,$(PACKAGES))
-	touch $@
+	@echo "Installing the pinned requirements into .venv, once; this takes about half a minute ..."
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH: install Python 3.11, or name yours: make $(MAKECMDGOALS) PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(INSTALL) --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(INSTALL) --no-deps --no-build-isolation $(addprefix -e ./,$(PACKAGES))
+	@touch $@
 
 .venv/dev: .venv/runtime requirements/dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	touch $@
+	@echo "Installing what tests and linters need into .venv, once ..."
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
 
 run: .venv/runtime ## all services and the sample chaincode as local processes; Ctrl-C stops them
-	$(BIN)/selvedge up --demo
+	@$(BIN)/selvedge up --demo
 
 test: .venv/dev lint types unit e2e ## everything: lint, types, unit, integration and end-to-end tests
 
@@ -40,6 +44,9 @@ unit: .venv/dev ## unit and integration tests
 e2e: .venv/dev ## the end-to-end suite over processes, and over containers where an engine answers
 	$(BIN)/pytest tests/e2e
 
+bench: .venv/dev ## measure start-up, memory, latency and rates; run it alone
+	$(BIN)/python -m bench
+
 protos: .venv/dev ## generate protos/python from the .proto files
 	$(BIN)/python protos/generate.py
 
@@ -50,6 +57,3 @@ requirements: .venv/dev ## pin what requirements/*.in name, with hashes
 
 clean: ## remove what make run made
 	rm -rf .selvedge .venv
-
-bench: .venv/dev ## measure start-up, memory, latency and rates; run it alone
-	$(BIN)/python -m bench
