@@ -186,3 +186,40 @@ def test_home_is_let_go_when_its_holder_has_gone(tmp_path: Path) -> None:
         pass
     with claimed(tmp_path):
         pass
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+)
+def test_killing_up_itself_ends_its_services_and_the_next_one_keeps_the_ledger(
+    tmp_path: Path,
+) -> None:
+    offset = free_offset()
+    first = start(tmp_path, offset)
+    first.read("ready")
+    block = next(line for line in first.lines if line["type"] == "block")["number"]
+    left = [Path(f"/proc/{pid}") for pid in children(first.process.pid)]
+    assert len(left) == 4
+    first.process.kill()
+    first.process.communicate()
+    deadline = time.monotonic() + 30
+    while any(map(runs, left)):
+        assert time.monotonic() < deadline, "services go on without selvedge up"
+        time.sleep(0.05)
+    second = start(tmp_path, offset)
+    try:
+        second.read("ready")
+        blocks = [line["number"] for line in second.lines if line["type"] == "block"]
+        assert blocks == [block + 1]
+        assert second.stop() == 0
+    finally:
+        second.process.kill()
+        second.process.communicate()
+
+
+def runs(process: Path) -> bool:
+    """Whether a process is there and no zombie: a container's first process may reap nobody."""
+    try:
+        return ") Z " not in (process / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,14 @@ GRACE = 10.0
 """Seconds that a service gets to end after SIGTERM."""
 TAIL = 12
 """Lines of its log that are shown of a service that died."""
+
+# A program of its own and not a preexec_fn: that would have Python fork, which gRPC's threads in
+# this process do not survive.
+_ENDS_WITH_PARENT = (
+    (sys.executable, "-SE", str(Path(__file__).with_name("lifeline.py")))
+    if sys.platform == "linux"
+    else ()
+)
 
 
 class ServiceDied(CommandError):
@@ -93,6 +102,7 @@ async def start(service: Service, log: Path) -> ServiceProcess:
     """Start a service; it prints into its log, and the log of the run before is kept as `.1`."""
     with _fresh(log) as output:
         process = await asyncio.create_subprocess_exec(
+            *_ENDS_WITH_PARENT,
             *service.command,
             env=os.environ | dict(service.environment),
             stdin=asyncio.subprocess.DEVNULL,
