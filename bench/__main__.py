@@ -114,6 +114,8 @@ def describe_machine() -> dict[str, object]:
         "load before": round(os.getloadavg()[0], 2),
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        # Where it is not, every start compiles the project's sources anew.
+        "byte code": "not kept" if sys.dont_write_bytecode else "kept",
     }
 
 
