@@ -1,5 +1,6 @@
 """A service's process and its signals, in real processes."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from selvedge_common.process import Shutdown
 
 _PROGRAM = """
 import asyncio, sys
@@ -78,3 +81,17 @@ def test_failure_is_raised(start: Any) -> None:
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(10) == 1
     assert "could not drain" in service.process.stderr.read()
+
+
+async def test_work_is_awaited_unless_told_to_end() -> None:
+    shutdown = Shutdown()
+    assert await shutdown.unless_set(asyncio.sleep(0))
+    with pytest.raises(ZeroDivisionError):
+        await shutdown.unless_set(fail())
+    endless = shutdown.unless_set(asyncio.Event().wait())
+    asyncio.get_running_loop().call_soon(shutdown.set)
+    assert not await endless
+
+
+async def fail() -> None:
+    raise ZeroDivisionError

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import uvloop
 
@@ -14,6 +15,24 @@ log = logs.get_logger("process")
 
 class Shutdown(asyncio.Event):
     """Set once the process was asked to end; await `wait()`, then drain and return."""
+
+    async def unless_set(self, work: Coroutine[Any, Any, object]) -> bool:
+        """Await `work`, such as waiting for another service at start, unless asked to end.
+
+        Returns whether the work was done; otherwise it was cancelled. Raises what it raises.
+        """
+        working = asyncio.create_task(work)
+        ending = asyncio.create_task(self.wait())
+        try:
+            await asyncio.wait((working, ending), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+                return True
+            return False
+        finally:
+            ending.cancel()
+            working.cancel()
+            await asyncio.wait((working,))
 
 
 def run(main: Callable[[Shutdown], Awaitable[None]]) -> None:

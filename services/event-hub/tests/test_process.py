@@ -155,3 +155,23 @@ def test_packaged_settings_are_fabrics_where_fabric_has_them() -> None:
     fabric = (100, 0.01, 15 * 60.0, 60.0)
     ours = (events.buffersize, events.timeout, events.timewindow, events.sendtimeout)
     assert ours == fabric
+
+
+async def test_sigterm_ends_it_while_it_waits_for_the_ca(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "event_hub",
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ
+        | {
+            "CORE_PEER_FILESYSTEMPATH": str(tmp_path),
+            "CORE_CA_ENROLMENT": str(tmp_path / "nowhere.json"),
+        },
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE):
+        while b"waiting to enrol" not in await process.stderr.readline():
+            pass
+        process.terminate()
+        assert await process.wait() == 0

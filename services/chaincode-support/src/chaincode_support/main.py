@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -69,7 +68,14 @@ def main() -> None:
 
 async def serve(config: Config, shutdown: Shutdown) -> None:
     """Enrol, serve until told to stop, and drain. Raises one of FATAL."""
-    if not await _enrol(config, shutdown):
+    enrolling = enrol_service(
+        config.peer.file_system_path,
+        config.ca.enrolment,
+        identities=("peer", "orderer"),
+        ca_address=config.ca.address or None,
+        patience=config.ca.timeout,
+    )
+    if not await shutdown.unless_set(enrolling):
         return
     material = Material(config.peer.file_system_path, config.peer.local_msp_id)
     peer = Peer(config, material)
@@ -89,25 +95,3 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
         await peer.close()
         await operations.stop()
     log.info("stopped")
-
-
-async def _enrol(config: Config, shutdown: Shutdown) -> bool:
-    """Whether there are certificates; False when told to stop while waiting for the ca."""
-    enrolling = asyncio.create_task(
-        enrol_service(
-            config.peer.file_system_path,
-            config.ca.enrolment,
-            identities=("peer", "orderer"),
-            ca_address=config.ca.address or None,
-            patience=config.ca.timeout,
-        )
-    )
-    stopping = asyncio.create_task(shutdown.wait())
-    await asyncio.wait((enrolling, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not enrolling.done():
-        enrolling.cancel()
-        await asyncio.wait((enrolling,))
-        return False
-    await enrolling
-    return True

@@ -62,13 +62,15 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
         Exception: one of FATAL.
     """
     folder = config.peer.file_system_path
-    await enrol_service(
+    enrolling = enrol_service(
         folder,
         config.ca.enrolment,
         identities=("peer",),
         ca_address=config.ca.address or None,
         patience=config.ca.timeout,
     )
+    if not await shutdown.unless_set(enrolling):
+        return
     material = Material(folder, config.peer.local_msp_id)
     hub = Hub(config, material)
     operations = OperationsServer(
