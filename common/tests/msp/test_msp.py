@@ -69,6 +69,16 @@ def test_an_expired_certificate_is_a_distinct_error(org1: Any) -> None:
         org1.msp.validate(identity)
 
 
+def test_a_role_does_not_end_with_the_certificate(org1: Any, make_organisation: Any) -> None:
+    now = datetime.now(UTC)
+    late = org1.issue("late", "peer", start=now - 2 * DAY, end=now - DAY)
+    early = org1.issue("early", "peer", start=now + DAY / 4)
+    assert all(org1.msp.has_role(identity, PEER) for identity in (late, early))
+    assert not org1.msp.has_role(late, ADMIN)
+    impostor = make_organisation("Org1MSP").issue("peer0", "peer")
+    assert not org1.msp.has_role(impostor, PEER)
+
+
 def test_a_remembered_identity_still_expires(org1: Any, client: Any) -> None:
     org1.msp.validate(client)
     org1.msp.validate(client, at=client.expires_at)

@@ -183,9 +183,12 @@ class MSP:
         self._remember(standing)
 
     def has_role(self, identity: Identity, role: Role) -> bool:
-        """Tell whether a valid `identity` has `role` here; every valid identity is a MEMBER."""
+        """Tell whether `identity` has `role` here; every identity in good standing is a MEMBER.
+
+        As in Fabric the time does not matter: that is `validate`'s question, and who judges a block
+        of the past must get the same answer as on the day it was made.
+        """
         try:
-            self.validate(identity)
             standing = self._standing(identity)
         except IdentityError:
             return False
@@ -194,7 +197,7 @@ class MSP:
         return role == ADMIN and identity.certificate in self._material.admins
 
     def satisfies(self, identity: Identity, principal: msp_principal_pb2.MSPPrincipal) -> bool:
-        """Tell whether a valid `identity` is what `principal` asks for.
+        """Tell whether `identity` is what `principal` asks for, whatever the time, as in has_role.
 
         Raises MalformedPolicy when the principal does not parse or is of an unknown kind.
         """
