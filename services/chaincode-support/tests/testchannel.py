@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -152,12 +152,22 @@ class Network:
             CHANNEL, [self.organisation.msp.config()], ["localhost:7050"], BATCH
         )
 
+    def validator(self, workers: int = 1) -> Validator:
+        """What checks transactions by the configuration in block 0."""
+        configuration = config_block.open_config(self.genesis())
+        application = configuration.policies.groups["Application"]
+        return Validator(CHANNEL, configuration.msps, application, workers)
+
     def propose(
-        self, *args: bytes, client: SigningIdentity | None = None, channel: str = CHANNEL
+        self,
+        *args: bytes,
+        client: SigningIdentity | None = None,
+        channel: str = CHANNEL,
+        chaincode: str = CHAINCODE,
     ) -> tuple[proposal_pb2.Proposal, str, SigningIdentity]:
         """A proposal to run the chaincode, its transaction id, and who made it."""
         client = client or self.client
-        proposal, txid = proposals.create_proposal(channel, CHAINCODE, args, client.serialized)
+        proposal, txid = proposals.create_proposal(channel, chaincode, args, client.serialized)
         return proposal, txid, client
 
     def endorse(
@@ -165,20 +175,25 @@ class Network:
         proposed: tuple[proposal_pb2.Proposal, str, SigningIdentity],
         results: bytes,
         *,
-        endorser: SigningIdentity | None = None,
+        endorsers: Sequence[SigningIdentity] = (),
         events: bytes = b"",
     ) -> common_pb2.Envelope:
-        """The signed transaction of a proposal that gave these results."""
+        """The signed transaction of a proposal that gave these results; the peer endorses it
+        unless others do."""
         proposal, _, client = proposed
-        response = transactions.create_proposal_response(
-            proposals.open_proposal(proposals.sign_proposal(proposal, client)),
-            proposal_response_pb2.Response(status=200),
-            results,
-            events,
-            chaincode_pb2.ChaincodeID(name=CHAINCODE, version=VERSION),
-            endorser or self.peer,
-        )
-        return transactions.create_transaction(proposal, [response], client)
+        opened = proposals.open_proposal(proposals.sign_proposal(proposal, client))
+        responses = [
+            transactions.create_proposal_response(
+                opened,
+                proposal_response_pb2.Response(status=200),
+                results,
+                events,
+                chaincode_pb2.ChaincodeID(name=opened.chaincode, version=VERSION),
+                endorser,
+            )
+            for endorser in endorsers or [self.peer]
+        ]
+        return transactions.create_transaction(proposal, responses, client)
 
     def transaction(self, results: bytes = b"") -> tuple[str, bytes]:
         """(txid, marshalled envelope) of a sound transaction with these results."""
@@ -240,7 +255,7 @@ class Service:
             configuration.msps,
             configuration.policies.groups["Application"],
         )
-        self._validator = Validator(CHANNEL, configuration.msps, workers=1)
+        self._validator = Validator(CHANNEL, channel.msps, channel.application, workers=1)
         self.committer = Committer(self.ordering, self.ledger, self._validator)
         self._broadcast = Broadcast(
             {CHANNEL: OrderedChannel(channel, self.ordering, settings.batch.absolute_bytes)},

@@ -57,7 +57,7 @@ class Peer:
         self._ordering = open_ordering(config, material)
         self._channel = channel = open_channel(config, material, self._ordering)
         threads = verifying_threads(config)
-        self._validator = Validator(name, channel.msps, threads)
+        self._validator = Validator(name, channel.msps, channel.application, threads)
         self._committer = Committer(self._ordering, channel.ledger, self._validator)
         self._broadcast = Broadcast(
             {

@@ -8,7 +8,6 @@ from testchannel import CHANNEL, Network, code_names
 
 from chaincode_support.ledger import CheckedTransaction, Ledger
 from chaincode_support.ledger.simulator import Simulator
-from chaincode_support.ledger.validation import Validator
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
@@ -20,7 +19,7 @@ class Chain:
     def __init__(self, ledger: Ledger, network: Network) -> None:
         self.ledger = ledger
         self.network = network
-        self.validator = Validator(CHANNEL, network.msps, workers=2)
+        self.validator = network.validator(workers=2)
 
     async def begin(self) -> None:
         """Commit block 0."""

@@ -37,11 +37,13 @@ async def main(folder: Path) -> None:
     # The first run's organisation is the channel's: later runs act as its one member.
     member = folder / "msp"
     if not member.exists():
-        network.organisation.issue("client", "user1", folder=member)
+        network.organisation.issue("peer", "peer0", folder=member)
     network.client = network.peer = load_signing_identity(member, "Org1MSP")
     ordering = EmbeddedOrdering.open(folder, CHANNEL, network.orderer, SETTINGS, network.genesis)
     ledger = Ledger.open(folder / "ledger", CHANNEL)
-    validator = Validator(CHANNEL, open_config(parse_block(ordering.block(0))).msps, workers=1)
+    configuration = open_config(parse_block(ordering.block(0)))
+    application = configuration.policies.groups["Application"]
+    validator = Validator(CHANNEL, configuration.msps, application, workers=1)
     committing = asyncio.create_task(Committer(ordering, ledger, validator).run())
 
     async def submit(worker: int) -> None:

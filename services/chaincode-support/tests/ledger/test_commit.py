@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, generate_latest
 from testchannel import CHAINCODE, CHANNEL, results_of, writes
 
 from chaincode_support.ledger import (
@@ -243,5 +243,15 @@ async def test_metrics_tell_height_codes_and_chaincodes(chain: Any) -> None:
     before = counted(**valid), counted(**broken)
     await chain.add(chain.network.transaction(writes(a=b"1"))[1], b"rubbish")
     assert (counted(**valid), counted(**broken)) == (before[0] + 1, before[1] + 1)
+    forged = chain.network.endorse(
+        chain.network.propose(b"x", chaincode="made-up"), b"", endorsers=[chain.network.client]
+    )
+    await chain.add(forged.SerializeToString())
+    assert counted(
+        transaction_type="ENDORSER_TRANSACTION",
+        chaincode="unknown",
+        validation_code="ENDORSEMENT_POLICY_FAILURE",
+    )
+    assert b"made-up" not in generate_latest()
     height = REGISTRY.get_sample_value("ledger_blockchain_height", {"channel": CHANNEL})
-    assert height == 2
+    assert height == 3

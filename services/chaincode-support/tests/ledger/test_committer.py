@@ -8,7 +8,6 @@ import pytest
 from testchannel import code_names, writes
 
 from chaincode_support.ledger.committer import Committer, CommitterStopped
-from chaincode_support.ledger.validation import Validator
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 
@@ -73,7 +72,7 @@ async def test_it_commits_from_the_genesis_block_on(chain: Any) -> None:
 
 
 async def test_an_empty_ledger_begins_with_block_zero(ledger: Any, network: Any) -> None:
-    validator = Validator("mychannel", network.msps, workers=1)
+    validator = network.validator()
     ordering = Ordered(*chain_of(network, [network.transaction()[1]]))
     running = asyncio.create_task(Committer(ordering, ledger, validator).run())
     async with asyncio.timeout(10):

@@ -5,9 +5,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from testchannel import CHAINCODE, CHANNEL, Network, results_of, writes
+from testchannel import (
+    BATCH,
+    CHAINCODE,
+    CHANNEL,
+    Network,
+    Organisation,
+    results_of,
+    writes,
+)
 
 from chaincode_support.ledger.validation import Validator
+from selvedge_common.msp import SigningIdentity
+from selvedge_common.protoutil import config_block
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
@@ -65,6 +75,14 @@ def endorsed(network: Network, results: bytes, **how: Any) -> bytes:
     return network.endorse(network.propose(b"x"), results, **how).SerializeToString()
 
 
+def admin(network: Network) -> SigningIdentity:
+    return network.organisation.issue("admin", "admin")
+
+
+def expired_peer(network: Network) -> SigningIdentity:
+    return network.organisation.issue("peer", "peer1", valid=timedelta(seconds=-1))
+
+
 def by_stranger(network: Network) -> bytes:
     proposed = network.propose(b"x", client=network.stranger)
     return network.endorse(proposed, b"").SerializeToString()
@@ -115,7 +133,11 @@ CALLEE = results_of(
         ("BAD_PROPOSAL_TXID", lambda n: with_header(n, tx_id="12" * 32)),
         ("INVALID_ENDORSER_TRANSACTION", lambda n: with_header(n, version=7)),
         ("ENDORSEMENT_POLICY_FAILURE", tampered_endorsement),
-        ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorser=n.stranger)),
+        ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[n.stranger])),
+        ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[n.client])),
+        ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[n.orderer])),
+        ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[admin(n)])),
+        ("VALID", lambda n: endorsed(n, b"", endorsers=[expired_peer(n)])),
         ("BAD_RWSET", lambda n: endorsed(n, b"\xff\xff")),
         ("ILLEGAL_WRITESET", twice),
         ("ILLEGAL_WRITESET", lambda n: endorsed(n, SYSTEM_WRITE)),
@@ -126,10 +148,45 @@ CALLEE = results_of(
 def test_code(code: str, make: Callable[[Network], Any], network: Network) -> None:
     made = make(network)
     envelope = made if isinstance(made, bytes) else made.SerializeToString()
-    validator = Validator(CHANNEL, network.msps, workers=1)
+    assert validated(network.validator(), envelope) == code
+
+
+def validated(validator: Validator, envelope: bytes) -> str:
     checked = validator.check_transaction(1, 0, envelope)
     validator.close()
-    assert transaction_pb2.TxValidationCode.Name(checked.code) == code
+    return transaction_pb2.TxValidationCode.Name(checked.code)
+
+
+def test_the_configuration_says_who_must_endorse(network: Network) -> None:
+    """Two organisations: a majority is both, and one's peer, however often, is one."""
+    other = Organisation("Org2MSP")
+    block = config_block.genesis_block(
+        CHANNEL, [network.organisation.msp.config(), other.msp.config()], ["localhost:7050"], BATCH
+    )
+    configuration = config_block.open_config(block)
+
+    def code_of(*endorsers: SigningIdentity) -> str:
+        envelope = network.endorse(network.propose(b"x"), b"", endorsers=endorsers)
+        application = configuration.policies.groups["Application"]
+        validator = Validator(CHANNEL, configuration.msps, application, workers=1)
+        return validated(validator, envelope.SerializeToString())
+
+    theirs = other.issue("peer", "peer0")
+    assert code_of(network.peer) == "ENDORSEMENT_POLICY_FAILURE"
+    assert code_of(network.peer, expired_peer(network)) == "ENDORSEMENT_POLICY_FAILURE"
+    assert code_of(network.peer, other.issue("client", "u")) == "ENDORSEMENT_POLICY_FAILURE"
+    assert code_of(network.peer, theirs) == "VALID"
+    assert code_of(network.client, network.peer, theirs) == "VALID"
+
+
+async def test_a_user_cannot_write_by_endorsing_his_own_results(chain: Any) -> None:
+    forged = chain.network.endorse(
+        chain.network.propose(b"x"), writes(a=b"mine"), endorsers=[chain.network.client]
+    )
+    assert await chain.add(forged.SerializeToString()) == ["ENDORSEMENT_POLICY_FAILURE"]
+    simulator = chain.ledger.simulator("")
+    assert simulator.get_state(CHAINCODE, "a") is None
+    simulator.close()
 
 
 async def test_an_id_that_its_creator_did_not_sign_stays_free(chain: Any) -> None:

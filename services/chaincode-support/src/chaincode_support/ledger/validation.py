@@ -15,9 +15,17 @@ from google.protobuf.message import Message
 
 from chaincode_support.ledger.transaction import UNKNOWN_TYPE, CheckedTransaction
 from selvedge_common.logs import get_logger
-from selvedge_common.msp import MSP, Identity, IdentityError, IdentityExpired, IdentityNotYetValid
+from selvedge_common.msp import (
+    MSP,
+    Identity,
+    IdentityError,
+    IdentityExpired,
+    IdentityNotYetValid,
+    PolicyError,
+)
 from selvedge_common.msp.identity import parse_serialized
-from selvedge_common.msp.policies import SignedData
+from selvedge_common.msp.policies import PolicyGroup, SignedData
+from selvedge_common.protoutil.config_block import ENDORSEMENT
 from selvedge_common.protoutil.errors import (
     MalformedMessage,
     MalformedTransaction,
@@ -53,19 +61,23 @@ _BEFORE_SIGNATURE = frozenset(
 
 
 class Validator:
-    """Checks a block's transactions against the channel's organisations, on a pool of threads."""
+    """Checks a block's transactions against the channel's configuration, on a pool of threads."""
 
-    def __init__(self, channel: str, msps: Mapping[str, MSP], workers: int) -> None:
-        """`msps`: the channel's organisations by MSP id; `workers`: threads to verify with."""
+    def __init__(
+        self, channel: str, msps: Mapping[str, MSP], application: PolicyGroup, workers: int
+    ) -> None:
+        """`msps`: the channel's organisations by MSP id; `application`: the policies of its
+        Application group; `workers`: threads to verify with."""
         self._channel = channel
         self._msps = msps
+        self._application = application
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"validate-{channel}")
 
     async def check(self, block: common_pb2.Block) -> list[CheckedTransaction]:
         """One result for each of the block's envelopes, in their order; nothing is raised for them.
 
-        The outcome depends on the block and the organisations alone, never on the clock.
+        The outcome depends on the block and the configuration alone, never on the clock.
         """
         envelopes = block.data.data
         # One task for each thread and not for each transaction: the hand-over costs as much as a
@@ -173,21 +185,31 @@ class Validator:
         return rwsets
 
     def _check_endorsements(self, action: EndorsedAction) -> None:
-        """At least one member of the channel must have endorsed; others' signatures do not count.
+        """The valid endorsements, one a member, must satisfy /Channel/Application/Endorsement.
 
-        Every namespace has this same policy until chaincodes have definitions of their own.
+        That is what Fabric asks of a chaincode whose definition names no policy of its own, and
+        there are no definitions here: every namespace has this policy.
         """
-        reasons = []
+        endorsers: list[Identity] = []
+        reasons: list[str] = []
         for signed in action.endorsement_data():
             try:
-                self._member(signed.identity).verify(signed.message, signed.signature)
+                identity = self._member(signed.identity)
+                if identity not in endorsers:
+                    identity.verify(signed.message, signed.signature)
+                    endorsers.append(identity)
             except IdentityError as error:
                 reasons.append(str(error))
-            else:
+        try:
+            if self._application.satisfied(ENDORSEMENT, endorsers, self._msps):
                 return
+        except PolicyError as error:
+            reasons.append(str(error))
+        who = ", ".join(map(str, endorsers)) or "nobody who counts"
         raise MalformedTransaction(
             transaction_pb2.ENDORSEMENT_POLICY_FAILURE,
-            f"No member of the channel endorsed the transaction. {' '.join(reasons)}".rstrip(),
+            f"Endorsed by {who}, which does not satisfy /Channel/Application/{ENDORSEMENT}. "
+            f"{' '.join(reasons)}".rstrip(),
         )
 
 
