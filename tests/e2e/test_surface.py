@@ -10,10 +10,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.e2e.clients import ChatClient, Client, interest
-from tests.e2e.stack import LISTENERS, OPERATIONS, ROOT, Stack
+from tests.e2e.stack import LISTENERS, OPERATIONS, ROOT, SELVEDGE, Stack
 from tests.e2e.tools import require
 
 from selvedge_common.protoutil.proposals import sign_proposal
+from selvedge_protos.common import common_pb2
 from selvedge_protos.grpc.reflection.v1 import reflection_pb2 as reflection_v1_pb2
 from selvedge_protos.grpc.reflection.v1 import reflection_pb2_grpc as reflection_v1_pb2_grpc
 from selvedge_protos.peer import events_pb2
@@ -54,29 +55,43 @@ def test_reflection_lists_the_services_in_both_versions(stack: Stack, listener: 
             assert listed == expected
 
 
-def readme_lines(program: str) -> list[str]:
-    """The README's commands of one program, continuation lines joined."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def tour() -> list[str]:
+    """The commands of the README's tour, continuation lines joined."""
+    section = (ROOT / "README.md").read_text().split("## Five minutes")[1].split("\n## ")[0]
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.startswith(f"{program} ")]
+    return [line for line in lines if not line.startswith("export ")]
 
 
-def test_the_grpcurl_lines_of_the_readme_work_as_written(stack: Stack) -> None:
+def test_the_tour_of_the_readme_works_as_written(stack: Stack) -> None:
     require("grpcurl")
-    lines = readme_lines("grpcurl")
-    assert len(lines) >= 5, "the README shows a line for each listener"
-    for line in lines:
-        answer = stack.run(*shlex.split(line)).stdout
-        assert "grpc.health.v1.Health" in answer or "SERVING" in answer, line
+    answers = {}
+    for line in tour():
+        program, *words = shlex.split(line)
+        command = SELVEDGE if program == "selvedge" else program
+        answers[line] = stack.run(command, *words, check="eve" not in words)
+    refused = answers["selvedge invoke asset-transfer CreateAsset bicycle eve 1"]
+    assert refused.returncode == 1
+    assert "the asset bicycle exists already" in refused.stderr
+    again = answers["selvedge events --type chaincode --until newest"].stdout.splitlines()
+    assert len(again) == 1
+    assert "AssetTransferred" in again[0]
+    polled = [answer.stdout for line, answer in answers.items() if line.startswith("grpcurl")]
+    assert len(polled) == len(LISTENERS)
+    assert all("grpc.health.v1.Health" in answer or "SERVING" in answer for answer in polled)
+    assert "ledger_blockchain_height" in next(
+        answer.stdout for line, answer in answers.items() if line.startswith("curl")
+    )
 
 
 @mutual_listeners
 def test_a_client_without_a_certificate_is_refused(stack: Stack, listener: str) -> None:
     address, _ = LISTENERS[listener]
-    with stack.channel(address, user=None) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
+    request = health_pb2.HealthCheckRequest()
+    with stack.channel(address) as known, stack.channel(address, user=None) as stranger:
+        health_pb2_grpc.HealthStub(known).Check(request, timeout=5)
         with pytest.raises(grpc.RpcError) as refused:
-            health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+            health_pb2_grpc.HealthStub(stranger).Check(request, timeout=5)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -105,6 +120,17 @@ def test_a_tampered_registration_is_refused_and_others_go_on(stack: Stack, uniqu
             txid = client.submit("asset-transfer", "CreateAsset", unique, "ada", "1")
         seen = honest.next().filtered_block
     assert txid in {entry.txid for entry in seen.filtered_transactions}
+
+
+def test_a_block_event_holds_what_fabrics_event_clients_decode(stack: Stack, unique: str) -> None:
+    with ChatClient(stack, [interest(events_pb2.BLOCK)]) as consumer, Client(stack) as client:
+        client.submit("asset-transfer", "CreateAsset", unique, "ada", "1")
+        block = consumer.next().block
+    assert block.header.data_hash
+    signatures, last_config, codes, *_ = block.metadata.metadata
+    assert common_pb2.Metadata.FromString(signatures).signatures
+    assert common_pb2.Metadata.FromString(last_config).signatures
+    assert codes == bytes(len(block.data.data))
 
 
 def test_half_closing_a_chat_ends_it_ok(stack: Stack) -> None:
