@@ -49,7 +49,6 @@ def open_ordering(config: Config, material: Material) -> EmbeddedOrdering:
             timeout=orderer.batch_timeout,
             max_pending_messages=orderer.limits.pending_messages,
             max_pending_bytes=orderer.limits.pending_bytes,
-            synchronous=config.ledger.synchronous,
         ),
         first_block,
     )

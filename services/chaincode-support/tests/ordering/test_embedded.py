@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 from testchannel import CHANNEL
 
+from chaincode_support import config
+from chaincode_support.genesis import open_ordering as open_ordering_of
+from chaincode_support.ledger import store
+from chaincode_support.material import Material
 from chaincode_support.ordering import (
     BatchSize,
     LogUnusable,
     OrderingClosed,
     OrderingFailed,
     OrderingFull,
+    log,
 )
 from selvedge_common.msp import ORDERER
 from selvedge_common.msp.policies import signed_by_role
@@ -72,6 +77,29 @@ async def test_it_is_durable_before_anybody_is_told(open_ordering: Any, tmp_path
     for _ in range(5):
         number = await ordering.order(b"x")
         assert stored_blocks(tmp_path) > number
+
+
+async def test_the_log_survives_a_power_cut_whatever_the_ledger_is_allowed_to_lose(
+    network: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("CORE_LEDGER_SYNCHRONOUS", "NORMAL")
+    monkeypatch.setenv("CORE_PEER_FILESYSTEMPATH", str(tmp_path))
+    for folder in ("msp", "orderer-msp"):
+        network.organisation.issue("orderer", "orderer0", folder=tmp_path / folder)
+        roots = tmp_path / folder / "cacerts"
+        roots.mkdir()
+        (roots / "ca.pem").write_bytes(network.organisation.root)
+    opened: list[sqlite3.Connection] = []
+
+    def connect(file: Path) -> sqlite3.Connection:
+        opened.append(store.connect(file))
+        return opened[-1]
+
+    monkeypatch.setattr(log, "connect", connect)
+    ordering = open_ordering_of(config.read(), Material(tmp_path, "Org1MSP"))
+    levels = [connection.execute("PRAGMA synchronous").fetchone()[0] for connection in opened]
+    await ordering.close()
+    assert set(levels) == {2}  # FULL
 
 
 async def test_blocks_hang_together_and_are_signed_by_the_orderer(

@@ -35,7 +35,6 @@ class OrderingSettings:
     timeout: float
     max_pending_messages: int
     max_pending_bytes: int
-    synchronous: str = "FULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class EmbeddedOrdering:
 
         Must be called on the running event loop. Raises LogUnusable.
         """
-        log = BlockLog.open(folder, channel, settings.synchronous)
+        log = BlockLog.open(folder, channel)
         if log.height == 0:
             first = genesis()
             blocks.sign_block(first, signer, LAST_CONFIG)

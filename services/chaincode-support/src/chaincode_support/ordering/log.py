@@ -25,7 +25,7 @@ class BlockLog:
         self.height, self.last_hash = _tip(writer, file)
 
     @classmethod
-    def open(cls, folder: Path, channel: str, synchronous: str = "FULL") -> Self:
+    def open(cls, folder: Path, channel: str) -> Self:
         """Open or make the channel's log in `folder`. Raises LogUnusable, or LedgerUnusable for
         what is no channel name."""
         file = channel_file(folder, channel)
@@ -33,7 +33,9 @@ class BlockLog:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             writer = connect(file)
             writer.execute("PRAGMA journal_mode = WAL")
-            writer.execute(f"PRAGMA synchronous = {synchronous}")
+            # Not a setting: what clients were told is ordered, and what the ledger holds, is made
+            # again from this log alone.
+            writer.execute("PRAGMA synchronous = FULL")
             version = writer.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
                 writer.executescript(
