@@ -177,6 +177,10 @@ def _check(config: Config) -> None:
         "chaincode.limits.queries": chaincode.limits.queries,
         "chaincode.limits.pendingBytes": chaincode.limits.pending_bytes,
         "ledger.maxSimulations": config.ledger.max_simulations,
+        "peer.gracePeriod": config.peer.grace_period,
+        "peer.keepalive.interval": config.peer.keepalive.interval,
+        "peer.keepalive.timeout": config.peer.keepalive.timeout,
+        "peer.keepalive.minInterval": config.peer.keepalive.min_interval,
         "peer.limits.concurrency.endorserService": config.peer.limits.concurrency.endorser_service,
         "peer.limits.concurrency.deliverService": config.peer.limits.concurrency.deliver_service,
         "orderer.batchTimeout": config.orderer.batch_timeout,
@@ -192,6 +196,13 @@ def _check(config: Config) -> None:
     for key, value in positive.items():
         if value <= 0:
             raise ConfigError(f"{key} is {value:g}, expected a value above 0")
+    optional = {
+        "peer.validatorPoolSize": config.peer.validator_pool_size,
+        "chaincode.keepalive": chaincode.keepalive,
+    }
+    for key, value in optional.items():
+        if value < 0:
+            raise ConfigError(f"{key} is {value:g}, expected 0 or more")
 
 
 def startup_timeout(config: Config) -> float:
