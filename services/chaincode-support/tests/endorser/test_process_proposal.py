@@ -188,6 +188,17 @@ async def test_errors_of_the_chaincode_come_as_a_response_with_status_500(
     assert "transaction returned with failure: no luck" in response.response.message
 
 
+@pytest.mark.parametrize("name", ["lscc", "cscc", "qscc", "_lifecycle"])
+async def test_a_system_chaincode_is_not_to_be_started(endorsing: Endorsing, name: str) -> None:
+    _, answer = await endorsing.propose(b"GetChainInfo", chaincode=name)
+    response = (await answer).response
+    assert response.status == 500
+    assert f"{name} is a system chaincode of Fabric, which this peer does not serve yet" in (
+        response.message
+    )
+    assert "start the chaincode" not in response.message
+
+
 async def test_an_unknown_channel_says_which_there_are(endorsing: Endorsing) -> None:
     response = await endorsing.send(endorsing.sign(b"x", channel="other"))
     assert response.response.status == 500

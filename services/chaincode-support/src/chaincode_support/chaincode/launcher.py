@@ -13,6 +13,7 @@ from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import LaunchTimeout, UnknownChaincode
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.stream import ChaincodeStream
+from chaincode_support.system_chaincodes import SYSTEM_CHAINCODES
 
 
 class Launcher(Protocol):
@@ -39,6 +40,11 @@ class ExternalLauncher:
 
     async def launch(self, name: str) -> ChaincodeStream:
         if not self._registry.known(name):
+            if name in SYSTEM_CHAINCODES:
+                raise UnknownChaincode(
+                    f"{name} is a system chaincode of Fabric, which this peer does not serve yet: "
+                    "call an application's chaincode, and read blocks through Deliver"
+                )
             raise UnknownChaincode(
                 f"chaincode {name} is not known to this peer: none of that name has registered; "
                 f"check the name, or start the chaincode with CORE_CHAINCODE_ID_NAME={name}:1.0 "

@@ -14,6 +14,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from chaincode_support.ledger.transaction import UNKNOWN_TYPE, CheckedTransaction
+from chaincode_support.system_chaincodes import SYSTEM_CHAINCODES
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import (
     MSP,
@@ -47,7 +48,7 @@ _M = TypeVar("_M", bound=Message)
 _log = get_logger("committer.validation")
 
 # Only the chaincode of that name may write there; a chaincode that is called may not either.
-SYSTEM_NAMESPACES = frozenset({"", "_lifecycle", "cscc", "escc", "lscc", "qscc", "vscc"})
+SYSTEM_NAMESPACES = SYSTEM_CHAINCODES | {""}
 
 # Codes that Fabric gives before it has looked at the creator's signature.
 _BEFORE_SIGNATURE = frozenset(
