@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 from rawshim import CHANNEL, METHOD, PATIENCE, SETTINGS, Dial, Peer, RawShim, StartPeer
 
+from chaincode_support.chaincode.known_names import KnownNames
 from chaincode_support.chaincode.launcher import ExternalLauncher
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.stream import ChaincodeStream
@@ -27,10 +28,11 @@ async def start_peer(tmp_path: Path) -> AsyncIterator[StartPeer]:
         server: ServerConfig | None = None,
         startup_timeout: float = PATIENCE,
         max_streams: int = 10,
+        names: KnownNames | None = None,
         **overrides: Any,
     ) -> Peer:
         listener = GRPCServer("127.0.0.1:0", server or ServerConfig())
-        registry: Registry[ChaincodeStream] = Registry()
+        registry: Registry[ChaincodeStream] = Registry(names or KnownNames())
         support = ChaincodeSupport(
             registry,
             ExternalLauncher(registry, startup_timeout, listener.address),

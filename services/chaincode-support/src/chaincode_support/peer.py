@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from chaincode_support.chaincode.known_names import KnownNames
 from chaincode_support.chaincode.launcher import ExternalLauncher
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.stream import ChaincodeStream, StreamSettings
@@ -198,7 +199,8 @@ def _chaincode_support(config: Config, secure: SecureServerConfig) -> ChaincodeS
             "chaincode.startuptimeout is too short for a chaincode to come back; using 5s",
             configured=chaincode.startup_timeout,
         )
-    registry: Registry[ChaincodeStream] = Registry()
+    names = KnownNames(config.peer.file_system_path / "known-chaincodes")
+    registry: Registry[ChaincodeStream] = Registry(names)
     return ChaincodeSupport(
         registry,
         ExternalLauncher(registry, startup_timeout(config), config.peer.chaincode_address),

@@ -92,6 +92,15 @@ async def value_of(key: bytes, channel: Any, user: SigningIdentity) -> bytes:
     return response.response.payload
 
 
+async def metric(service: Process, name: str) -> float:
+    """A metric without labels."""
+    address = f"https://{service.serving['operations']}"
+    async with aiohttp.ClientSession(address) as session:
+        async with session.get("/metrics", ssl=False) as answer:
+            lines = (await answer.text()).splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+
+
 async def test_a_transaction_is_committed_and_survives_a_kill(
     authority: Authority, service: Process, tmp_path: Path
 ) -> None:
@@ -121,10 +130,15 @@ async def test_a_transaction_is_committed_and_survives_a_kill(
             dial(again.serving["chaincode"], chaincode) as listener,
             dial(again.serving["api"], folder / "tls") as api,
         ):
+            # The chaincode is known from before the kill: the proposal waits for it to dial in.
+            early = asyncio.create_task(value_of(b"colour", api, user))
+            async with asyncio.timeout(PATIENCE):
+                while await metric(again, "endorser_proposals_in_work") < 1:
+                    await asyncio.sleep(0.01)
             shim = RawShim(listener)
             await shim.register("mycc:1.0")
             serving = asyncio.create_task(serve_put_and_get(shim))
-            assert await value_of(b"colour", api, user) == b"green"
+            assert await early == b"green"
             serving.cancel()
         assert again.stop() == 0
     finally:

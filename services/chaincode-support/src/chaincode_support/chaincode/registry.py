@@ -12,10 +12,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from chaincode_support.chaincode.errors import DuplicateChaincode
-
-# Names that are remembered after their streams have gone. Plenty for any peer; it keeps a
-# stranger on a plaintext listener from growing the memory by registering new names for ever.
-_REMEMBERED_NAMES = 4096
+from chaincode_support.chaincode.known_names import KnownNames
 
 
 class Registered(Protocol):
@@ -37,9 +34,10 @@ S = TypeVar("S", bound=Registered)
 class Registry(Generic[S]):
     """The ready streams by chaincode name. Belongs to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: KnownNames) -> None:
+        """`known`: the names that registered before, to which more are added."""
         self._streams: dict[str, S] = {}
-        self._known: dict[str, None] = {}
+        self._known = known
         self._waiting: dict[str, set[asyncio.Future[S]]] = {}
 
     def __iter__(self) -> Iterator[S]:
@@ -55,10 +53,7 @@ class Registry(Generic[S]):
                 f"chaincode {stream.name}; stop that process first, or register another name"
             )
         self._streams[stream.name] = stream
-        self._known.pop(stream.name, None)
-        self._known[stream.name] = None
-        if len(self._known) > _REMEMBERED_NAMES:
-            del self._known[next(iter(self._known))]
+        self._known.add(stream.name)
 
     def ready(self, stream: S) -> None:
         """Say that READY was sent: whoever waits for this chaincode may go on."""
@@ -76,7 +71,7 @@ class Registry(Generic[S]):
         return self._streams.get(name)
 
     def known(self, name: str) -> bool:
-        """Whether the chaincode is here, or was since the peer started."""
+        """Whether the chaincode is here, or was before, also before the peer restarted."""
         return name in self._known
 
     async def wait_for(self, name: str) -> S:
