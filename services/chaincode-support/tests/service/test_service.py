@@ -95,9 +95,11 @@ async def value_of(key: bytes, channel: Any, user: SigningIdentity) -> bytes:
 async def metric(service: Process, name: str) -> float:
     """A metric without labels."""
     address = f"https://{service.serving['operations']}"
-    async with aiohttp.ClientSession(address) as session:
-        async with session.get("/metrics", ssl=False) as answer:
-            lines = (await answer.text()).splitlines()
+    async with (
+        aiohttp.ClientSession(address) as session,
+        session.get("/metrics", ssl=False) as answer,
+    ):
+        lines = (await answer.text()).splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
 
