@@ -8,9 +8,9 @@ from eventhouse import sample
 
 from event_hub.consumers import Consumers
 from event_hub.events import BLOCK, HubEvent
-from event_hub.interests import Interests
+from event_hub.interests import Interests, Wanted
 from event_hub.outbox import OutboxConfig
-from event_hub.processor import BufferFull, Processor, Publication, Wanted
+from event_hub.processor import BufferFull, Processor, Publication
 
 EVENT = HubEvent(BLOCK, "mychannel", b"event")
 

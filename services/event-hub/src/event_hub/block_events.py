@@ -8,7 +8,7 @@ Fabric's hub only ever fed BLOCK and FILTEREDBLOCK (events/producer/eventhelper.
 from collections.abc import Iterator
 
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
-from event_hub.processor import Wanted
+from event_hub.interests import Wanted
 from selvedge_common.protoutil.block_events import (
     chaincode_events,
     filtered_block,

@@ -5,7 +5,7 @@ an interest, which Fabric only declares.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Generic, NamedTuple, TypeVar
 
 from event_hub import metrics
@@ -20,6 +20,9 @@ EVERY_NAME = ""
 MAX_NAME_BYTES = 1024
 
 Consumer = TypeVar("Consumer")
+
+# Tells whether anybody is registered for an event type on a channel, as Interests.wanted does.
+Wanted = Callable[[int, str], bool]
 
 
 class InterestError(ValueError):

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from event_hub import metrics
 from event_hub.consumers import Consumers
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
-from event_hub.interests import Interests
+from event_hub.interests import Interests, Wanted
 from event_hub.outbox import Outbox
 from selvedge_common.logs import get_logger
 from selvedge_protos.peer import events_pb2
 
 log = get_logger("eventhub.processor")
-
-Wanted = Callable[[int, str], bool]
 
 
 class BufferFull(Exception):
@@ -77,6 +75,11 @@ class Processor:
 
     async def send(self, event: HubEvent) -> None:
         """Enter the buffer with one event, waiting as the timeout says: the way of a publisher.
+
+        Fabric's Send (events/producer/events.go of 1.0.6), with its error.
+
+        Args:
+            event: serialised already, and offered to whoever is interested when its turn comes.
 
         Raises:
             BufferFull: there was no room in time; the event is dropped.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from event_hub import metrics
 from event_hub.sources.chain import Position
-from selvedge_common.enrolment.files import write_atomically
+from selvedge_common.files import write_atomically
 from selvedge_common.logs import get_logger
 
 log = get_logger("eventhub.checkpoint")
