@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -170,6 +171,36 @@ def test_roots_are_kept_and_their_keys_are_private(tmp_path: Path) -> None:
     modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "roots").iterdir()}
     assert modes["tls-root.key"] == modes["identity-root.key"] == 0o600
     assert (tmp_path / "roots").stat().st_mode & 0o777 == 0o700
+
+
+def test_new_roots_are_on_the_disk_before_they_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Path] = []
+    fsync, rename = os.fsync, os.rename
+
+    def sync(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def move(source: Path, target: Path) -> None:
+        done.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "rename", move)
+    new_authority(tmp_path)
+    assert done[-2:] == [tmp_path / "roots", tmp_path]
+    begun = {path for path in done[:-2] if path.parent == tmp_path}
+    assert len(begun) == 1
+    assert sum(path.parent in begun for path in done) == 4
+
+
+def test_a_lost_file_of_the_roots_is_to_be_restored(tmp_path: Path) -> None:
+    new_authority(tmp_path)
+    (tmp_path / "roots" / "tls-root.key").unlink()
+    with pytest.raises(AuthorityError, match=r"tls-root.key\): restore the folder"):
+        new_authority(tmp_path)
 
 
 def test_mixed_up_roots_are_named(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from selvedge_common.enrolment.document import Enrolment, EnrolmentError, fingerprint
-from selvedge_common.enrolment.files import make_private_folder, write_atomically
 from selvedge_common.enrolment.layout import NODE_UNITS, Credential
+from selvedge_common.files import make_private_folder, write_atomically
 
 
 def defect(

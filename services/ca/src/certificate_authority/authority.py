@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from certificate_authority.errors import AuthorityError, InvalidRequest
 from certificate_authority.profiles import Holder, Profile, Signer
-from selvedge_common.enrolment.files import make_private_folder, write_atomically
+from selvedge_common.files import make_private_folder, sync_folder, write_atomically
 
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _COMMON_NAMES = {Signer.TLS: "Selvedge TLS root", Signer.IDENTITY: "Selvedge identity root"}
@@ -219,6 +219,8 @@ def open_or_make_roots(
             write_atomically(begun / f"{signer.value}-root.key", key, mode=0o600)
             write_atomically(begun / f"{signer.value}-root.crt", root.pem)
         os.rename(begun, folder)
+        # Certificates are signed with these next: no power cut may bring other roots.
+        sync_folder(folder.parent)
     except OSError as error:
         shutil.rmtree(begun, ignore_errors=True)
         if not folder.is_dir():
@@ -236,9 +238,13 @@ def _load_root(folder: Path, signer: Signer) -> Root:
         certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
     except OSError as error:
+        remedy = (
+            "restore the folder from its backup"
+            if folder.exists()
+            else "run `certificate-authority init` or `serve` on this volume first"
+        )
         raise AuthorityError(
-            f"there are no roots in {folder} ({error.strerror}: {error.filename}): run "
-            "`certificate-authority init` or `serve` on this volume first"
+            f"there are no roots in {folder} ({error.strerror}: {error.filename}): {remedy}"
         ) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise AuthorityError(

@@ -13,7 +13,7 @@ from certificate_authority.authority import Authority
 from certificate_authority.errors import AuthorityError
 from certificate_authority.tokens import Grant, TokenState, TokenStore
 from selvedge_common.enrolment.document import Enrolment, EnrolmentError
-from selvedge_common.enrolment.files import make_private_folder, write_atomically
+from selvedge_common.files import make_private_folder, write_atomically
 from selvedge_common.logs import get_logger
 
 FILE_NAME = "enrolment.json"

@@ -31,7 +31,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
         mode: permissions, set before the first byte is written.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or the disk fails.
     """
     begun = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     descriptor = os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -46,3 +46,17 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         begun.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes durable which names a folder holds: a power cut may undo a rename before that.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
