@@ -55,6 +55,18 @@ def test_init_makes_roots_and_files_once(tmp_path: Path) -> None:
     assert (tmp_path / "enrol" / "event-hub" / "enrolment.json").exists()
 
 
+def test_lost_roots_are_not_replaced_by_new_ones(tmp_path: Path) -> None:
+    assert command(tmp_path, "init").returncode == 0
+    (tmp_path / "ca" / "roots").rename(tmp_path / "backup")
+    for run in ("init", "serve"):
+        failed = command(tmp_path, run)
+        assert failed.returncode == 1
+        assert f"the roots {tmp_path}/ca/roots are gone, but" in failed.stderr.splitlines()[-1]
+    assert not (tmp_path / "ca" / "roots").exists()
+    (tmp_path / "backup").rename(tmp_path / "ca" / "roots")
+    assert command(tmp_path, "init").returncode == 0
+
+
 def test_token_prints_an_enrolment_and_nothing_secret_else(tmp_path: Path) -> None:
     command(tmp_path, "init")
     arguments = ["token", "--name=alice", "--profile=user", "--profile=tls-client"]

@@ -18,6 +18,7 @@ from certificate_authority.authority import (
 )
 from certificate_authority.config import Config
 from certificate_authority.enrolments import Enrolments
+from certificate_authority.errors import AuthorityError
 from certificate_authority.profiles import Signer, profile_named
 from certificate_authority.tokens import TokenStore
 from selvedge_common.enrolment import layout, material
@@ -43,8 +44,9 @@ def make(config: Config, clock: Clock = utc_now) -> Volume:
     date.
 
     Raises:
-        AuthorityError: the volume cannot be used.
+        AuthorityError: the volume cannot be used, or has lost its roots.
     """
+    _check_roots_not_lost(config)
     lifetimes = config.ca.lifetimes
     roots = open_or_make_roots(
         _roots_folder(config),
@@ -95,6 +97,25 @@ def _roots_folder(config: Config) -> Path:
     return config.ca.file_system_path / "roots"
 
 
+def _tokens_file(config: Config) -> Path:
+    return config.ca.file_system_path / "tokens.db"
+
+
+def _check_roots_not_lost(config: Config) -> None:
+    """Refuses to begin anew where there was a ca: nobody would trust what the new roots sign.
+
+    Roots are made before the token store, so a store without them has lost them. It is looked for
+    first: another process may be making both at this moment.
+    """
+    tokens, roots = _tokens_file(config), _roots_folder(config)
+    if tokens.exists() and not roots.exists():
+        raise AuthorityError(
+            f"the roots {roots} are gone, but {tokens} shows that this ca has issued with them: "
+            "restore the folder from its backup; or, to begin with new roots, empty the volume and "
+            "enrol every member again"
+        )
+
+
 def _volume(config: Config, roots: Mapping[Signer, Root], clock: Clock) -> Volume:
     authority = Authority(
         roots,
@@ -104,7 +125,7 @@ def _volume(config: Config, roots: Mapping[Signer, Root], clock: Clock) -> Volum
         backdate=timedelta(seconds=config.ca.lifetimes.backdate),
         clock=clock,
     )
-    tokens = TokenStore(config.ca.file_system_path / "tokens.db", clock)
+    tokens = TokenStore(_tokens_file(config), clock)
     enrolments = Enrolments(
         authority,
         tokens,
