@@ -7,6 +7,7 @@ import grpc
 import pytest
 from eventhouse import House, eventually, interest, sample
 from organisation import Organisation
+from structlog.testing import capture_logs
 
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION
 from selvedge_protos.common import common_pb2
@@ -174,6 +175,45 @@ async def test_too_many_interests_end_the_stream_with_the_bound_named(house: Hou
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert sentence.startswith("TOO_MANY_INTERESTS: ")
     assert "peer.events.maxInterests" in sentence
+
+
+@pytest.mark.parametrize("operation", ["register", "unregister"])
+async def test_message_with_more_interests_than_one_may_hold_is_refused_unread(
+    house: House, operation: str
+) -> None:
+    """The bound is on what the hub does for one message, whatever becomes of its interests."""
+    hub = await house.hub()
+    client = house.client(hub)
+    bad = [interest(CHAINCODE)] * 20_000
+    message = events_pb2.Event(register=events_pb2.Register(events=bad))
+    if operation == "unregister":
+        message = events_pb2.Event(unregister=events_pb2.Unregister(events=bad))
+    labels = {"operation": operation, "result": "too_many"}
+    before = sample("eventhub_registrations_total", **labels)
+    closed = sample("eventhub_consumers_closed_total", reason="TOO_MANY_INTERESTS")
+    with capture_logs() as logged:
+        await client.say(message)
+        code, sentence = await client.refused()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert sentence.startswith("TOO_MANY_INTERESTS: ")
+    assert "20000" in sentence
+    assert "peer.events.maxInterests" in sentence
+    assert sample("eventhub_registrations_total", **labels) == before + 20_000
+    assert sample("eventhub_consumers_closed_total", reason="TOO_MANY_INTERESTS") == closed + 1
+    assert len(logged) < 10
+
+
+@pytest.mark.parametrize("operation", ["register", "unregister"])
+async def test_refused_interests_are_logged_once_a_message(house: House, operation: str) -> None:
+    hub = await house.hub()
+    client = house.client(hub)
+    wanted = [interest(CHAINCODE)] * 60 + [interest(events_pb2.REGISTER)] * 30
+    with capture_logs() as logged:
+        await getattr(client, operation)(*wanted)
+    (line,) = [line for line in logged if line["event"].startswith("interest")]
+    assert line["event"] == f"interests not {operation}ed"
+    assert line["refused"] == {"no_chaincode": 60, "unknown_type": 30}
+    assert "chaincode_reg_info" in line["first"]
 
 
 async def test_too_many_consumers_are_refused_with_the_bound_named(house: House) -> None:

@@ -1,12 +1,14 @@
 """``protos.Events/Chat``: one handler per stream, from the first message to the last way out."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Literal
 
 import grpc
 
 from event_hub import metrics
 from event_hub.consumers import Consumers
-from event_hub.interests import InterestError, Interests, TooManyInterests
+from event_hub.interests import InterestError, Interests, TooManyInterests, Topic
 from event_hub.outbox import CloseReason, Outbox
 from event_hub.validation import Refused, Validator
 from selvedge_common.comm import MessageStream, StatusError
@@ -16,6 +18,8 @@ from selvedge_protos.peer import events_pb2
 log = get_logger("eventhub.chat")
 
 METHOD = "/protos.Events/Chat"
+
+Operation = Literal["register", "unregister"]
 
 
 class Chat:
@@ -73,9 +77,11 @@ class Chat:
             raise
         match event.WhichOneof("Event"):
             case "register":
-                self._register(event.register.events, outbox)
+                register = self._interests.register
+                self._change("register", register, event.register.events, outbox)
             case "unregister":
-                self._unregister(event.unregister.events, outbox)
+                unregister = self._interests.unregister
+                self._change("unregister", unregister, event.unregister.events, outbox)
             case None:
                 pass
             case kind:
@@ -86,31 +92,43 @@ class Chat:
                 )
         outbox.offer(event_bytes)
 
-    def _register(self, interests: Iterable[events_pb2.Interest], outbox: Outbox) -> None:
-        for interest in interests:
-            try:
-                topic = self._interests.register(outbox, interest)
-            except InterestError as error:
-                _count("register", error.result)
-                log.info("interest not registered", peer=outbox.stream.peer, reason=str(error))
-            except TooManyInterests as error:
-                _count("register", "too_many")
-                raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
-            else:
-                _count("register", "ok")
-                log.debug("interest registered", peer=outbox.stream.peer, topic=str(topic))
+    def _change(
+        self,
+        operation: Operation,
+        act: Callable[[Outbox, events_pb2.Interest], Topic],
+        interests: Collection[events_pb2.Interest],
+        outbox: Outbox,
+    ) -> None:
+        """Register or unregister the interests of one message, counted and logged as a whole.
 
-    def _unregister(self, interests: Iterable[events_pb2.Interest], outbox: Outbox) -> None:
-        for interest in interests:
-            try:
-                topic = self._interests.unregister(outbox, interest)
-            except InterestError as error:
-                _count("unregister", error.result)
-                log.info("interest not unregistered", peer=outbox.stream.peer, reason=str(error))
-            else:
-                _count("unregister", "ok")
-                log.debug("interest unregistered", peer=outbox.stream.peer, topic=str(topic))
-
-
-def _count(operation: str, result: str) -> None:
-    metrics.REGISTRATIONS.labels(operation=operation, result=result).inc()
+        Raises:
+            StatusError: there are more than a consumer may hold; caused by TooManyInterests.
+        """
+        results: Counter[str] = Counter()
+        first = ""
+        try:
+            # Before the first one is looked at: refusing an interest takes time as well.
+            self._interests.check_number(len(interests))
+            for interest in interests:
+                try:
+                    topic = act(outbox, interest)
+                except InterestError as error:
+                    first = first or str(error)
+                    results[error.result] += 1
+                else:
+                    results["ok"] += 1
+                    log.debug(f"interest {operation}ed", peer=outbox.stream.peer, topic=str(topic))
+        except TooManyInterests as error:
+            results["too_many"] = len(interests) - results.total()
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
+        finally:
+            for result, number in results.items():
+                metrics.REGISTRATIONS.labels(operation=operation, result=result).inc(number)
+        refused = {result: number for result, number in results.items() if result != "ok"}
+        if refused:
+            log.info(
+                f"interests not {operation}ed",
+                peer=outbox.stream.peer,
+                refused=refused,
+                first=first,
+            )

@@ -65,7 +65,7 @@ class NotRegistered(InterestError):
 
 
 class TooManyInterests(Exception):
-    """A consumer registered for more than ``peer.events.maxInterests``; its stream has to end."""
+    """More than ``peer.events.maxInterests``, held or in one message; the stream has to end."""
 
 
 class Topic(NamedTuple):
@@ -134,6 +134,18 @@ class Interests(Generic[Consumer]):
         self._wanted: Counter[tuple[int, str]] = Counter()
         self._count = 0
         metrics.INTERESTS.set_function(lambda: self._count)
+
+    def check_number(self, number: int) -> None:
+        """Check how many interests come in one message.
+
+        Raises:
+            TooManyInterests: there are more than a consumer may hold.
+        """
+        if number > self._limit:
+            raise TooManyInterests(
+                f"one message has {number} interests, and a consumer may hold {self._limit} at "
+                "once; send fewer, or raise peer.events.maxInterests"
+            )
 
     def register(self, consumer: Consumer, interest: events_pb2.Interest) -> Topic:
         """Put the consumer on the handler list for the interest, and give the list's topic.
