@@ -107,9 +107,9 @@ class Network:
         async with self.grown:
             await self.grown.wait_for(lambda: len(self.blocks) > number)
 
-    async def commit(self, envelope: bytes, code: Code = transaction_pb2.VALID) -> None:
+    async def commit(self, *envelopes: bytes, code: Code = transaction_pb2.VALID) -> None:
         previous = header_hash(self.blocks[-1].header) if self.blocks else b""
-        block = new_block(len(self.blocks), previous, [envelope] if envelope else [])
+        block = new_block(len(self.blocks), previous, list(envelopes))
         set_validation_codes(block, [code] * len(block.data.data))
         async with self.grown:
             self.blocks.append(block)
@@ -155,7 +155,7 @@ class Ordering(ab_pb2_grpc.AtomicBroadcastServicer):
             if network.answers in (None, common_pb2.SUCCESS):
                 network.ordered.append(envelope.SerializeToString())
                 if network.commits is not None:
-                    await network.commit(network.ordered[-1], network.commits)
+                    await network.commit(network.ordered[-1], code=network.commits)
             if network.answers is None:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
             yield ab_pb2.BroadcastResponse(status=network.answers, info="as told")

@@ -7,7 +7,7 @@ import pytest
 from cli.tests.fake_services import Network, answering, make_signer, serving
 
 from selvedge_cli import deliver, events
-from selvedge_cli.checkpoints import Checkpoint
+from selvedge_cli.checkpoints import Checkpoint, Printed
 from selvedge_cli.connection import Connection
 from selvedge_cli.endorsement import Call
 from selvedge_cli.errors import CommandError
@@ -26,7 +26,7 @@ async def numbers(connection: Connection, start: deliver.Position, stop: int) ->
 async def make_network(blocks: int = 1) -> Network:
     network = Network(make_signer(), answering(event="Created"))
     for _ in range(blocks):
-        await network.commit(b"")
+        await network.commit()
     return network
 
 
@@ -59,32 +59,47 @@ async def test_runs_continue_where_the_last_one_stopped(
     checkpoint = Checkpoint(tmp_path, "block", "mychannel")
 
     async def run(connection: Connection, start: str | int | None) -> list[str]:
-        begin = events._begin(start, checkpoint.read())
+        begin, skip = events._begin(start, checkpoint.read())
         wanted = Wanted(Kind.BLOCK)
-        await events._follow(connection, wanted, begin, "newest", None, checkpoint)
+        await events._follow(connection, wanted, begin, skip, "newest", None, checkpoint)
         return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
 
     async with serving(network, tmp_path) as connection:
         assert await run(connection, None) == ["block 1"]
-        await network.commit(b"")
-        await network.commit(b"")
+        await network.commit()
+        await network.commit()
         assert await run(connection, None) == ["block 2", "block 3"]
         assert await run(connection, None) == []
         assert await run(connection, "oldest") == ["block 0", "block 1", "block 2", "block 3"]
     assert json.loads(checkpoint.file.read_text()) == {"channel": "mychannel", "block": 3}
 
 
-async def test_block_that_was_not_fully_printed_is_printed_again(
+async def test_count_is_gone_on_from_by_the_next_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = await make_network(1)
     checkpoint = Checkpoint(tmp_path, "chaincode", "mychannel")
-    async with serving(network, tmp_path) as connection:
-        await submit(connection, Call("asset", [b"create"]), 10)
+
+    async def run(connection: Connection, count: int) -> list[str]:
+        begin, skip = events._begin(None, checkpoint.read())
         wanted = Wanted(Kind.CHAINCODE)
-        await events._follow(connection, wanted, "oldest", None, 1, checkpoint)
-    assert "asset.Created" in capsys.readouterr().out
-    assert checkpoint.read() == 0
+        await events._follow(connection, wanted, begin, skip, "newest", count, checkpoint)
+        return [line.split()[4] for line in capsys.readouterr().out.splitlines()]
+
+    async with serving(network, tmp_path) as connection:
+        network.commits = None
+        call = Call("asset", [b"create"])
+        txids = [(await submit(connection, call, 10, wait=False)).txid for _ in range(5)]
+        await network.commit(*network.ordered[:3])
+        await network.commit(*network.ordered[3:])
+        checkpoint.write(Printed(0))
+        assert await run(connection, 2) == txids[:2]
+        assert checkpoint.read() == Printed(1, 2)
+        assert await run(connection, 1) == txids[2:3]
+        assert checkpoint.read() == Printed(1)
+        assert await run(connection, 1) == txids[3:4]
+        assert await run(connection, 5) == txids[4:]
+        assert checkpoint.read() == Printed(2)
 
 
 async def test_place_beyond_the_chain_is_explained(tmp_path: Path) -> None:
@@ -92,7 +107,7 @@ async def test_place_beyond_the_chain_is_explained(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "block", "mychannel")
     async with serving(network, tmp_path) as connection:
         with pytest.raises(CommandError, match=r"no block 9 yet; if the ledger is a new one"):
-            await events._follow(connection, Wanted(Kind.BLOCK), 9, None, None, checkpoint)
+            await events._follow(connection, Wanted(Kind.BLOCK), 9, 0, None, None, checkpoint)
 
 
 async def test_each_kind_tells_its_own(tmp_path: Path) -> None:
@@ -124,7 +139,7 @@ async def test_each_kind_tells_its_own(tmp_path: Path) -> None:
 
 def test_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "block", "mychannel")
-    checkpoint.write(4)
+    checkpoint.write(Printed(4))
     with pytest.raises(CommandError, match=r"is about the channel mychannel"):
         Checkpoint(tmp_path, "block", "other").read()
     checkpoint.file.write_text("{")
@@ -132,3 +147,9 @@ def test_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         checkpoint.read()
     with pytest.raises(CommandError, match=r"cannot name a checkpoint"):
         Checkpoint(tmp_path, "../x", "mychannel")
+
+
+def test_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(CommandError, match=r"block\.json cannot be written .*--home"):
+        Checkpoint(tmp_path, "block", "mychannel").write(Printed(4))

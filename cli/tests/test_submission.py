@@ -22,7 +22,7 @@ CALL = Call("asset", [b"create", b"a1"])
 @asynccontextmanager
 async def network(home: Path, **parts: object) -> AsyncIterator[tuple[Network, Connection]]:
     made = Network(**{"signer": make_signer(), "chaincode": answering(), **parts})  # type: ignore[arg-type]
-    await made.commit(b"")
+    await made.commit()
     async with serving(made, home) as connection:
         yield made, connection
 

@@ -8,8 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selvedge_cli.errors import CommandError
+from selvedge_common.files import write_atomically
 
 _NAME = re.compile(r"[\w.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What of a channel was printed.
+
+    Attributes:
+        block: the last block that anything was printed of; all before it are done.
+        records: how many of its events, where `--count` ended inside it; None for all of them.
+    """
+
+    block: int
+    records: int | None = None
+
+    @property
+    def next(self) -> tuple[int, int]:
+        """The block to go on with, and how many of its events to pass over."""
+        return (self.block + 1, 0) if self.records is None else (self.block, self.records)
 
 
 @dataclass(frozen=True)
@@ -35,25 +54,40 @@ class Checkpoint:
         """Where it is kept."""
         return self.home / "checkpoints" / f"{self.name}.json"
 
-    def read(self) -> int | None:
-        """The last block that was fully printed; None before the first."""
+    def read(self) -> Printed | None:
+        """How far the channel was printed; None before the first time.
+
+        Raises:
+            CommandError: the file is damaged, or about another channel.
+        """
         try:
             stored = json.loads(self.file.read_text())
-            channel, block = stored["channel"], int(stored["block"])
+            channel, block, records = stored["channel"], int(stored["block"]), stored.get("records")
+            printed = Printed(block, None if records is None else int(records))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CommandError(f"{self.file} cannot be read ({error!r}): delete it") from None
         if channel != self.channel:
             raise CommandError(
                 f"{self.file} is about the channel {channel}: choose another name with --resume"
             )
-        return block
+        return printed
 
-    def write(self, block: int) -> None:
-        """Remember that everything up to and with this block was printed."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.file.with_suffix(".tmp")
-        fresh.write_text(json.dumps({"channel": self.channel, "block": block}) + "\n")
-        # A reader, or a crash, sees the old file or the new one.
-        fresh.replace(self.file)
+    def write(self, printed: Printed) -> None:
+        """Remember what was printed, durably.
+
+        Raises:
+            CommandError: the home cannot be written.
+        """
+        content: dict[str, str | int] = {"channel": self.channel, "block": printed.block}
+        if printed.records is not None:
+            content["records"] = printed.records
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.file, json.dumps(content).encode() + b"\n")
+        except OSError as error:
+            raise CommandError(
+                f"{self.file} cannot be written ({error.strerror}), so the next run would repeat "
+                "events: make room, or choose another folder with --home"
+            ) from error

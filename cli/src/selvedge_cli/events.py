@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from selvedge_cli.checkpoints import Checkpoint
+from selvedge_cli.checkpoints import Checkpoint, Printed
 from selvedge_cli.errors import CommandError
 from selvedge_cli.options import Settings, common_options
 
@@ -97,7 +97,7 @@ def events(
         raise click.UsageError("--chat needs to know whose events: give --chaincode NAME.")
     wanted = Wanted(Kind(kind), chaincode, name)
     checkpoint = Checkpoint(settings.home, resume or kind, settings.channel)
-    begin = _begin(start, None if chat else checkpoint.read())
+    begin, skip = _begin(start, None if chat else checkpoint.read())
     user = load_user(settings)
 
     async def run() -> None:
@@ -105,21 +105,23 @@ def events(
             if chat:
                 await _listen(connection, wanted, count)
             else:
-                await _follow(connection, wanted, begin, stop, count, checkpoint)
+                await _follow(connection, wanted, begin, skip, stop, count, checkpoint)
 
     asyncio.run(run())
 
 
-def _begin(start: str | int | None, printed: int | None) -> str | int:
+def _begin(start: str | int | None, printed: Printed | None) -> tuple[str | int, int]:
+    """The first block, and how many of its events were printed before."""
     if start is not None:
-        return start
-    return "newest" if printed is None else printed + 1
+        return start, 0
+    return ("newest", 0) if printed is None else printed.next
 
 
 async def _follow(
     connection: Connection,
     wanted: Wanted,
     start: str | int,
+    skip: int,
     stop: str | int | None,
     count: int | None,
     checkpoint: Checkpoint,
@@ -136,10 +138,14 @@ async def _follow(
     try:
         async with aclosing(follow(connection, wanted, begin, end, on_pause=_tell_away)) as told:
             async for block in told:
-                for record in block.records:
+                records = list(block.records)
+                for printed, record in enumerate(records[skip:], skip + 1):
                     if printer.print(record):
+                        rest = printed < len(records)
+                        checkpoint.write(Printed(block.number, printed if rest else None))
                         return
-                checkpoint.write(block.number)
+                checkpoint.write(Printed(block.number))
+                skip = 0
     except DeliverRefused as refused:
         if isinstance(start, int):
             raise CommandError(
