@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -15,7 +18,10 @@ from cryptography.x509.oid import NameOID
 from prometheus_client import REGISTRY
 from services.ca.tests.running import RunningCa, running_ca, signing_request
 
+from certificate_authority import serving
 from certificate_authority.rate import Rate
+from certificate_authority.tokens import TokenStore
+from selvedge_common.enrolment import Enrolment
 from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
 
 USER = ca_pb2.PROFILE_USER
@@ -40,6 +46,46 @@ async def test_a_token_gives_one_certificate(ca: RunningCa) -> None:
     assert code is grpc.StatusCode.PERMISSION_DENIED
     assert "used before" in details
     assert refused("spent_token") == before + 1
+
+
+async def test_a_certificate_is_issued_also_where_no_fresh_token_can_be_stored(
+    tmp_path: Path,
+) -> None:
+    async with running_ca(tmp_path) as ca:
+        token = Enrolment.load(ca.member_file("event-hub")).tokens["peer"]
+        with closing(sqlite3.connect(tmp_path / "ca" / "tokens.db")) as database:
+            database.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON tokens "
+                "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+            )
+            certificate = await ca.issue(token, ca_pb2.PROFILE_PEER)
+            assert certificate.subject.rfc4514_string() == "CN=event-hub,OU=peer,O=Org1MSP"
+            assert Enrolment.load(ca.member_file("event-hub")).tokens["peer"] == token
+            database.execute("DROP TRIGGER full")
+    async with running_ca(tmp_path) as ca:
+        fresh = Enrolment.load(ca.member_file("event-hub")).tokens["peer"]
+        assert fresh != token
+        await ca.issue(fresh, ca_pb2.PROFILE_PEER)
+
+
+async def test_health_waits_for_the_token_store_off_the_loop(tmp_path: Path) -> None:
+    store = TokenStore(tmp_path / "tokens.db")
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:  # as a thread that issues does while another process writes
+        with store._lock:
+            held.set()
+            let_go.wait(5)
+
+    holding = asyncio.create_task(asyncio.to_thread(hold))
+    await asyncio.to_thread(held.wait)
+    checking = asyncio.ensure_future(serving.check_tokens(store))
+    await asyncio.sleep(0)
+    assert not checking.done()
+    assert not holding.done()
+    let_go.set()
+    await checking
+    await holding
 
 
 async def test_the_request_decides_nothing_but_the_key(ca: RunningCa) -> None:

@@ -87,7 +87,10 @@ class Enrolments:
                 self._prepare(member)
 
     def replace(self, spent: Grant) -> None:
-        """Puts a fresh token in the place of a spent one, where the file can be written."""
+        """Puts a fresh token in the place of a spent one, where store and file can be written.
+
+        Never fails: the certificate that the token was spent for must still reach its holder.
+        """
         member = self._members.get(spent.name)
         if member is None or spent.profile not in member.profiles:
             return
@@ -95,7 +98,17 @@ class Enrolments:
             present = self._read(member)
             if present is None or not _writable(member):
                 return
-            fresh = self._tokens.mint(spent)
+            try:
+                fresh = self._tokens.mint(spent)
+            except AuthorityError as error:
+                _log.error(
+                    "no fresh token for a member, which cannot enrol for this profile again until "
+                    "the ca is restarted",
+                    member=member.name,
+                    profile=spent.profile,
+                    reason=str(error),
+                )
+                return
             self._write(member, self.document({**present.tokens, spent.profile: fresh}))
 
     def _prepare(self, member: Member) -> None:
