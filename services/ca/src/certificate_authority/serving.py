@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextlib import AsyncExitStack
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from certificate_authority.config import Config
 from certificate_authority.errors import AuthorityError
 from certificate_authority.rate import Rate
 from certificate_authority.service import CertificateAuthorityService
+from certificate_authority.tokens import TokenStore
 from selvedge_common.comm import GRPCServer, SecureServerConfig, ServerConfig
 from selvedge_common.logs import get_logger
 from selvedge_common.process import Shutdown
@@ -69,6 +71,14 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
         await shutdown.wait()
 
 
+async def check_tokens(tokens: TokenStore) -> None:
+    """Raises `AuthorityError` where the token store cannot be read: a health check.
+
+    In a thread, for it waits its turn behind those who write.
+    """
+    await asyncio.to_thread(tokens.check)
+
+
 def _operations(config: Config, made: volume.Volume, shutdown: Shutdown) -> OperationsServer:
     from selvedge_common.operations import OperationsServer, OperationsTLS
 
@@ -84,6 +94,10 @@ def _operations(config: Config, made: volume.Volume, shutdown: Shutdown) -> Oper
         OperationsTLS(tls / "server.crt", tls / "server.key", [root])
         if config.operations.tls.enabled
         else None,
-        {"serving": serving, "roots": made.authority.check, "tokens": made.tokens.check},
+        {
+            "serving": serving,
+            "roots": made.authority.check,
+            "tokens": functools.partial(check_tokens, made.tokens),
+        },
         metadata.version("selvedge-ca"),
     )
