@@ -1,15 +1,18 @@
 """Blocks come from a peer without gap and without repeats, whoever restarts."""
 
+import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from eventhouse import Client, House, eventually, interest, sample
+from eventhouse import PATIENCE, Client, House, eventually, interest, sample
 
 from event_hub.events import BLOCK, FILTEREDBLOCK
 from event_hub.sources.chain import Chain, DamagedBlock, Fork, Gap, Position
 from event_hub.sources.checkpoint import Checkpoint, CheckpointError
+from selvedge_common.files import write_atomically
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 
@@ -187,6 +190,31 @@ async def test_checkpoint_is_remembered(tmp_path: Path) -> None:
     checkpoint.advance(Position(7, b"hash"))
     await checkpoint.write()
     assert Checkpoint(tmp_path / "checkpoints", "mychannel").position == Position(7, b"hash")
+
+
+async def test_slow_write_does_not_undo_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write under way when the hub stops, and the last one, which stopping makes."""
+    checkpoint = Checkpoint(tmp_path, "mychannel")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def write_slowly(file: Path, data: bytes, mode: int) -> None:
+        if not begun.is_set():
+            begun.set()
+            assert go_on.wait(PATIENCE)
+        write_atomically(file, data, mode)
+
+    monkeypatch.setattr("event_hub.sources.checkpoint.write_atomically", write_slowly)
+    checkpoint.advance(Position(1, b"first"))
+    first = asyncio.create_task(checkpoint.write())
+    await eventually(begun.is_set)
+    checkpoint.advance(Position(2, b"second"))
+    last = asyncio.create_task(checkpoint.write())
+    await asyncio.wait([last], timeout=0.1)
+    go_on.set()
+    await asyncio.gather(first, last)
+    assert Checkpoint(tmp_path, "mychannel").position == Position(2, b"second")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ at most the blocks after its last write; it never skips one.
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 from event_hub import metrics
@@ -38,6 +39,7 @@ class Checkpoint:
         self.failure: OSError | None = None
         self._channel = channel
         self._changed = asyncio.Event()
+        self._writing = threading.Lock()
         self.position = self._read()
         metrics.SOURCE_HEIGHT.labels(channel=channel).set(self._height)
 
@@ -52,7 +54,7 @@ class Checkpoint:
         self._changed.set()
 
     async def run(self) -> None:
-        """Keep the file at the position, for as long as it runs; one write at a time."""
+        """Keep the file at the position, for as long as it runs."""
         while True:
             await self._changed.wait()
             await self.write()
@@ -62,11 +64,8 @@ class Checkpoint:
     async def write(self) -> None:
         """Bring the file to the position. A failure is logged and kept in ``failure``."""
         self._changed.clear()
-        position = self.position
-        if position is None:
-            return
         try:
-            await asyncio.to_thread(self._write, position)
+            await asyncio.to_thread(self._write)
         except OSError as error:
             if self.failure is None:
                 log.error(
@@ -110,11 +109,17 @@ class Checkpoint:
             )
         return position
 
-    def _write(self, position: Position) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            "channel": self._channel,
-            "number": position.number,
-            "hash": position.hash.hex(),
-        }
-        write_atomically(self.file, json.dumps(content).encode(), 0o600)
+    def _write(self) -> None:
+        # In a thread, which a cancelled write() leaves behind. One at a time, and each with the
+        # position of its own turn, so that a slow one cannot put an older position back.
+        with self._writing:
+            position = self.position
+            if position is None:
+                return
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            content = {
+                "channel": self._channel,
+                "number": position.number,
+                "hash": position.hash.hex(),
+            }
+            write_atomically(self.file, json.dumps(content).encode(), 0o600)
