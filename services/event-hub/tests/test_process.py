@@ -18,6 +18,7 @@ from event_hub import config as configuration
 from selvedge_common.config import ConfigError
 
 PATIENCE = 20.0
+BROKEN = b"-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n"
 
 
 def free_port() -> int:
@@ -133,6 +134,31 @@ async def test_mistake_in_the_file_names_file_and_key(tmp_path: Path) -> None:
     assert code == 1
     assert str(file) in output
     assert "buffersize" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), (b"not a certificate", "no certificate"), (BROKEN, "no certificate")],
+)
+async def test_client_roots_that_cannot_be_used_are_named_with_their_key(
+    house: House, content: bytes | None, said: str
+) -> None:
+    roots = house.folder / "partner.pem"
+    if content is not None:
+        roots.write_bytes(content)
+    code, output = await run(
+        CORE_PEER_EVENTS_ADDRESS="127.0.0.1:0",
+        CORE_PEER_FILESYSTEMPATH=str(house.folder),
+        CORE_PEER_TLS_CLIENTROOTCAS_FILES=str(roots),
+        CORE_OPERATIONS_LISTENADDRESS="127.0.0.1:0",
+    )
+    assert code == 1
+    (sentence,) = [line for line in output.splitlines() if line.startswith("event-hub: ")]
+    assert "Traceback" not in output
+    assert "peer.tls.clientRootCAs.files" in sentence
+    assert str(roots) in sentence
+    assert said in sentence
+    assert "PEM" in sentence
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ class Hub:
 
     Raises:
         CheckpointError: the position of an earlier run cannot be read.
-        OSError, ValueError: a certificate, key or address cannot be used.
+        MaterialError: a file of certificates or keys cannot be used.
+        CommError: the listener cannot be made of them, or at its address.
+        MSPConfigurationError: the organisation's folder cannot be used.
     """
 
     def __init__(self, config: Config, material: Material) -> None:

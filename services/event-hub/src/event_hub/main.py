@@ -8,7 +8,7 @@ from pathlib import Path
 from event_hub import config as configuration
 from event_hub.config import Config
 from event_hub.hub import Hub
-from event_hub.material import Material
+from event_hub.material import Material, MaterialError
 from event_hub.sources.checkpoint import CheckpointError
 from selvedge_common import logs, process
 from selvedge_common.comm import CommError
@@ -25,9 +25,11 @@ FATAL = (
     LogSpecError,
     EnrolmentError,
     MSPConfigurationError,
+    MaterialError,
     CheckpointError,
     CommError,
     OperationsError,
+    OSError,
 )
 EXAMPLE = """example:
   CORE_PEER_FILESYSTEMPATH=.selvedge/event-hub CORE_SOURCE_ADDRESSES=localhost:7051 event-hub
