@@ -1,13 +1,19 @@
 """The commands as one types them: help, wrong use, and sentences instead of tracebacks."""
 
 import json
+import socket
+import ssl
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cli.tests.fake_services import make_pair
 from click.testing import CliRunner
 
+from selvedge_cli import ENVIRONMENT
 from selvedge_cli.addresses import Addresses, load_addresses, save_addresses
 from selvedge_cli.errors import CommandError
 from selvedge_cli.invoke import parse_transient
@@ -18,7 +24,11 @@ SELVEDGE = Path(sys.executable).with_name("selvedge")
 
 def run(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [SELVEDGE, *words, "--home", str(home)], capture_output=True, text=True, timeout=30
+        [SELVEDGE, *words, "--home", str(home)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
 
 
@@ -38,6 +48,51 @@ def test_nobody_there_is_one_sentence(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("selvedge: no ca answers at localhost:1: start one with")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_grpcs_own_lines_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    server = make_pair()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for name, pem in (("crt", server.certificate_pem), ("key", server.key_pem)):
+        (tmp_path / name).write_bytes(pem)
+    context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+    user = make_pair("alice")
+    material = {
+        "msp/signcerts/cert.pem": user.certificate_pem,
+        "msp/keystore/key.pem": user.key_pem,
+        "msp/cacerts/ca.pem": user.certificate_pem,
+        "msp/tlscacerts/tlsca.pem": user.certificate_pem,
+        "tls/ca.crt": user.certificate_pem,
+        "tls/client.crt": user.certificate_pem,
+        "tls/client.key": user.key_pem,
+    }
+    for name, pem in material.items():
+        file = tmp_path / "crypto" / "users" / "alice" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pem)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        refused = pool.submit(_refuse, context, listener)
+        address = f"localhost:{listener.getsockname()[1]}"
+        words = ["query", "asset", "read", "--user", "alice", "--ca", "localhost:1"]
+        done = run(*words, "--peer", address, home=tmp_path)
+        listener.shutdown(socket.SHUT_RDWR)
+        assert refused.result(30) > 0
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"selvedge: the peer at {address} does not answer")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def _refuse(context: ssl.SSLContext, listener: socket.socket) -> int:
+    """Answer with a certificate that is not trusted, until the listener is shut; how often."""
+    times = 0
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return times
+        with connection, suppress(OSError):
+            context.wrap_socket(connection, server_side=True).close()
+        times += 1
 
 
 def test_status_of_nothing_is_still_json(tmp_path: Path) -> None:

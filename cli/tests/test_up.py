@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from selvedge_cli import ENVIRONMENT
 from selvedge_cli.addresses import Addresses, port_of
 from selvedge_cli.errors import CommandError
 from selvedge_cli.local.claim import check_ports, claimed
+from selvedge_cli.local.process import LIFELINE
 from selvedge_cli.local.services import services
 
 SELVEDGE = Path(sys.executable).with_name("selvedge")
@@ -77,17 +80,34 @@ def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def start(home: Path, offset: int) -> Running:
+# As in a shell where a chaincode was started before, or Fabric's `peer` is used.
+EXPORTED = {
+    "CORE_CHAINCODE_ID_NAME": "mycc:1.0",
+    "CORE_PEER_ADDRESS": "peer0.example.com:7051",
+    "CORE_PEER_LOCALMSPID": "Org2MSP",
+    "CORE_PEER_TLS_ENABLED": "false",
+    "CORE_PEER_TLS_ROOTCERT_FILE": "/nowhere/ca.crt",
+    "CORE_TLS_CLIENT_KEY_PATH": "/nowhere/client.key",
+    "CORE_OPERATIONS_TLS_ENABLED": "false",
+}
+
+
+def start(home: Path, offset: int, **variables: str) -> Running:
     words = ["up", "--demo", "--json", "--home", str(home), "--port-offset", str(offset)]
     process = subprocess.Popen(
-        [SELVEDGE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [SELVEDGE, *words],
+        env=ENVIRONMENT | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     return Running(home, process)
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    started = start(tmp_path_factory.mktemp("home"), free_offset())
+    home = tmp_path_factory.mktemp("home")
+    started = start(home, free_offset(), CORE_LOGGING_SPEC="info:comm=warning", **EXPORTED)
     try:
         started.read("ready")
         yield started
@@ -153,6 +173,30 @@ def test_status_tells_of_every_listener(running: Running) -> None:
     assert report["chaincodes"] == 1
 
 
+def test_variables_of_a_chaincode_do_not_reach_the_services(running: Running) -> None:
+    for module in ("certificate_authority", "chaincode_support", "event_hub"):
+        pid = running.pid_of(module)
+        variables = dict(
+            line.partition("=")[::2]
+            for line in Path(f"/proc/{pid}/environ").read_text().split("\0")
+        )
+        assert variables["CORE_LOGGING_SPEC"] == "info:comm=warning"
+        assert "GRPC_VERBOSITY" not in variables
+        own = {"CORE_PEER_ADDRESS"} if module == "chaincode_support" else set()
+        assert variables.keys() & EXPORTED.keys() == own
+        assert variables.get("CORE_PEER_ADDRESS") != EXPORTED["CORE_PEER_ADDRESS"]
+
+
+def test_settings_in_the_home_are_those_of_its_services(tmp_path: Path) -> None:
+    file = tmp_path / "event-hub.yaml"
+    file.touch()
+    commands = {
+        service.name: service.command for service in services(tmp_path, Addresses(), "mychannel")
+    }
+    assert commands["event-hub"][-2:] == ("--config", str(file))
+    assert "--config" not in commands["chaincode-support"]
+
+
 def test_second_up_on_the_home_is_refused(running: Running) -> None:
     done = running.run("up")
     assert done.returncode == 1
@@ -186,6 +230,39 @@ def test_home_is_let_go_when_its_holder_has_gone(tmp_path: Path) -> None:
         pass
     with claimed(tmp_path):
         pass
+
+
+def test_start_is_told_step_by_step_at_a_terminal(tmp_path: Path) -> None:
+    terminal, side = pty.openpty()
+    words = ["up", "--home", str(tmp_path), "--port-offset", str(free_offset())]
+    process = subprocess.Popen([SELVEDGE, *words], stdout=side, stderr=subprocess.PIPE)
+    os.close(side)
+    try:
+        shown = b""
+        while b"Ctrl-C stops" not in shown:
+            shown += os.read(terminal, 4096)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+    assert process.returncode == 0, errors
+    before, _, _ = shown.decode().replace("\r", "").partition("\n\nReady in ")
+    steps = before.splitlines()
+    names = ["ca", "chaincode-support", "event-hub"]
+    assert steps[:4] == [*(f"starting {name} ..." for name in names), "ca serves"]
+    assert sorted(steps[4:]) == ["chaincode-support serves", "event-hub serves"]
+
+
+def test_service_is_not_begun_after_its_parent_has_ended() -> None:
+    words = [sys.executable, str(LIFELINE), str(os.getpid()), "/bin/echo", "begun"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "begun\n"
+    words[2] = str(os.getppid())
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has ended" in done.stderr
 
 
 @pytest.mark.skipif(

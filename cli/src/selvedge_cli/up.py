@@ -58,6 +58,7 @@ def up(settings: Settings, demo: bool, port_offset: int) -> None:
 
     async def when_ready() -> None:
         if demo:
+            report.step("committing a transaction ...")
             from selvedge_cli.connection import Connection, load_user
             from selvedge_cli.local.demo import demonstrate
 
@@ -69,7 +70,7 @@ def up(settings: Settings, demo: bool, port_offset: int) -> None:
 
     with claimed(settings.home):
         try:
-            asyncio.run(Supervisor(settings, sample, report.tell).run(when_ready))
+            asyncio.run(Supervisor(settings, sample, report.tell, report.step).run(when_ready))
         except ServiceDied as death:
             raise CommandError(
                 f"{death}\n  mend what it says and run `selvedge up` again: the ledger is kept"
@@ -88,6 +89,11 @@ class Report:
     def tell(self, sentence: str) -> None:
         """A sentence on what is going on."""
         click.echo(f"selvedge: {sentence}", err=True)
+
+    def step(self, step: str) -> None:
+        """How far the start has come, for somebody who waits for it at a terminal."""
+        if not self._settings.as_json and sys.stdout.isatty():
+            click.echo(step)
 
     def ready(self) -> None:
         """Everything serves, and the demonstration is done."""

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from selvedge_cli import ENVIRONMENT
 from selvedge_cli.errors import CommandError
-from selvedge_cli.local.services import Service
+from selvedge_cli.local.services import Service, inherited
 from selvedge_common.healthcheck import Unhealthy, check
 
 POLL = 0.02
@@ -22,13 +23,7 @@ GRACE = 10.0
 TAIL = 12
 """Lines of its log that are shown of a service that died."""
 
-# A program of its own and not a preexec_fn: that would have Python fork, which gRPC's threads in
-# this process do not survive.
-_ENDS_WITH_PARENT = (
-    (sys.executable, "-SE", str(Path(__file__).with_name("lifeline.py")))
-    if sys.platform == "linux"
-    else ()
-)
+LIFELINE = Path(__file__).with_name("lifeline.py")
 
 
 class ServiceDied(CommandError):
@@ -102,9 +97,9 @@ async def start(service: Service, log: Path) -> ServiceProcess:
     """Start a service; it prints into its log, and the log of the run before is kept as `.1`."""
     with _fresh(log) as output:
         process = await asyncio.create_subprocess_exec(
-            *_ENDS_WITH_PARENT,
+            *_ending_with_parent(),
             *service.command,
-            env=os.environ | dict(service.environment),
+            env=inherited(ENVIRONMENT) | dict(service.environment),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -112,6 +107,14 @@ async def start(service: Service, log: Path) -> ServiceProcess:
             start_new_session=True,
         )
     return ServiceProcess(service, process, log)
+
+
+def _ending_with_parent() -> list[str]:
+    # A program of its own and not a preexec_fn: that would have Python fork, which gRPC's threads
+    # in this process do not survive.
+    if sys.platform != "linux":
+        return []
+    return [sys.executable, "-SE", str(LIFELINE), str(os.getpid())]
 
 
 def _fresh(log: Path) -> BinaryIO:

@@ -22,7 +22,7 @@ class Service:
     Attributes:
         name: of the service, its log and its folder.
         command: what to run.
-        environment: variables on top of this process's own.
+        environment: variables on top of those it inherits.
         listeners: what listens, with its address.
         operations: address of its operations endpoint, where it has one.
         folder: its volume; `tls/ca.crt` there is the root of its certificates.
@@ -36,6 +36,17 @@ class Service:
     folder: Path
 
 
+# What `selvedge ca issue` has a person export for a chaincode, and Fabric's `peer` wants exported,
+# means something else to a service: it would serve in plaintext, or for another organisation.
+_OF_CHAINCODES = ("CORE_PEER_TLS_", "CORE_TLS_")
+_NOT_HANDED_ON = {
+    "CORE_CHAINCODE_ID_NAME",
+    "CORE_PEER_ADDRESS",
+    "CORE_PEER_LOCALMSPID",
+    # Here the services are asked for their health over HTTPS.
+    "CORE_OPERATIONS_TLS_ENABLED",
+}
+
 USERS = {"user1": ("user", "tls-client"), "admin": ("admin", "tls-client")}
 """Users that are there from the start, and the profiles of their certificates."""
 MEMBERS = {
@@ -45,6 +56,15 @@ MEMBERS = {
     **USERS,
 }
 """Who finds an enrolment file in the home, and the profiles that it allows."""
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of this process that a service gets: not those meant for a chaincode."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(_OF_CHAINCODES) and name not in _NOT_HANDED_ON
+    }
 
 
 def ca_settings() -> str:
@@ -60,7 +80,8 @@ def services(home: Path, addresses: Addresses, channel: str) -> list[Service]:
     """The ca, chaincode-support and event-hub of a home, listening on this machine only.
 
     Args:
-        home: an absolute path.
+        home: an absolute path; `chaincode-support.yaml` and `event-hub.yaml` in it are their
+            settings, where they exist.
     """
     return [
         _ca(home, addresses),
@@ -122,7 +143,7 @@ def _chaincode_support(home: Path, addresses: Addresses, channel: str) -> Servic
     name = "chaincode-support"
     return Service(
         name=name,
-        command=(sys.executable, "-m", "chaincode_support"),
+        command=(sys.executable, "-m", "chaincode_support", *_settings(home, name)),
         environment={
             "CORE_PEER_ADDRESS": addresses.peer,
             "CORE_PEER_CHAINCODEADDRESS": addresses.chaincode,
@@ -149,7 +170,7 @@ def _hub(home: Path, addresses: Addresses, channel: str) -> Service:
     name = "event-hub"
     return Service(
         name=name,
-        command=(sys.executable, "-m", "event_hub"),
+        command=(sys.executable, "-m", "event_hub", *_settings(home, name)),
         environment={
             "CORE_PEER_EVENTS_ADDRESS": _bound(addresses.events),
             "CORE_PEER_FILESYSTEMPATH": str(home / name),
@@ -166,6 +187,11 @@ def _hub(home: Path, addresses: Addresses, channel: str) -> Service:
 
 def _bound(address: str) -> str:
     return f"{LOOPBACK}:{port_of(address)}"
+
+
+def _settings(home: Path, service: str) -> list[str]:
+    file = home / f"{service}.yaml"
+    return ["--config", str(file)] if file.exists() else []
 
 
 def _operations(address: str) -> dict[str, str]:

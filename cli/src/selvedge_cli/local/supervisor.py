@@ -34,15 +34,21 @@ class Supervisor:
     Args:
         settings: with an absolute home.
         sample: the sample chaincode to run too, if any.
-        tell: prints a sentence about what is going on.
+        tell: prints a sentence about something unexpected.
+        step: prints how far the start has come.
     """
 
     def __init__(
-        self, settings: Settings, sample: Path | None, tell: Callable[[str], None]
+        self,
+        settings: Settings,
+        sample: Path | None,
+        tell: Callable[[str], None],
+        step: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._sample = sample
         self._tell = tell
+        self._step = step
         # In the order in which they were started first, which is that of their needs.
         self._running: list[ServiceProcess] = []
         self._watchers: list[asyncio.Task[None]] = []
@@ -80,6 +86,7 @@ class Supervisor:
     async def _bring_up(self, planned: list[Service]) -> None:
         # All at once: each waits for the ca by itself, and their imports overlap.
         for service in planned:
+            self._step(f"starting {service.name} ...")
             self._running.append(await self._start(service))
         # Imported only now, while the services do the same.
         from selvedge_common.enrolment import EnrolmentError
@@ -87,9 +94,9 @@ class Supervisor:
         ca, *others = self._running
         try:
             async with asyncio.timeout(START_UP_TIMEOUT):
-                await ca.healthy()
+                await self._serves(ca)
                 await asyncio.gather(
-                    *(process.healthy() for process in others),
+                    *(self._serves(process) for process in others),
                     *(self._enrol_user(name) for name in USERS),
                     self._start_sample(),
                 )
@@ -100,6 +107,10 @@ class Supervisor:
             ) from None
         except EnrolmentError as error:
             raise CommandError(str(error)) from error
+
+    async def _serves(self, process: ServiceProcess) -> None:
+        await process.healthy()
+        self._step(f"{process.name} serves")
 
     async def _enrol_user(self, name: str) -> None:
         from selvedge_common.enrolment import enrol_user
@@ -125,6 +136,7 @@ class Supervisor:
             name=CHAINCODE,
             ca_address=self._settings.addresses.ca,
         )
+        self._step(f"starting {CHAINCODE} ...")
         sample = sample_chaincode(self._sample, material, self._settings.addresses)
         self._running.append(await self._start(sample))
 
