@@ -137,6 +137,22 @@ async def test_every_connection_to_a_taken_over_listener_reaches_the_server(chos
         await asyncio.open_connection(host, port)
 
 
+async def test_connections_that_linger_from_the_port_s_last_server_do_not_keep_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as last:
+        last_port = last.getsockname()[1]
+        address = f"127.0.0.1:{last_port}"
+        with socket.create_connection(last.getsockname()) as client:
+            served, _ = last.accept()
+            served.close()  # first, so that this side is left in TIME_WAIT
+            assert client.recv(1) == b""
+    server = comm.GRPCServer(address, comm.ServerConfig())
+    with pytest.raises(comm.AddressError, match="already in use"):
+        comm.GRPCServer(address, comm.ServerConfig())
+    await server.start()
+    await _greeted("127.0.0.1", last_port)
+    await server.stop(0)
+
+
 async def test_listener_that_is_no_bound_tcp_socket_is_refused() -> None:
     with socket.socket(socket.AF_UNIX) as unix, socket.socket() as unbound:
         with pytest.raises(comm.AddressError, match="not a TCP socket"):

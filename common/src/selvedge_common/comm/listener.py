@@ -55,14 +55,21 @@ def hold(listener: socket.socket) -> socket.socket:
         if listener.family == socket.AF_INET6:
             only = listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
             holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        # Connections that the port's last server closed first may linger (TIME_WAIT); they must not
+        # keep the address, as they would without SO_REUSEADDR. Off again, for nobody else to share.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(listener.getsockname())
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         # Shut down, for a copy of it in another process would go on accepting.
         if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
     except OSError as error:
         holder.close()
-        raise AddressError(f"The listener cannot be taken over: {error.strerror}.") from error
+        raise AddressError(
+            f"The listener at {name(listener)} cannot be taken over: {error.strerror}; "
+            "give another port, or wait until the last program on it is gone."
+        ) from error
     except AddressError:
         holder.close()
         raise
