@@ -290,6 +290,28 @@ async def test_expired_identity_is_refused(house: House) -> None:
     assert "expired" in sentence
 
 
+async def test_stream_ends_when_the_identity_expires_that_spoke_last(house: House) -> None:
+    hub = await house.hub()
+    short, renewed = (
+        house.client(hub, house.organisation.identity(name, minutes=3 / 60))
+        for name in ("short", "renewed")
+    )
+    before = sample("eventhub_consumers_closed_total", reason="EXPIRED")
+    for client in (short, renewed):
+        await client.register(interest(CHAINCODE, "cc"))
+    renewed.identity = house.organisation.identity("renewed")
+    await renewed.confirmed(events_pb2.Event())
+    code, sentence = await short.refused()
+    assert datetime.now(UTC) > short.identity.expires_at
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert sentence.startswith("EXPIRED: ")
+    assert short.identity.expires_at.isoformat() in sentence
+    await eventually(lambda: sample("eventhub_interests") == 1)
+    assert sample("eventhub_consumers_closed_total", reason="EXPIRED") == before + 1
+    await house.ledger.commit(house.ledger.transaction())
+    assert (await renewed.hear()).chaincode_event.event_name == "named"
+
+
 async def test_identity_of_another_organisation_is_refused(
     house: House, stranger: Organisation
 ) -> None:

@@ -71,10 +71,13 @@ class Chat:
         connected by it, and Fabric's hub echoes as well.
         """
         try:
-            event, event_bytes = self._validator.validate(message, outbox.stream.auth_context())
+            checked = self._validator.validate(message, outbox.stream.auth_context())
         except Refused as refusal:
             metrics.REFUSED_MESSAGES.labels(check=refusal.check).inc()
             raise
+        # As in Fabric, the stream lasts as long as the identity that spoke last.
+        outbox.expires_at = checked.creator.expires_at
+        event = checked.event
         match event.WhichOneof("Event"):
             case "register":
                 register = self._interests.register
@@ -90,7 +93,7 @@ class Chat:
                     grpc.StatusCode.INVALID_ARGUMENT,
                     f"a client may send register and unregister events, and this one is a {kind}",
                 )
-        outbox.offer(event_bytes)
+        outbox.offer(checked.event_bytes)
 
     def _change(
         self,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 import grpc
 
@@ -13,8 +14,10 @@ from selvedge_common.logs import get_logger
 
 log = get_logger("eventhub.consumers")
 
-# A stalled consumer is noticed at most this fraction of the send timeout late.
+# A stalled consumer is noticed at most this fraction of the send timeout late, and no consumer is
+# left alone for longer than so many seconds: an identity that expired still hears for that long.
 WATCH_FRACTION = 0.1
+WATCH_SECONDS = 1.0
 
 # A consumer that is waited for and takes nothing for this many seconds is not waited for any more.
 STALL_SECONDS = 0.1
@@ -104,28 +107,54 @@ class Consumers:
             waiting = [outbox for outbox in waiting if outbox.patience > 0]
 
     async def watch(self) -> None:
-        """Close, for as long as it runs, every consumer that makes no progress for too long."""
+        """Close, for as long as it runs, who makes no progress for too long or has expired.
+
+        Fabric 1.2 delivers nothing more once the session has expired (events/producer/events.go).
+        """
         seen: dict[Outbox, tuple[int, float]] = {}
-        now = asyncio.get_running_loop().time
+        pause = min(self._send_timeout * WATCH_FRACTION, WATCH_SECONDS)
         while True:
-            await asyncio.sleep(self._send_timeout * WATCH_FRACTION)
-            before, seen = seen, {}
-            for outbox in self:
-                if outbox.idle:
-                    continue
-                taken, since = before.get(outbox, (-1, 0.0))
-                if taken != outbox.taken_bytes:
-                    seen[outbox] = (outbox.taken_bytes, now())
-                    continue
-                seen[outbox] = (taken, since)
-                if now() - since >= self._send_timeout:
-                    outbox.close(
-                        CloseReason.SEND_TIMEOUT,
-                        grpc.StatusCode.RESOURCE_EXHAUSTED,
-                        "this client took none of the events sent to it for "
-                        f"{self._send_timeout:g} s; read the stream, or raise "
-                        "peer.events.sendtimeout",
-                    )
+            await asyncio.sleep(pause)
+            self._close_expired()
+            seen = self._close_stalled(seen)
+
+    def _close_expired(self) -> None:
+        now = datetime.now(UTC)
+        for outbox in self:
+            if outbox.expires_at is not None and now > outbox.expires_at:
+                outbox.close(
+                    CloseReason.EXPIRED,
+                    grpc.StatusCode.UNAUTHENTICATED,
+                    "the certificate this client signed its last message with expired at "
+                    f"{outbox.expires_at.isoformat()}; enrol again and connect anew",
+                )
+
+    def _close_stalled(
+        self, before: dict[Outbox, tuple[int, float]]
+    ) -> dict[Outbox, tuple[int, float]]:
+        """Close who took nothing for the send timeout.
+
+        Takes and gives, of those that something waits for, the bytes they had taken and since when.
+        """
+        seen: dict[Outbox, tuple[int, float]] = {}
+        now = asyncio.get_running_loop().time()
+        for outbox in self:
+            if outbox.idle:
+                continue
+            taken, since = before.get(outbox, (-1, 0.0))
+            if taken != outbox.taken_bytes:
+                seen[outbox] = (outbox.taken_bytes, now)
+                continue
+            seen[outbox] = (taken, since)
+            if now - since >= self._send_timeout:
+                outbox.close(
+                    CloseReason.SEND_TIMEOUT,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    "this client took none of the events sent to it for "
+                    f"{self._send_timeout:g} s; read the stream, or raise "
+                    "peer.events.sendtimeout",
+                )
+        return seen
 
     def farewell(self) -> None:
         """Admit nobody any more, and end every stream after what waits for it."""

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 import grpc
@@ -32,6 +33,7 @@ class CloseReason(StrEnum):
     TOO_MANY_CONSUMERS = "TOO_MANY_CONSUMERS"
     SLOW_CONSUMER = "SLOW_CONSUMER"
     SEND_TIMEOUT = "SEND_TIMEOUT"
+    EXPIRED = "EXPIRED"
     SHUTTING_DOWN = "SHUTTING_DOWN"
 
 
@@ -51,6 +53,8 @@ class OutboxConfig:
 class Outbox:
     """What one consumer has yet to take.
 
+    ``expires_at`` is when the consumer's identity ends (UTC), None until it has shown one.
+
     Args:
         stream: the consumer's stream; the outbox is its only sender, and sends until it is full.
         config: the bounds.
@@ -65,6 +69,7 @@ class Outbox:
     ) -> None:
         self.stream = stream
         self.closed: CloseReason | None = None
+        self.expires_at: datetime | None = None
         self.patience = PATIENCE_SECONDS
         self._config = config
         self._on_relief = on_relief

@@ -7,6 +7,7 @@ membership check: expiry, time window and TLS binding.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -47,6 +48,20 @@ class ValidationConfig:
     require_tls_binding: bool
 
 
+class Checked(NamedTuple):
+    """A message that passed.
+
+    Args:
+        event: the event in it.
+        event_bytes: that event as its creator signed it.
+        creator: who signed it.
+    """
+
+    event: events_pb2.Event
+    event_bytes: bytes
+    creator: Identity
+
+
 class Validator:
     """Checks messages against the organisation that this hub belongs to.
 
@@ -66,8 +81,8 @@ class Validator:
         self._config = config
         self._now = now
 
-    def validate(self, message: bytes, auth: AuthContext) -> tuple[events_pb2.Event, bytes]:
-        """Check a marshalled SignedEvent, and give the event in it with the event's own bytes.
+    def validate(self, message: bytes, auth: AuthContext) -> Checked:
+        """Check a marshalled SignedEvent, and give what is in it.
 
         Args:
             message: what the consumer sent.
@@ -83,7 +98,7 @@ class Validator:
         self._check_tls_binding(event, auth)
         self._check_membership(creator)
         _check_signature(creator, signed)
-        return event, signed.eventBytes
+        return Checked(event, signed.eventBytes, creator)
 
     def _check_expiry(self, creator: Identity) -> None:
         if self._now() > creator.expires_at:
