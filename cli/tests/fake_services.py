@@ -101,6 +101,8 @@ class Network:
     # Deliver streams are cut after so many blocks, once for each entry.
     cuts: list[int] = field(default_factory=list)
     deliver_streams: int = 0
+    # With what the event hub ends its streams; without it they just end.
+    farewell: str = ""
     grown: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def has(self, number: int) -> None:
@@ -202,6 +204,24 @@ class Deliver(events_pb2_grpc.DeliverServicer):
         self._status = common_pb2.SUCCESS
 
 
+class Hub(events_pb2_grpc.EventsServicer):
+    """Events/Chat: tells of the blocks there are, then goes away."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    async def Chat(
+        self, requests: AsyncIterator[events_pb2.SignedEvent], context: Context
+    ) -> AsyncIterator[events_pb2.Event]:
+        event = events_pb2.Event.FromString((await anext(requests)).eventBytes)
+        yield events_pb2.Event(register=event.register)
+        for block in self._network.blocks:
+            if event.register.events[0].event_type == events_pb2.BLOCK:
+                yield events_pb2.Event(block=block)
+        if self._network.farewell:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, self._network.farewell)
+
+
 @asynccontextmanager
 async def serving(network: Network, home: Path) -> AsyncIterator[Connection]:
     """Serve a network on a free port; gives a user's connection to it."""
@@ -211,11 +231,12 @@ async def serving(network: Network, home: Path) -> AsyncIterator[Connection]:
     peer_pb2_grpc.add_EndorserServicer_to_server(Endorser(network), server)
     ab_pb2_grpc.add_AtomicBroadcastServicer_to_server(cast(Any, Ordering)(network), server)
     events_pb2_grpc.add_DeliverServicer_to_server(cast(Any, Deliver)(network), server)
+    events_pb2_grpc.add_EventsServicer_to_server(cast(Any, Hub)(network), server)
     address = f"localhost:{server.add_secure_port('localhost:0', credentials)}"
     await server.start()
     client = make_pair("user1")
     user = User(network.signer, server_pair.certificate_pem, client.certificate_pem, client.key_pem)
-    addresses = Addresses(peer=address, orderer=address)
+    addresses = Addresses(peer=address, orderer=address, events=address)
     settings = Settings(home, addresses, "user1", "mychannel", as_json=False)
     async with Connection(user, settings) as connection:
         yield connection

@@ -102,6 +102,43 @@ async def test_count_is_gone_on_from_by_the_next_run(
         assert checkpoint.read() == Printed(2)
 
 
+@pytest.mark.parametrize(
+    ("farewell", "why"),
+    [
+        ("SHUTTING_DOWN: connect again", "does not answer (SHUTTING_DOWN: connect again)"),
+        ("", "the event hub ended the stream"),
+    ],
+)
+async def test_hub_that_goes_away_leaves_the_command_that_misses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], farewell: str, why: str
+) -> None:
+    network = await make_network(2)
+    network.farewell = farewell
+    checkpoint = Checkpoint(tmp_path, "block", "mychannel")
+    async with serving(network, tmp_path) as connection:
+        with pytest.raises(CommandError) as ended:
+            await events._listen(connection, Wanted(Kind.BLOCK), None)
+        assert why in str(ended.value)
+        assert str(ended.value).endswith("go on with `selvedge events --type block --from 2`")
+        assert len(capsys.readouterr().out.splitlines()) == 2
+        await network.commit()
+        wanted = Wanted(Kind.BLOCK)
+        await events._follow(connection, wanted, 2, 0, "newest", None, checkpoint)
+        assert capsys.readouterr().out.startswith("block 2 ")
+
+
+async def test_hub_that_goes_away_before_any_block_leaves_the_command_to_complete(
+    tmp_path: Path,
+) -> None:
+    network = await make_network(1)
+    async with serving(network, tmp_path) as connection:
+        with pytest.raises(CommandError) as ended:
+            await events._listen(connection, Wanted(Kind.CHAINCODE, "asset", "A b"), None)
+    assert "`selvedge events --type chaincode --chaincode asset --name 'A b' --from N`" in str(
+        ended.value
+    )
+
+
 async def test_place_beyond_the_chain_is_explained(tmp_path: Path) -> None:
     network = await make_network(1)
     checkpoint = Checkpoint(tmp_path, "block", "mychannel")

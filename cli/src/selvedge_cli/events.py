@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,8 @@ def events(
 
     Each run continues where the last one of the same --type (or --resume NAME) stopped, and a peer
     that goes away is waited for, so that no event is missed or printed twice. With --chat the event
-    hub is listened to instead: it has no past, so --from, --until and --resume do not go with it.
+    hub is listened to instead: it has no past, so --from, --until and --resume do not go with it,
+    and a hub that goes away ends the command.
     """
     from selvedge_cli.connection import Connection, load_user
     from selvedge_cli.follow import Kind, Wanted
@@ -168,12 +170,27 @@ async def _listen(connection: Connection, wanted: Wanted, count: int | None) -> 
     consumer = chat.Chat(connection)
     await consumer.register([interest])
     printer = Printer(connection.settings.as_json, count)
-    async with aclosing(consumer.events()) as live:
-        async for event in live:
-            record = records.hub_record(event)
-            if record is not None and wanted.matches(record) and printer.print(record):
-                return
-    raise CommandError("the event hub ended the stream: start again, or use Deliver (no --chat)")
+    block: int | None = None
+    try:
+        async with aclosing(consumer.events()) as live:
+            async for event in live:
+                record = records.hub_record(event)
+                if record is not None and wanted.matches(record) and printer.print(record):
+                    return
+                block = block if record is None else record.get("number", block)
+        raise CommandError("the event hub ended the stream")
+    except CommandError as lost:
+        raise CommandError(f"{lost}; {_how_to_go_on(wanted, block)}") from lost
+
+
+def _how_to_go_on(wanted: Wanted, block: int | None) -> str:
+    """What prints the events that a broken `--chat` misses: the peer keeps them."""
+    words = ["selvedge", "events", "--type", wanted.kind.value]
+    for option, value in (("--chaincode", wanted.chaincode), ("--name", wanted.name)):
+        words += [option, value] if value else []
+    command = shlex.join([*words, "--from", "N" if block is None else str(block + 1)])
+    which = " with N the first block that you may have missed" if block is None else ""
+    return f"to miss nothing, go on with `{command}`{which}"
 
 
 class Printer:
