@@ -15,7 +15,15 @@ from shim.tests.scripted_peer import (
     serving,
 )
 
-from selvedge_shim import Chaincode, ConfigurationError, Response, Stub, serve, success
+from selvedge_shim import (
+    Chaincode,
+    ConfigurationError,
+    Response,
+    Stub,
+    connection,
+    serve,
+    success,
+)
 
 
 class Echo(Chaincode):
@@ -74,6 +82,29 @@ async def test_chaincode_dials_again_when_the_stream_ends(caplog: pytest.LogCapt
         assert response.payload == b"found"
         second.end()
     assert "ended the stream; trying again" in caplog.text
+
+
+async def test_peer_that_comes_is_found_within_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    port, peer = free_port(), Peer()
+    async with serving(Echo(), plaintext(f"localhost:{port}")):
+        # So often that the delay between attempts has grown as far as it does.
+        async with asyncio.timeout(10):
+            while caplog.text.count("trying again") < 7:
+                await asyncio.sleep(0.01)
+        async with listening(peer, f"127.0.0.1:{port}"):
+            async with asyncio.timeout(1):
+                stream = await peer.accept()
+            await stream.register()
+            stream.end()
+
+
+async def test_peer_that_stays_away_is_dialled_less_often(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "EARLY", 0.3)
+    async with serving(Echo(), plaintext(f"localhost:{free_port()}")), asyncio.timeout(10):
+        while "trying again in 2.00 s" not in caplog.text:
+            await asyncio.sleep(0.01)
 
 
 async def test_refused_chaincode_says_why_and_tries_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,8 +21,11 @@ from selvedge_shim.stream import ChaincodeStream
 
 logger = logging.getLogger("selvedge_shim")
 
-# Seconds between attempts to reach the peer: quick at first, since both are often started together.
-FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
+# Seconds between attempts to reach the peer: quick at first, since both are often started together,
+# and not long for a time in which a peer that was restarted is back.
+FIRST_DELAY, LONGEST_EARLY_DELAY, LONGEST_DELAY = 0.05, 0.5, 2.0
+# Seconds without a peer that count as early.
+EARLY = 60.0
 # Seconds that running transactions get to finish after SIGTERM.
 DRAIN_TIMEOUT = 10.0
 MAX_MESSAGE_BYTES = 100 * 1024 * 1024
@@ -68,21 +71,23 @@ async def serve(chaincode: Chaincode, environment: Environment, stop: asyncio.Ev
         ConfigurationError: the TLS material cannot be read, or a handler is not a coroutine.
     """
     _check_handlers(chaincode)
-    delay = FIRST_DELAY
+    clock = asyncio.get_running_loop().time
+    delay, away_since = FIRST_DELAY, clock()
     while not stop.is_set():
         async with _dial(environment) as channel:
             peer = chaincode_shim_pb2_grpc.ChaincodeSupportStub(channel)
             stream = ChaincodeStream(chaincode, environment.chaincode_id, peer.Register)
             ending = await _converse(stream, environment, stop)
         if stream.registered.is_set():
-            delay = FIRST_DELAY
+            delay, away_since = FIRST_DELAY, clock()
         if ending and not stop.is_set():
             # A peer that is not up yet is no news: told once, and then at the longest delay only.
             level = logging.WARNING if delay in (FIRST_DELAY, LONGEST_DELAY) else logging.DEBUG
             logger.log(level, "%s; trying again in %.2f s", ending, delay)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), delay)
-            delay = min(delay * 2, LONGEST_DELAY)
+            early = clock() - away_since < EARLY
+            delay = min(delay * 2, LONGEST_EARLY_DELAY if early else LONGEST_DELAY)
 
 
 async def _converse(stream: ChaincodeStream, environment: Environment, stop: asyncio.Event) -> str:
