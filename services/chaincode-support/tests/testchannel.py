@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -222,6 +223,16 @@ def results_of(rwsets: Mapping[str, kv_rwset_pb2.KVRWSet]) -> bytes:
     ).SerializeToString()
 
 
+def fill_disk(writer: sqlite3.Connection) -> None:
+    """SQLite itself finds no room from now on, as on a full disk: the file may not grow."""
+    writer.execute("PRAGMA max_page_count = 1")
+
+
+def make_room(writer: sqlite3.Connection) -> None:
+    """Undo fill_disk()."""
+    writer.execute("PRAGMA max_page_count = 1000000")
+
+
 def code_names(codes: bytes) -> list[str]:
     """Names of the codes in a TRANSACTIONS_FILTER."""
     return [
@@ -242,6 +253,7 @@ class Service:
         *,
         max_streams: int = 20,
         pipeline: int = 50,
+        blocks_ahead: int = 100,
     ) -> None:
         self.network = network
         self.ordering = EmbeddedOrdering.open(
@@ -256,9 +268,17 @@ class Service:
             configuration.policies.groups["Application"],
         )
         self._validator = Validator(CHANNEL, channel.msps, channel.application, workers=1)
-        self.committer = Committer(self.ordering, self.ledger, self._validator)
+        self.committer = Committer(
+            self.ordering, self.ledger, self._validator, blocks_ahead=blocks_ahead
+        )
+        ordered = OrderedChannel(
+            channel,
+            self.ordering,
+            settings.batch.absolute_bytes,
+            self.committer.check_committing,
+        )
         self._broadcast = Broadcast(
-            {CHANNEL: OrderedChannel(channel, self.ordering, settings.batch.absolute_bytes)},
+            {CHANNEL: ordered},
             workers=1,
             pipeline=pipeline,
         )
@@ -276,14 +296,14 @@ class Service:
         add_peer_deliver(self.server, deliver(self.ledger))
 
     async def __aenter__(self) -> "Service":
-        self._committing = asyncio.create_task(self.committer.run())
+        self.committing = asyncio.create_task(self.committer.run())
         await self.server.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.server.stop(0)
-        self._committing.cancel()
-        await asyncio.gather(self._committing, return_exceptions=True)
+        self.committing.cancel()
+        await asyncio.gather(self.committing, return_exceptions=True)
         await self.ordering.close()
         self._broadcast.close()
         self._validator.close()

@@ -103,6 +103,7 @@ class OrdererLimits:
     pending_messages: int
     pending_bytes: Size
     stream_pipeline: int
+    blocks_ahead: int
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ def _check(config: Config) -> None:
         "orderer.limits.pendingMessages": config.orderer.limits.pending_messages,
         "orderer.limits.pendingBytes": config.orderer.limits.pending_bytes,
         "orderer.limits.streamPipeline": config.orderer.limits.stream_pipeline,
+        "orderer.limits.blocksAhead": config.orderer.limits.blocks_ahead,
         "peer.maxRecvMsgSize": config.peer.max_recv_msg_size,
         "peer.maxSendMsgSize": config.peer.max_send_msg_size,
     }

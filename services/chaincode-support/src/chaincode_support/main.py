@@ -87,10 +87,11 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
     )
     try:
         await operations.start()
-        await peer.start()
-        log.info("serving", **peer.describe(), operations=operations.address)
-        await shutdown.wait()
-        await peer.drain()
+        # Catching up may take long, and as long as the disk is full.
+        if await shutdown.unless_set(peer.start()):
+            log.info("serving", **peer.describe(), operations=operations.address)
+            await shutdown.wait()
+            await peer.drain()
     finally:
         await peer.close()
         await operations.stop()

@@ -59,11 +59,19 @@ class Peer:
         self._channel = channel = open_channel(config, material, self._ordering)
         threads = verifying_threads(config)
         self._validator = Validator(name, channel.msps, channel.application, threads)
-        self._committer = Committer(self._ordering, channel.ledger, self._validator)
+        self._committer = Committer(
+            self._ordering,
+            channel.ledger,
+            self._validator,
+            blocks_ahead=config.orderer.limits.blocks_ahead,
+        )
         self._broadcast = Broadcast(
             {
                 name: OrderedChannel(
-                    channel, self._ordering, config.orderer.batch_size.absolute_max_bytes
+                    channel,
+                    self._ordering,
+                    config.orderer.batch_size.absolute_max_bytes,
+                    self._committer.check_committing,
                 )
             },
             workers=threads,
@@ -101,6 +109,7 @@ class Peer:
         await self._catch_up(self._committing)
         for server in self._servers():
             await server.start()
+        self._committing.add_done_callback(self._on_committing_ended)
         self._serving = True
 
     def describe(self) -> dict[str, object]:
@@ -118,9 +127,7 @@ class Peer:
     async def drain(self) -> None:
         """Say that it serves no longer, and wait for the proposals in work, within the grace."""
         self._serving = False
-        for server in self._servers():
-            for service in ("", *server.services):
-                server.set_serving(service, False)
+        _say_not_serving(*self._servers())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.peer.grace_period):
                 await self._endorser.drained()
@@ -142,7 +149,7 @@ class Peer:
             raise NotServing("the peer is not serving")
 
     def check_committing(self) -> None:
-        """Raises CommitterStopped once a block could not be committed."""
+        """Raises CommitterStopped or CommitterFailing when a block could not be committed."""
         self._committer.check_health()
 
     def _servers(self) -> tuple[GRPCServer, ...]:
@@ -150,10 +157,23 @@ class Peer:
 
     async def _catch_up(self, committing: asyncio.Task[None]) -> None:
         caught_up = asyncio.create_task(self._channel.ledger.wait_for(self._ordering.height))
-        await asyncio.wait((committing, caught_up), return_when=asyncio.FIRST_COMPLETED)
-        if committing.done():
+        try:
+            await asyncio.wait((committing, caught_up), return_when=asyncio.FIRST_COMPLETED)
+            if committing.done():
+                await committing
+        finally:
             caught_up.cancel()
-            await committing
+
+    def _on_committing_ended(self, committing: asyncio.Task[None]) -> None:
+        """Nothing is committed any more: clients that ask for health go elsewhere."""
+        if not committing.cancelled() and committing.exception() is not None:
+            _say_not_serving(self.api, self.orderer)
+
+
+def _say_not_serving(*servers: GRPCServer) -> None:
+    for server in servers:
+        for service in ("", *server.services):
+            server.set_serving(service, False)
 
 
 def _secure(config: Config, material: Material) -> SecureServerConfig:

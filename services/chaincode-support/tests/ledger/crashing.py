@@ -44,7 +44,7 @@ async def main(folder: Path) -> None:
     configuration = open_config(parse_block(ordering.block(0)))
     application = configuration.policies.groups["Application"]
     validator = Validator(CHANNEL, configuration.msps, application, workers=1)
-    committing = asyncio.create_task(Committer(ordering, ledger, validator).run())
+    committing = asyncio.create_task(Committer(ordering, ledger, validator, blocks_ahead=100).run())
 
     async def submit(worker: int) -> None:
         number = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, generate_latest
-from testchannel import CHAINCODE, CHANNEL, results_of, writes
+from testchannel import CHAINCODE, CHANNEL, fill_disk, make_room, results_of, writes
 
 from chaincode_support.ledger import (
     BlockNotFound,
@@ -184,18 +184,25 @@ async def test_waiters_wake_with_the_block_they_wait_for(chain: Any) -> None:
 async def test_a_commit_that_fails_changes_nothing_and_can_be_repeated(
     chain: Any, tmp_path: Path
 ) -> None:
-    _, envelope = chain.network.transaction(writes(a=b"1"))
-    other = sqlite3.connect(tmp_path / f"{CHANNEL}.sqlite", isolation_level=None)
-    other.execute(
-        "CREATE TRIGGER full BEFORE INSERT ON history BEGIN SELECT RAISE(ABORT, 'no room'); END"
-    )
-    with pytest.raises(CommitFailed, match=r"Block 1 .* could not be written .*no room"):
+    _, envelope = chain.network.transaction(writes(a=bytes(50_000)))
+    fill_disk(chain.ledger._writer)
+    with pytest.raises(CommitFailed, match=r"Block 1 .* could not be written .*disk is full"):
         await chain.add(envelope)
     assert chain.ledger.height == 1
     assert state_of(chain.ledger) == {}
-    other.execute("DROP TRIGGER full")
-    other.close()
+    make_room(chain.ledger._writer)
+    # As if undoing it had failed as well.
+    chain.ledger._writer.execute("BEGIN")
     assert await chain.add(envelope) == ["VALID"]
+
+
+async def test_what_can_never_be_written_says_so(chain: Any, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / f"{CHANNEL}.sqlite", isolation_level=None)
+    other.execute("DROP TABLE history")
+    other.close()
+    with pytest.raises(LedgerUnusable, match=r"no such table: history.* move the file away"):
+        await chain.add(chain.network.transaction(writes(a=b"1"))[1])
+    assert chain.ledger.height == 1
 
 
 async def test_a_ledger_goes_on_where_it_was_closed(chain: Any, tmp_path: Path) -> None:

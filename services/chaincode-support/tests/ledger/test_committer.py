@@ -1,7 +1,6 @@
 """The committer follows the ordering, resumes where the ledger is, and never skips."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ class Ordered:
 
     def __init__(self, *ordered: common_pb2.Block) -> None:
         self._blocks = [block.SerializeToString() for block in ordered]
-        self.asked_from: list[int] = []
 
     @property
     def height(self) -> int:
@@ -32,12 +30,6 @@ class Ordered:
     async def wait_for(self, height: int) -> None:
         if height > len(self._blocks):
             await asyncio.Event().wait()
-
-    async def blocks(self, start: int) -> AsyncIterator[bytes]:
-        self.asked_from.append(start)
-        for block in self._blocks[start:]:
-            yield block
-        await asyncio.Event().wait()
 
 
 def chain_of(network: Any, *batches: list[bytes]) -> list[common_pb2.Block]:
@@ -54,12 +46,11 @@ async def test_it_commits_from_the_genesis_block_on(chain: Any) -> None:
     first = blocks.parse_block(chain.ledger.block(0))
     more[1].header.previous_hash = blocks.header_hash(first.header)
     ordering = Ordered(first, more[1])
-    committer = Committer(ordering, chain.ledger, chain.validator)
+    committer = Committer(ordering, chain.ledger, chain.validator, blocks_ahead=10)
     running = asyncio.create_task(committer.run())
     async with asyncio.timeout(10):
         await chain.ledger.wait_for(2)
     committer.check_health()
-    assert ordering.asked_from == [1]
     stored = blocks.parse_block(chain.ledger.block(1))
     assert code_names(stored.metadata.metadata[common_pb2.TRANSACTIONS_FILTER]) == [
         "VALID",
@@ -74,7 +65,7 @@ async def test_it_commits_from_the_genesis_block_on(chain: Any) -> None:
 async def test_an_empty_ledger_begins_with_block_zero(ledger: Any, network: Any) -> None:
     validator = network.validator()
     ordering = Ordered(*chain_of(network, [network.transaction()[1]]))
-    running = asyncio.create_task(Committer(ordering, ledger, validator).run())
+    running = asyncio.create_task(Committer(ordering, ledger, validator, blocks_ahead=10).run())
     async with asyncio.timeout(10):
         await ledger.wait_for(2)
     running.cancel()
@@ -97,7 +88,7 @@ async def test_a_block_that_cannot_be_committed_stops_it(
     block = blocks.new_block(1, chain.ledger.last_hash, [chain.network.transaction()[1]])
     break_it(block)
     first = blocks.parse_block(chain.ledger.block(0))
-    committer = Committer(Ordered(first, block), chain.ledger, chain.validator)
+    committer = Committer(Ordered(first, block), chain.ledger, chain.validator, blocks_ahead=10)
     async with asyncio.timeout(10):
         with pytest.raises(CommitterStopped, match=f"stopped at block 1: .*{why}"):
             await committer.run()
@@ -113,7 +104,7 @@ async def test_a_log_that_was_lost_or_replaced_is_found_at_once(chain: Any) -> N
         (Ordered(first), "the ledger has 2 blocks and the ordering log 1"),
         (Ordered(*chain_of(chain.network, [b"another"])), "block 1 .* is not the ledger's"),
     ]:
-        committer = Committer(ordering, chain.ledger, chain.validator)
+        committer = Committer(ordering, chain.ledger, chain.validator, blocks_ahead=10)
         async with asyncio.timeout(10):
             with pytest.raises(CommitterStopped, match=why):
                 await committer.run()

@@ -1,6 +1,7 @@
 """Broadcast over real gRPC: who may, what is refused and why, and the order of the replies."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
-from testchannel import Network, Service
+from prometheus_client import REGISTRY
+from testchannel import CHANNEL, Network, Service, fill_disk, make_room
 
 from chaincode_support.ordering import BatchSize, OrderingSettings
 from selvedge_protos.common import common_pb2
@@ -134,6 +136,51 @@ async def test_a_full_ordering_is_unavailable(tmp_path: Path, network: Network) 
         (reply,) = await broadcast(service, network.transaction()[1])
     assert status_of(reply) == "SERVICE_UNAVAILABLE"
     assert "is full" in reply.info
+
+
+def refused(reason: str) -> float:
+    labels = {"channel": CHANNEL, "reason": reason}
+    return REGISTRY.get_sample_value("ordering_refused_total", labels) or 0
+
+
+async def test_what_would_not_be_committed_soon_is_unavailable(
+    tmp_path: Path, network: Network
+) -> None:
+    before = refused("behind")
+    async with Service(network, tmp_path, settings(), blocks_ahead=1) as service:
+        await service.ledger.wait_for(1)
+        fill_disk(service.ledger._writer)
+        large = network.endorse(network.propose(b"x"), bytes(12_000)).SerializeToString()
+        (taken,) = await broadcast(service, large)
+        (reply,) = await broadcast(service, network.transaction()[1])
+        make_room(service.ledger._writer)
+        await service.ledger.wait_for(2)
+        (again,) = await broadcast(service, network.transaction()[1])
+    assert [status_of(answer) for answer in (taken, reply, again)] == [
+        "SUCCESS",
+        "SERVICE_UNAVAILABLE",
+        "SUCCESS",
+    ]
+    assert "is 1 blocks behind its ordering" in reply.info
+    assert refused("behind") == before + 1
+
+
+async def test_what_would_never_be_committed_is_unavailable(
+    tmp_path: Path, network: Network
+) -> None:
+    before = refused("stopped")
+    async with Service(network, tmp_path, settings()) as service:
+        await service.ledger.wait_for(1)
+        other = sqlite3.connect(service.ledger.file)
+        other.execute("DROP TABLE tx")
+        other.close()
+        await broadcast(service, network.transaction()[1])
+        await asyncio.wait((service.committing,))
+        (reply,) = await broadcast(service, network.transaction()[1])
+        assert service.ordering.height == 2
+    assert status_of(reply) == "SERVICE_UNAVAILABLE"
+    assert "committing stopped at block 1" in reply.info
+    assert refused("stopped") == before + 1
 
 
 async def test_a_stream_is_not_read_faster_than_its_pipeline_empties(

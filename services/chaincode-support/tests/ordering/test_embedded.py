@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testchannel import CHANNEL
+from testchannel import CHANNEL, fill_disk, make_room
 
 from chaincode_support import config
 from chaincode_support.genesis import open_ordering as open_ordering_of
@@ -15,6 +15,7 @@ from chaincode_support.ledger import store
 from chaincode_support.material import Material
 from chaincode_support.ordering import (
     BatchSize,
+    LogUnreadable,
     LogUnusable,
     OrderingClosed,
     OrderingFailed,
@@ -155,27 +156,54 @@ async def test_a_block_that_cannot_be_written_fails_its_envelopes_only(
     open_ordering: Any, tmp_path: Path
 ) -> None:
     ordering = await open_ordering()
-    other = sqlite3.connect(tmp_path / "ordering" / f"{CHANNEL}.sqlite", isolation_level=None)
-    other.execute("CREATE TRIGGER t BEFORE INSERT ON block BEGIN SELECT RAISE(ABORT, 'full'); END")
-    with pytest.raises(OrderingFailed, match=r"Block 1 .* could not be written .*: full"):
-        await ordering.order(b"unlucky")
-    other.execute("DROP TRIGGER t")
-    other.close()
+    fill_disk(ordering._log._writer)
+    for _ in range(2):
+        unlucky = ordering.order(bytes(50_000))
+        with pytest.raises(OrderingFailed) as failed:
+            await unlucky
+        assert str(failed.value) == (
+            f"Block 1 of channel {CHANNEL} could not be written to {ordering._log.file}: database "
+            "or disk is full. Check the disk's room and health, then submit again."
+        )
+    assert stored_blocks(tmp_path) == 1
+    make_room(ordering._log._writer)
     assert await ordering.order(b"lucky") == 1
+
+
+class FailingDisk:
+    """A connection to a file that the disk does not give."""
+
+    def execute(self, *_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+
+async def test_a_log_that_cannot_be_read_says_whether_that_may_pass(
+    open_ordering: Any, tmp_path: Path
+) -> None:
+    ordering = await open_ordering()
+    reader, ordering._log._reader = ordering._log._reader, FailingDisk()
+    with pytest.raises(LogUnreadable, match=r"Block 0 could not be read .* Check the disk"):
+        ordering.block(0)
+    ordering._log._reader = reader
+    other = sqlite3.connect(tmp_path / "ordering" / f"{CHANNEL}.sqlite", isolation_level=None)
+    other.execute("ALTER TABLE block RENAME TO gone")
+    other.close()
+    with pytest.raises(LogUnusable, match=r"no such table: block.* Restore it from a backup"):
+        ordering.block(0)
 
 
 async def test_followers_get_every_block_as_it_comes(open_ordering: Any) -> None:
     ordering = await open_ordering()
-    followed = ordering.blocks(1)
     for n in range(3):
+        waiting = asyncio.ensure_future(ordering.wait_for(n + 2))
         await ordering.order(b"x%d" % n)
         async with asyncio.timeout(10):
-            block = blocks.parse_block(await anext(followed))
-        assert block.header.number == n + 1
-    waiting = asyncio.ensure_future(anext(followed))
-    await ordering.order(b"last")
-    async with asyncio.timeout(10):
-        assert blocks.parse_block(await waiting).header.number == 4
+            await waiting
+        assert blocks.parse_block(ordering.block(n + 1)).header.number == n + 1
+    with pytest.raises(KeyError):
+        ordering.block(4)
 
 
 async def test_a_damaged_log_is_named(open_ordering: Any, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """One transaction through the running service: mutual TLS, enrolment, ordering, commit, restart."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rawshim import EOF, PATIENCE, RawShim
 from serviceprocess import Authority, Process
 
@@ -24,6 +26,7 @@ from selvedge_protos.peer.proposal_pb2 import SignedProposal
 from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse
 
 CHANNEL = "mychannel"
+Status = health_pb2.HealthCheckResponse
 MODULE = "chaincode_support"
 
 
@@ -93,7 +96,7 @@ async def value_of(key: bytes, channel: Any, user: SigningIdentity) -> bytes:
 
 
 async def metric(service: Process, name: str) -> float:
-    """A metric without labels."""
+    """A metric, with its labels as they are written."""
     address = f"https://{service.serving['operations']}"
     async with (
         aiohttp.ClientSession(address) as session,
@@ -146,6 +149,45 @@ async def test_a_transaction_is_committed_and_survives_a_kill(
     finally:
         if again.popen.poll() is None:
             again.kill()
+
+
+async def health(address: str, folder: Path, service: str) -> int:
+    async with dial(address, folder / "tls") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
+        return int(answer.status)
+
+
+async def test_nobody_is_told_success_for_what_will_not_be_committed(
+    authority: Authority, service: Process, tmp_path: Path
+) -> None:
+    folder, chaincode = await authority.user("user1"), await authority.chaincode("mycc")
+    user = load_signing_identity(folder / "msp", "Org1MSP")
+    places = [("orderer", "orderer.AtomicBroadcast"), ("api", "protos.Endorser"), ("api", "")]
+    for listener, name in places:
+        assert await health(service.serving[listener], folder, name) == Status.SERVING
+    ledger = sqlite3.connect(tmp_path / "volume" / "ledger" / f"{CHANNEL}.sqlite")
+    ledger.execute("DROP TABLE history")
+    ledger.close()
+    async with (
+        dial(service.serving["chaincode"], chaincode) as listener,
+        dial(service.serving["api"], folder / "tls") as api,
+    ):
+        shim = RawShim(listener)
+        await shim.register("mycc:1.0")
+        serving = asyncio.create_task(serve_put_and_get(shim))
+        proposal, response = await propose(api, user, b"colour", b"green")
+        serving.cancel()
+    envelope = transactions.create_transaction(proposal.proposal, [response], user)
+    await submit(service.serving["orderer"], folder, envelope)
+    async with asyncio.timeout(PATIENCE):
+        while await metric(service, f'ledger_commit_failing{{channel="{CHANNEL}"}}') != 1:
+            await asyncio.sleep(0.01)
+    answer = await submit(service.serving["orderer"], folder, envelope)
+    assert answer.status == common_pb2.SERVICE_UNAVAILABLE
+    for listener, name in places:
+        assert await health(service.serving[listener], folder, name) == Status.NOT_SERVING
+    assert await health(service.serving["chaincode"], folder, "") == Status.SERVING
 
 
 async def test_a_chaincode_is_who_its_certificate_says(

@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
 
 from chaincode_support.ledger import metrics
-from chaincode_support.ledger.errors import BlockRefused, LedgerError
+from chaincode_support.ledger.errors import BlockRefused, CommitFailed, LedgerError
 from chaincode_support.ledger.ledger import Ledger
 from chaincode_support.ledger.transaction import CheckedTransaction
 from chaincode_support.ledger.validation import Validator
+from chaincode_support.ordering.errors import CommittingStopped, LedgerBehind, LogUnreadable
 from chaincode_support.ordering.interface import Ordering
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import blocks
@@ -17,41 +20,65 @@ from selvedge_protos.peer import transaction_pb2
 
 _log = get_logger("committer")
 
+_T = TypeVar("_T")
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between attempts to commit a block: 0.1, then the double up to 5."""
+    pause = 0.1
+    while True:
+        yield pause
+        pause = min(2 * pause, 5.0)
+
 
 class CommitterStopped(LedgerError):
     """Committing has stopped; the cause is the message."""
 
 
+class CommitterFailing(LedgerError):
+    """The next block cannot be committed now and is tried again; the cause is the message."""
+
+
 class Committer:
     """Takes a channel from the ledger's height to the ordering's, and follows it from there.
 
-    A block that cannot be committed stops it for good: the next one would not fit the state. What
-    is wrong is in the log and fails the health check until the service is started anew.
+    Trouble that may pass, such as a full disk, is waited out: the same block is tried again until
+    it goes through. A block that can never be committed stops it for good: the next one would not
+    fit the state. Either fails the health check, and the log says what is wrong.
     """
 
-    def __init__(self, ordering: Ordering, ledger: Ledger, validator: Validator) -> None:
+    def __init__(
+        self, ordering: Ordering, ledger: Ledger, validator: Validator, *, blocks_ahead: int
+    ) -> None:
+        """`blocks_ahead`: how many blocks may be ordered and not committed yet."""
         self._ordering = ordering
         self._ledger = ledger
         self._validator = validator
+        self._blocks_ahead = blocks_ahead
         self._failure: str | None = None
+        # The kinds of trouble since the last block that went through, the newest last.
+        self._troubles: list[str] = []
+        self._failing = metrics.commit_failing.labels(ledger.channel)
+        self._failing.set(0)
+        metrics.blocks_behind.labels(ledger.channel).set_function(self._behind)
 
     async def run(self) -> None:
         """Follow the ordering until cancelled. Raises CommitterStopped."""
-        number = self._ledger.height
         try:
-            self._check_same_chain()
-            async for stored in self._ordering.blocks(number):
-                await self._commit(number, stored)
-                number += 1
+            await self._persist(self._check_same_chain)
+            while True:
+                number = self._ledger.height
+                await self._ordering.wait_for(number + 1)
+                await self._follow(number)
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            self._failure = (
-                f"Committing to channel {self._ledger.channel} stopped at block {number}: {error}"
-            )
+            channel, number = self._ledger.channel, self._ledger.height
+            self._failure = f"Committing to channel {channel} stopped at block {number}: {error}"
+            self._failing.set(1)
             _log.critical(
                 "committing stopped",
-                channel=self._ledger.channel,
+                channel=channel,
                 block=number,
                 error=str(error),
                 exc_info=error,
@@ -59,11 +86,65 @@ class Committer:
             raise CommitterStopped(self._failure) from error
 
     def check_health(self) -> None:
-        """Raises CommitterStopped once committing has stopped."""
+        """Raises CommitterStopped once it stopped, CommitterFailing while a block is retried."""
         if self._failure is not None:
             raise CommitterStopped(self._failure)
+        if self._troubles:
+            raise CommitterFailing(f"{self._troubles[-1]} It is tried again until it succeeds.")
 
-    def _check_same_chain(self) -> None:
+    def check_committing(self) -> None:
+        """For whoever orders: is what is ordered now going to be committed, and soon?
+
+        Raises CommittingStopped and LedgerBehind, whose sentences are for clients.
+        """
+        channel = self._ledger.channel
+        if self._failure is not None:
+            raise CommittingStopped(
+                f"Channel {channel} takes no transactions: committing stopped at block "
+                f"{self._ledger.height}, so they would be ordered in vain; have the peer's log "
+                "read, and the peer mended and started again."
+            )
+        if self._behind() >= self._blocks_ahead:
+            raise LedgerBehind(
+                f"The ledger of channel {channel} is {self._behind()} blocks behind its ordering, "
+                f"the limit of orderer.limits.blocksAhead ({self._blocks_ahead}); try again later."
+            )
+
+    def _behind(self) -> int:
+        return self._ordering.height - self._ledger.height
+
+    async def _persist(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do the work, again and again while what prevents it may pass."""
+        waits = pauses()
+        while True:
+            try:
+                done = await work()
+            except (CommitFailed, LogUnreadable) as error:
+                self._report(str(error))
+            else:
+                self._recover()
+                return done
+            await asyncio.sleep(next(waits))
+
+    def _report(self, trouble: str) -> None:
+        self._failing.set(1)
+        if trouble in self._troubles:
+            self._troubles.remove(trouble)
+        else:
+            _log.error(
+                "committing fails and is tried again", channel=self._ledger.channel, error=trouble
+            )
+        self._troubles.append(trouble)
+
+    def _recover(self) -> None:
+        if self._troubles:
+            self._troubles.clear()
+            self._failing.set(0)
+            _log.info(
+                "committing goes on", channel=self._ledger.channel, height=self._ledger.height
+            )
+
+    async def _check_same_chain(self) -> None:
         """A log that was lost or replaced is found now, not when it has grown long enough."""
         height, ordered = self._ledger.height, self._ordering.height
         if height > ordered:
@@ -80,19 +161,23 @@ class Committer:
                 "Restore the one that belongs to the other, or remove both to begin anew."
             )
 
-    async def _commit(self, number: int, stored: bytes) -> None:
+    async def _follow(self, number: int) -> None:
+        """Take the next block, which is ordered, all the way into the ledger."""
         started = time.perf_counter()
-        block = blocks.parse_block(stored)
+        block = await self._persist(lambda: self._read(number))
         if block.header.number != number:
             raise BlockRefused(f"The ordering gave block {block.header.number} for {number}.")
         if blocks.data_hash(block.data.data) != block.header.data_hash:
             raise MalformedBlock(f"The data of block {number} does not fit its header.")
         # The first block is this service's own and has no signatures yet: it says whose count.
         checked = _genesis(block) if number == 0 else await self._validator.check(block)
-        await self._ledger.commit(block, checked)
+        await self._persist(lambda: self._ledger.commit(block, checked))
         metrics.block_processing_time.labels(self._ledger.channel).observe(
             time.perf_counter() - started
         )
+
+    async def _read(self, number: int) -> common_pb2.Block:
+        return blocks.parse_block(self._ordering.block(number))
 
 
 def _genesis(block: common_pb2.Block) -> list[CheckedTransaction]:

@@ -26,4 +26,4 @@ class BlockNotFound(LedgerError):
 
 
 class CommitFailed(LedgerError):
-    """The block could not be written; nothing of it is stored."""
+    """The block could not be written for a reason that may pass; nothing of it is stored."""

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Self, cast
 
@@ -21,7 +22,13 @@ from chaincode_support.ledger.errors import (
 )
 from chaincode_support.ledger.read_write_set import Version
 from chaincode_support.ledger.simulator import Simulator
-from chaincode_support.ledger.store import SnapshotPool, channel_file, open_reader, open_writer
+from chaincode_support.ledger.store import (
+    SnapshotPool,
+    can_pass,
+    channel_file,
+    open_reader,
+    open_writer,
+)
 from chaincode_support.ledger.transaction import CheckedTransaction
 from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.errors import ValidationCode
@@ -127,7 +134,7 @@ class Ledger:
         `checked` has one entry for each of the block's envelopes. Duplicates, version conflicts
         and phantoms are found here; the final codes go into `block`'s TRANSACTIONS_FILTER.
         Raises BlockRefused when the block does not follow the last one, CommitFailed when it could
-        not be written; in both cases nothing has changed.
+        not be written now, LedgerUnusable when it never will be; in all cases nothing has changed.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -159,6 +166,8 @@ class Ledger:
         number = block.header.number
         digest = blocks.header_hash(block.header)
         try:
+            if self._writer.in_transaction:  # undoing the last attempt failed as well
+                self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 self._refuse_unless_next(block, checked)
@@ -172,12 +181,21 @@ class Ledger:
                 self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
+                    with suppress(sqlite3.Error):  # the first failure is the one to tell
+                        self._writer.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise CommitFailed(
+            what = (
                 f"Block {number} of channel {self.channel} could not be written to {self.file}: "
-                f"{error}. Check the disk's room and health; committing goes on from this block."
+                f"{error}."
+            )
+            if can_pass(error):
+                raise CommitFailed(
+                    f"{what} Check the disk's room and health, and that nobody else holds the file."
+                ) from error
+            raise LedgerUnusable(
+                f"{what} Stop the service and move the file away: it is made again from the "
+                "ordering log."
             ) from error
         finished = time.perf_counter()
         metrics.statedb_commit_time.labels(self.channel).observe(applied - started)

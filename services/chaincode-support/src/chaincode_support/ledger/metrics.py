@@ -30,6 +30,14 @@ statedb_commit_time = Histogram(
     ["channel"],
     buckets=_SECONDS,
 )
+blocks_behind = Gauge(
+    "ledger_blocks_behind", "Blocks that are ordered and not committed yet.", ["channel"]
+)
+commit_failing = Gauge(
+    "ledger_commit_failing",
+    "1 while a block cannot be committed, be it tried again or not; else 0.",
+    ["channel"],
+)
 simulations_in_use = Gauge(
     "ledger_simulations_in_use", "Simulations that hold a snapshot now.", ["channel"]
 )

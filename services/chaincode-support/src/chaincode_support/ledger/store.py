@@ -49,6 +49,22 @@ WRITER_CACHE_KIB = 8_192
 # Every snapshot has a page cache of its own, hence small; the system's file cache is shared.
 READER_CACHE_KIB = 512
 
+# Primary result codes of trouble that may pass, or be mended while the service runs: a lock, no
+# room, no memory, no file handles, a failing or read-only disk. Others mean damage or a mistake.
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+_PRIMARY = 0xFF
+
 _CHANNEL_NAME = re.compile(r"[a-z][a-z0-9.-]{0,248}")
 
 
@@ -115,6 +131,13 @@ def connect(file: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
+
+
+def can_pass(error: sqlite3.Error) -> bool:
+    """Whether the same statement may succeed later, with the same file and nothing restarted."""
+    # Errors of the module itself, such as the use of a closed connection, have no code.
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & _PRIMARY in _PASSING
 
 
 def _ensure_schema(connection: sqlite3.Connection, file: Path, channel: str) -> None:

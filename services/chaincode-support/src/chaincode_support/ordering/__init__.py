@@ -3,22 +3,30 @@
 from chaincode_support.ordering.cutter import BatchSize
 from chaincode_support.ordering.embedded import EmbeddedOrdering, OrderingSettings
 from chaincode_support.ordering.errors import (
+    CommittingStopped,
+    LedgerBehind,
+    LogUnreadable,
     LogUnusable,
     OrderingClosed,
     OrderingError,
     OrderingFailed,
     OrderingFull,
+    OrderingRefused,
 )
 from chaincode_support.ordering.interface import Ordering
 
 __all__ = [
     "BatchSize",
+    "CommittingStopped",
     "EmbeddedOrdering",
+    "LedgerBehind",
+    "LogUnreadable",
     "LogUnusable",
     "Ordering",
     "OrderingClosed",
     "OrderingError",
     "OrderingFailed",
     "OrderingFull",
+    "OrderingRefused",
     "OrderingSettings",
 ]

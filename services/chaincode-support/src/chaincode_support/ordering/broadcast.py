@@ -6,13 +6,13 @@ durable here, where Fabric only means taken; and a refused envelope does not end
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from chaincode_support.channel import WRITERS, Channel
 from chaincode_support.ordering import metrics
-from chaincode_support.ordering.errors import OrderingClosed, OrderingError, OrderingFull
+from chaincode_support.ordering.errors import OrderingError, OrderingRefused
 from chaincode_support.ordering.interface import Ordering
 from selvedge_common.comm import MessageStream
 from selvedge_common.logs import get_logger
@@ -31,11 +31,16 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class OrderedChannel:
-    """A channel with its ordering; `max_bytes` is the largest envelope it takes."""
+    """A channel with its ordering.
+
+    `max_bytes` is the largest envelope it takes; `check_committing` raises OrderingRefused while
+    what is ordered would not be committed, or not soon.
+    """
 
     channel: Channel
     ordering: Ordering
     max_bytes: int
+    check_committing: Callable[[], None]
 
 
 class _Refused(Exception):
@@ -89,12 +94,14 @@ class Broadcast:
     async def _take(self, message: bytes, entry: _Entry) -> None:
         loop = asyncio.get_running_loop()
         try:
-            ordering = await loop.run_in_executor(self._pool, self._judge, message, entry)
+            ordered = await loop.run_in_executor(self._pool, self._judge, message, entry)
             entry.judged = time.perf_counter()
-            entry.durable = ordering.order(message)
+            ordered.check_committing()
+            entry.durable = ordered.ordering.order(message)
         except _Refused as refused:
             entry.refused = refused
-        except (OrderingFull, OrderingClosed) as error:
+        except OrderingRefused as error:
+            metrics.refused.labels(entry.channel, error.reason).inc()
             entry.refused = _Refused(common_pb2.SERVICE_UNAVAILABLE, str(error))
         entry.judged = entry.judged or time.perf_counter()
 
@@ -125,8 +132,8 @@ class Broadcast:
             if stream.full:
                 await stream.drained()
 
-    def _judge(self, message: bytes, entry: _Entry) -> Ordering:
-        """Give the ordering that may take the envelope; on a thread. Raises _Refused."""
+    def _judge(self, message: bytes, entry: _Entry) -> OrderedChannel:
+        """Give the channel that may take the envelope; on a thread. Raises _Refused."""
         try:
             envelope = parse(common_pb2.Envelope, message, "envelope")
             if not envelope.payload:
@@ -179,7 +186,7 @@ class Broadcast:
             ordered.channel.require(WRITERS, [identity])
         except (IdentityError, PolicyError) as error:
             raise _Refused(common_pb2.FORBIDDEN, str(error)) from error
-        return ordered.ordering
+        return ordered
 
 
 def _observe(entry: _Entry) -> None:

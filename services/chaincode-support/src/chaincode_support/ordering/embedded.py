@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +108,6 @@ class EmbeddedOrdering:
             self._pending_messages >= self._settings.max_pending_messages
             or self._pending_bytes + len(envelope) > self._settings.max_pending_bytes
         ):
-            metrics.refused.labels(self.channel).inc()
             raise OrderingFull(
                 f"The ordering of channel {self.channel} is full: {self._pending_messages} "
                 f"transactions of {self._pending_bytes} bytes wait to become durable; try again."
@@ -126,21 +125,13 @@ class EmbeddedOrdering:
         return waiting.durable
 
     def block(self, number: int) -> bytes:
-        """The marshalled block `number`. Raises KeyError when there is none."""
+        """The marshalled block `number`; see Ordering.block."""
         return self._log.block(number)
 
     async def wait_for(self, height: int) -> None:
         """Return once there are at least `height` blocks."""
         while self._height < height:
             await self._advanced.wait()
-
-    async def blocks(self, start: int) -> AsyncIterator[bytes]:
-        """Marshalled blocks from number `start` on, waiting for those that do not exist yet."""
-        number = start
-        while True:
-            await self.wait_for(number + 1)
-            yield self.block(number)
-            number += 1
 
     async def close(self) -> None:
         """Make durable what was taken, then close; harmless when repeated."""

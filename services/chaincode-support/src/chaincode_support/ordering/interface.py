@@ -1,7 +1,6 @@
 """What the rest of the service asks of an ordering, embedded or replicated."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Protocol
 
 
@@ -20,10 +19,11 @@ class Ordering(Protocol):
         """
 
     def block(self, number: int) -> bytes:
-        """The marshalled common.Block `number`, which must be below the height."""
+        """The marshalled common.Block `number`.
+
+        Raises KeyError when there is none, LogUnreadable when it cannot be read now, LogUnusable
+        when it never will be.
+        """
 
     async def wait_for(self, height: int) -> None:
         """Return once there are at least `height` blocks."""
-
-    def blocks(self, start: int) -> AsyncIterator[bytes]:
-        """Marshalled blocks from number `start` on, waiting for those that do not exist yet."""

@@ -6,8 +6,8 @@ from typing import Self, cast
 
 from google.protobuf.message import DecodeError
 
-from chaincode_support.ledger.store import channel_file, connect
-from chaincode_support.ordering.errors import LogUnusable
+from chaincode_support.ledger.store import can_pass, channel_file, connect
+from chaincode_support.ordering.errors import LogUnreadable, LogUnusable
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 
@@ -66,8 +66,16 @@ class BlockLog:
         self.last_hash = blocks.header_hash(block.header)
 
     def block(self, number: int) -> bytes:
-        """The marshalled block `number`. Raises KeyError when there is none."""
-        row = self._reader.execute("SELECT bytes FROM block WHERE number = ?", (number,)).fetchone()
+        """The marshalled block `number`; see Ordering.block."""
+        try:
+            row = self._reader.execute(
+                "SELECT bytes FROM block WHERE number = ?", (number,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            what = f"Block {number} could not be read from the ordering log {self.file}: {error}."
+            if can_pass(error):
+                raise LogUnreadable(f"{what} Check the disk.") from error
+            raise LogUnusable(f"{what} Restore it from a backup.") from error
         if row is None:
             raise KeyError(number)
         return cast("bytes", row[0])

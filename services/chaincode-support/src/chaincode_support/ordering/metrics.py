@@ -29,5 +29,7 @@ pending_bytes = Gauge(
     "ordering_pending_bytes", "Bytes of the transactions that wait to become durable.", ["channel"]
 )
 refused = Counter(
-    "ordering_refused", "Transactions refused because the queue was full.", ["channel"]
+    "ordering_refused",
+    "Transactions refused, whose fault it was not, by reason: full, behind, stopped, closed.",
+    ["channel", "reason"],
 )
