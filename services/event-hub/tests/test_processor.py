@@ -3,14 +3,16 @@
 import asyncio
 from functools import partial
 
+import grpc
 import pytest
-from eventhouse import sample
+from eventhouse import EOF, PATIENCE, Client, House, eventually, interest, sample
 
 from event_hub.consumers import Consumers
-from event_hub.events import BLOCK, HubEvent
+from event_hub.events import BLOCK, CHAINCODE, HubEvent
 from event_hub.interests import Interests, Wanted
-from event_hub.outbox import OutboxConfig
+from event_hub.outbox import Outbox, OutboxConfig
 from event_hub.processor import BufferFull, Processor, Publication
+from selvedge_protos.peer import events_pb2
 
 EVENT = HubEvent(BLOCK, "mychannel", b"event")
 
@@ -79,3 +81,45 @@ async def test_news_that_cannot_be_told_do_not_silence_the_next() -> None:
     running.cancel()
     assert told == ["broken", "next"]
     assert sample("eventhub_publications_failed_total") == before + 1
+
+
+async def test_fault_with_one_consumer_closes_it_and_silences_nobody_else(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = await house.hub()
+    clients = [house.client(hub) for _ in range(3)]
+    for client in clients:
+        await client.register(interest(CHAINCODE, "cc"))
+    before = sample("eventhub_consumers_closed_total", reason="HUB_FAULT")
+    offer, faulty = Outbox.offer, set[Outbox]()
+
+    def offer_but_to_the_first(outbox: Outbox, message: bytes) -> bool:
+        if not faulty:
+            faulty.add(outbox)
+        if outbox in faulty:
+            raise RuntimeError("secret")
+        return offer(outbox, message)
+
+    monkeypatch.setattr(Outbox, "offer", offer_but_to_the_first)
+    names = ["a", "b", "c"]
+    await house.ledger.commit(*(house.ledger.transaction(event=name) for name in names))
+
+    async def listen(client: Client) -> list[str]:
+        heard: list[str] = []
+        while len(heard) < len(names):
+            data = await client.call.read()
+            if data is EOF:
+                break
+            heard.append(events_pb2.Event.FromString(data).chaincode_event.event_name)
+        return heard
+
+    async with asyncio.timeout(PATIENCE):
+        ended = await asyncio.gather(*map(listen, clients), return_exceptions=True)
+    assert ended.count(names) == 2
+    (closed,) = [client for client, heard in zip(clients, ended, strict=True) if heard != names]
+    code, sentence = await closed.refused()
+    assert code is grpc.StatusCode.INTERNAL
+    assert sentence.startswith("HUB_FAULT: ")
+    assert "secret" not in sentence
+    await eventually(lambda: sample("eventhub_interests") == 2)
+    assert sample("eventhub_consumers_closed_total", reason="HUB_FAULT") == before + 1

@@ -6,18 +6,22 @@ consumer that falls behind the others.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+import grpc
 
 from event_hub import metrics
 from event_hub.consumers import Consumers
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
 from event_hub.interests import Interests, Wanted
-from event_hub.outbox import Outbox
+from event_hub.outbox import CloseReason, Outbox
 from selvedge_common.logs import get_logger
 from selvedge_protos.peer import events_pb2
 
 log = get_logger("eventhub.processor")
+
+FAULT = "the event hub could not give this client an event, by a fault of its own; connect again"
 
 
 class BufferFull(Exception):
@@ -114,20 +118,30 @@ class Processor:
         await self._buffer.join()
 
     async def _distribute(self, publication: Publication) -> None:
+        for event in self._build(publication):
+            await self._offer(event, history=publication.history)
+        publication.handed_over()
+
+    def _build(self, publication: Publication) -> Iterator[HubEvent]:
         try:
-            for event in publication.events(self._interests.wanted):
-                await self._offer(event, history=publication.history)
+            yield from publication.events(self._interests.wanted)
         except Exception:
             # News that cannot be told must not silence all that comes after it.
             metrics.PUBLICATIONS_FAILED.inc()
             log.exception("events could not be built; consumers miss them")
-        publication.handed_over()
 
     async def _offer(self, event: HubEvent, *, history: bool) -> None:
         consumers = self._interests.consumers(event)
         if not consumers:
             return
-        behind = [consumer for consumer in consumers if not consumer.offer(event.message)]
+        behind = []
+        for consumer in consumers:
+            try:
+                if not consumer.offer(event.message):
+                    behind.append(consumer)
+            except Exception:
+                log.exception("fault with a consumer", peer=consumer.stream.peer)
+                consumer.close(CloseReason.HUB_FAULT, grpc.StatusCode.INTERNAL, FAULT)
         self._delivered[event.type].inc(len(consumers))
         # Where everybody is behind, it is the hub that is too fast, and not one of them too slow.
         if behind and (history or len(behind) == len(consumers)):
