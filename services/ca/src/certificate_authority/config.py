@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +16,10 @@ from certificate_authority.errors import AuthorityError, Refused
 from certificate_authority.profiles import PROFILES, alternative_name, profile_named
 from selvedge_common import config
 from selvedge_common.config import Duration, Size
+
+_LONGEST = 100 * 365 * 24 * 3600.0
+"""Seconds, a hundred years: the ends of all lives must be dates."""
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,18 @@ class Lifetimes:
     backdate: Duration
 
     def __post_init__(self) -> None:
-        if self.backdate < 0 or self.root <= 0 or min(self.by_profile().values()) <= timedelta():
-            raise ValueError("a lifetime must be positive, and backdate not negative")
+        """Raises ValueError: see `_check_duration`."""
+        _check_duration(
+            root=self.root,
+            tlsServer=self.tls_server,
+            tlsClient=self.tls_client,
+            peer=self.peer,
+            orderer=self.orderer,
+            user=self.user,
+            admin=self.admin,
+            chaincode=self.chaincode,
+        )
+        _check_duration(or_zero=True, backdate=self.backdate)
 
     def by_profile(self) -> dict[str, timedelta]:
         """Lifetimes by the profiles' names."""
@@ -47,6 +62,11 @@ class Tokens:
     lifetime: Duration
     remembered: Duration
 
+    def __post_init__(self) -> None:
+        """Raises ValueError: see `_check_duration`."""
+        _check_duration(lifetime=self.lifetime)
+        _check_duration(or_zero=True, remembered=self.remembered)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -59,10 +79,15 @@ class Limits:
     stop_grace: Duration
 
     def __post_init__(self) -> None:
-        if self.requests_per_second <= 0 or self.burst < 1 or self.max_concurrent_streams < 1:
+        """Raises ValueError: a setting is out of its range; the sentence names it."""
+        if self.requests_per_second <= 0:
             raise ValueError(
-                "requestsPerSecond must be above 0, burst and maxConcurrentStreams at least 1"
+                f"requestsPerSecond is {self.requests_per_second:g}, but must be above 0"
             )
+        # A signing request has to fit.
+        _check_number(1024, maxRequestBytes=self.max_request_bytes)
+        _check_number(1, burst=self.burst, maxConcurrentStreams=self.max_concurrent_streams)
+        _check_duration(or_zero=True, stopGrace=self.stop_grace)
 
 
 @dataclass(frozen=True)
@@ -81,7 +106,16 @@ class Ca:
     limits: Limits
 
     def __post_init__(self) -> None:
+        """Raises ValueError: a name or an address is none; the sentence shows it."""
         _check_names(self.name, ["tls-server"], self.extra_sans)
+        try:
+            alternative_name(self.namespace)
+        except AuthorityError:
+            raise ValueError(
+                f"namespace is {self.namespace!r}, but must be the name of one, such as default"
+            ) from None
+        _check_address("listenAddress", self.listen_address, least_port=0)
+        _check_address("address", self.address, least_port=1)
         if not 0 < len(self.msp_id) <= 64:
             raise ValueError(f"mspId {self.msp_id!r} must have 1 to 64 characters")
 
@@ -106,6 +140,16 @@ class Enrolment:
     folder: Path
     group_readable: bool
     members: list[MemberEntry]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: two members would write over each other."""
+        for what, values in (
+            ("name", [member.name for member in self.members]),
+            ("folder", [str(self.folder / member.folder) for member in self.members]),
+        ):
+            for value, times in Counter(values).items():
+                if times > 1:
+                    raise ValueError(f"{times} members have the {what} {value}: give each its own")
 
     def all_members(self) -> list[Member]:
         """The members with their folders resolved."""
@@ -134,6 +178,10 @@ class Operations:
     listen_address: str
     tls: OperationsTLS
 
+    def __post_init__(self) -> None:
+        """Raises ValueError: see `_check_address`."""
+        _check_address("listenAddress", self.listen_address, least_port=0)
+
 
 @dataclass(frozen=True)
 class Logging:
@@ -160,6 +208,30 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
         config.ConfigError: a value is wrong; the sentence names its key and where it came from.
     """
     return config.load(Config, files("certificate_authority") / "core.yaml", file, environ)
+
+
+def _check_duration(*, or_zero: bool = False, **settings: float) -> None:
+    """Raises ValueError for one that is not positive, or longer than `_LONGEST`."""
+    for name, seconds in settings.items():
+        if not (0 < seconds <= _LONGEST or (or_zero and seconds == 0)):
+            raise ValueError(
+                f"{name} is {seconds:g} s, but must be {'0 or ' if or_zero else ''}longer than 0, "
+                f"and {_LONGEST / 3600:.0f}h at most"
+            )
+
+
+def _check_number(least: int, **settings: int) -> None:
+    """Raises ValueError for one that is below `least`, or more than gRPC can count."""
+    for name, number in settings.items():
+        if not least <= number <= _MOST:
+            raise ValueError(f"{name} is {number}, but must be between {least} and {_MOST}")
+
+
+def _check_address(name: str, address: str, *, least_port: int) -> None:
+    """Raises ValueError for one that is not host:port."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not least_port <= int(port) <= 65535:
+        raise ValueError(f"{name} is {address!r}, but must be host:port, as in 0.0.0.0:7055")
 
 
 def _check_names(name: str, profiles: list[str], extra_sans: list[str]) -> None:
