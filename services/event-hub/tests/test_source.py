@@ -144,6 +144,39 @@ async def test_source_with_another_history_is_refused(house: House, kept: int) -
     second.hub.check_serving()
 
 
+async def test_only_what_concerns_the_credentials_is_blamed_on_them(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failures(cause: str) -> float:
+        return sample("eventhub_source_failures_total", channel="mychannel", cause=cause)
+
+    faults, credentials = failures("fault"), failures("credentials")
+    check = Chain.check
+
+    def fail_at_first(chain: Chain, block: common_pb2.Block) -> Position:
+        if failures("fault") == faults and failures("credentials") == credentials:
+            raise ValueError("nothing about credentials")
+        return check(chain, block)
+
+    monkeypatch.setattr(Chain, "check", fail_at_first)
+    hub = await house.hub()
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 1)
+    assert failures("fault") == faults + 1
+    assert failures("credentials") == credentials
+
+    await house.peer.stop()
+    key = house.folder / "msp/keystore/key.pem"
+    kept = key.read_bytes()
+    key.unlink()
+    await eventually(lambda: failures("credentials") > credentials)
+    assert failures("fault") == faults + 1
+    hub.hub.check_serving()
+
+    key.write_bytes(kept)
+    await house.peer.start()
+    await eventually(lambda: sample("eventhub_source_connected", channel="mychannel") == 1)
+
+
 def block_after(
     block: common_pb2.Block | None,
     number: int | None = None,
@@ -160,25 +193,25 @@ def block_after(
 def test_chain_takes_the_next_block_and_refuses_all_others() -> None:
     genesis = block_after(None)
     chain = Chain(None)
-    chain.extend(genesis)
+    chain.last = chain.check(genesis)
     with pytest.raises(Gap, match="block 2 after block 0"):
-        chain.extend(block_after(genesis, number=2))
+        chain.check(block_after(genesis, number=2))
     with pytest.raises(Gap):
-        chain.extend(genesis)
+        chain.check(genesis)
     stranger = block_after(block_after(None, data=(b"another",)))
     with pytest.raises(Fork, match=r"block 1 .* does not follow"):
-        chain.extend(stranger)
+        chain.check(stranger)
     altered = block_after(genesis)
     altered.data.data[0] = b"altered"
     with pytest.raises(DamagedBlock, match="block 1"):
-        chain.extend(altered)
-    assert chain.extend(block_after(genesis)).number == 1
+        chain.check(altered)
+    assert chain.check(block_after(genesis)).number == 1
 
 
 def test_chain_recognises_only_the_last_block() -> None:
     genesis = block_after(None)
     chain = Chain(None)
-    chain.extend(genesis)
+    chain.last = chain.check(genesis)
     chain.recognise(genesis)
     with pytest.raises(Fork):
         chain.recognise(block_after(None, data=(b"another",)))

@@ -54,14 +54,15 @@ class Chain:
     """The channel as far as it has been read.
 
     Args:
-        last: the last block that was read, or None before the first.
+        last: the last block that was read, or None before the first. Whoever reads moves it on,
+            once the block is safe with those it is for.
     """
 
     def __init__(self, last: Position | None) -> None:
         self.last = last
 
-    def extend(self, block: common_pb2.Block) -> Position:
-        """Check that a block follows, and go on to it.
+    def check(self, block: common_pb2.Block) -> Position:
+        """Check that a block follows, and give its position.
 
         Raises:
             Gap: its number is not the next one.
@@ -86,8 +87,7 @@ class Chain:
                 f"the data of block {header.number} do not fit the hash in its header; "
                 "the source's ledger is damaged or altered"
             )
-        self.last = Position(header.number, blocks.header_hash(header))
-        return self.last
+        return Position(header.number, blocks.header_hash(header))
 
     def recognise(self, block: common_pb2.Block) -> None:
         """Check that a source's copy of the block that was read last is that block.

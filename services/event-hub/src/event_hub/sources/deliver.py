@@ -108,25 +108,31 @@ class DeliverSource:
     async def _attempt(self, address: str) -> str:
         """Read from one peer until that fails; gives the short name of the cause."""
         try:
-            async with self._dial(address) as channel:
-                call = DeliverStub(channel).Deliver(iter(self._requests()))
+            shown, opened = self._credentials(), self._dial(address)
+        except (OSError, ValueError) as error:
+            # Certificates that cannot be read or used just now.
+            return self._failed("credentials", address, str(error), loud=True)
+        try:
+            async with opened as channel:
+                call = DeliverStub(channel).Deliver(iter(self._requests(shown)))
                 await self._follow(aiter(call), address)
         except grpc.aio.AioRpcError as error:
             return self._failed(error.code().name, address, str(error.details()))
         except (SourceRefused, ChainError) as error:
             return self._failed(error.cause, address, str(error), loud=True)
-        except (OSError, ValueError) as error:
-            # Certificates that cannot be read or used just now.
-            return self._failed("credentials", address, str(error), loud=True)
+        except Exception as error:
+            # A fault of ours: the block it came with was not taken, and is asked for again.
+            log.exception("fault while reading the source")
+            return self._failed("fault", address, f"{type(error).__name__}: {error}", loud=True)
         return self._failed("ended", address, "the source ended the stream")
 
-    def _requests(self) -> list[common_pb2.Envelope]:
+    def _requests(self, shown: Credentials) -> list[common_pb2.Envelope]:
         """Ask for the block that was read last, for the newest, and for all that follow the first.
 
         Without the first answer a peer whose ledger was replaced by a shorter one would keep the
         hub waiting in silence; the second says where history ends.
         """
-        shown, last = self._credentials(), self._chain.last
+        last = self._chain.last
         begin = seek.NEWEST if self._config.start == "newest" else seek.OLDEST
         wait, fail = ab_pb2.SeekInfo.BLOCK_UNTIL_READY, ab_pb2.SeekInfo.FAIL_IF_NOT_READY
         requests = [self._request(shown, seek.NEWEST, seek.NEWEST, fail)]
@@ -146,8 +152,9 @@ class DeliverSource:
         self._stands(address, newest)
         async for response in responses:
             block = self._block(response)
-            position = self._chain.extend(block)
+            position = self._chain.check(block)
             await self._take(block, position, position.number <= newest)
+            self._chain.last = position
 
     async def _one(self, responses: Responses, name: str) -> common_pb2.Block:
         """Take the answer to a request for one block."""
