@@ -1,15 +1,17 @@
 """The hub as a process: what its user types, and how it begins and ends."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from http.client import HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eventhouse import House
@@ -161,19 +163,75 @@ async def test_client_roots_that_cannot_be_used_are_named_with_their_key(
     assert "PEM" in sentence
 
 
+DURATIONS = [
+    "peer.gracePeriod",
+    "peer.events.timewindow",
+    "peer.events.sendtimeout",
+    "peer.events.keepalive.interval",
+    "peer.events.keepalive.timeout",
+    "peer.events.keepalive.minInterval",
+    "source.reconnect.initial",
+    "source.reconnect.max",
+    "ca.timeout",
+]
+SIZES = [
+    "peer.events.maxRecvMsgSize",
+    "peer.events.maxSendMsgSize",
+    "peer.events.outbox.maxBytes",
+    "source.maxRecvMsgSize",
+]
+COUNTS = [
+    "peer.events.buffersize",
+    "peer.events.maxConsumers",
+    "peer.events.maxInterests",
+    "peer.events.maxConcurrentStreams",
+    "peer.events.outbox.maxEvents",
+]
+
+
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("key", "value"),
     [
-        ("CORE_PEER_EVENTS_BUFFERSIZE", "0"),
-        ("CORE_PEER_EVENTS_OUTBOX_MAXEVENTS", "0"),
-        ("CORE_PEER_GRACEPERIOD", "-1s"),
-        ("CORE_SOURCE_CHANNEL", "../up"),
-        ("CORE_SOURCE_START", "middle"),
+        *((key, value) for key in DURATIONS for value in ("0s", "-1s", "1us", "1000h")),
+        *((key, value) for key in SIZES for value in ("0", "100", "2GB")),
+        *((key, value) for key in COUNTS for value in ("0", "-1", "3000000000")),
+        ("peer.events.timeout", "1000h"),
+        ("peer.localMspId", " "),
+        ("source.addresses", "localhost"),
+        ("source.addresses", "localhost:7051,:7051"),
+        ("source.addresses", "localhost:70510"),
+        ("source.channel", "../up"),
+        ("source.channel", 250 * "x"),
+        ("source.reconnect.initial", "1m"),
+        ("source.start", "middle"),
     ],
 )
-def test_settings_without_sense_are_refused(variable: str, value: str) -> None:
-    with pytest.raises(ConfigError):
+def test_settings_without_sense_are_refused_by_name(key: str, value: str) -> None:
+    variable = "CORE_" + key.replace(".", "_").upper()
+    with pytest.raises(ConfigError) as refused:
         configuration.read(None, {variable: value})
+    assert variable in str(refused.value)
+    assert key.rpartition(".")[2] in str(refused.value)
+
+
+def test_every_duration_size_and_count_is_checked() -> None:
+    """So that a new setting is not forgotten in the lists above."""
+
+    def numbers(part: Any, path: str = "") -> Iterator[str]:
+        for field in dataclasses.fields(part):
+            value, name = getattr(part, field.name), f"{path}{field.name.replace('_', '')}".lower()
+            if dataclasses.is_dataclass(value):
+                yield from numbers(value, f"{name}.")
+            elif isinstance(value, float | int) and not isinstance(value, bool):
+                yield name
+
+    listed = {key.lower() for key in (*DURATIONS, *SIZES, *COUNTS, "peer.events.timeout")}
+    assert set(numbers(configuration.read(None, {}))) == listed
+
+
+@pytest.mark.parametrize("value", ["-1s", "0s", "1us", "1m"])
+def test_every_way_to_wait_for_room_can_be_set(value: str) -> None:
+    configuration.read(None, {"CORE_PEER_EVENTS_TIMEOUT": value})
 
 
 def test_packaged_settings_are_fabrics_where_fabric_has_them() -> None:

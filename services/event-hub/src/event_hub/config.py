@@ -1,6 +1,7 @@
 """The hub's settings; what each means stands in core.yaml beside this file."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -9,6 +10,14 @@ from typing import Literal
 
 from event_hub.outbox import OutboxConfig
 from selvedge_common.config import Duration, Size, load
+
+# gRPC and protobuf count bytes, streams and milliseconds in 32 bits with a sign. Below the smallest
+# a unit was forgotten: no signed message is that small, and nobody that quick.
+SMALLEST, LARGEST = 1024, 2**31 - 1
+SHORTEST, LONGEST = 0.01, 576 * 3600.0
+
+# Fabric's names of channels (common/configtx), and their length.
+CHANNEL = re.compile(r"[a-zA-Z0-9.-]{1,249}")
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,8 @@ class OutboxLimits:
     max_bytes: Size
 
     def __post_init__(self) -> None:
-        """Raises ValueError: see `_positive`."""
-        _positive(maxEvents=self.max_events, maxBytes=self.max_bytes)
+        """Raises ValueError: see `_sane`."""
+        _sane(maxEvents=self.max_events, maxBytes=self.max_bytes)
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,8 @@ class Keepalive:
     min_interval: Duration
 
     def __post_init__(self) -> None:
-        """Raises ValueError: see `_positive`."""
-        _positive(interval=self.interval, timeout=self.timeout, minInterval=self.min_interval)
+        """Raises ValueError: see `_sane`."""
+        _sane(interval=self.interval, timeout=self.timeout, minInterval=self.min_interval)
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,8 @@ class Events:
     keepalive: Keepalive
 
     def __post_init__(self) -> None:
-        """Raises ValueError: see `_positive`."""
-        _positive(
+        """Raises ValueError: see `_sane`."""
+        _sane(
             buffersize=self.buffersize,
             timewindow=self.timewindow,
             sendtimeout=self.sendtimeout,
@@ -82,6 +91,9 @@ class Events:
             maxSendMsgSize=self.max_send_msg_size,
             maxConcurrentStreams=self.max_concurrent_streams,
         )
+        # Unlike the others it may be 0 or negative, both of which mean something.
+        if self.timeout > LONGEST:
+            raise ValueError(f'timeout is {self.timeout:g} s, but must be at most "576h"')
 
 
 @dataclass(frozen=True)
@@ -96,8 +108,10 @@ class Peer:
     events: Events
 
     def __post_init__(self) -> None:
-        """Raises ValueError: see `_positive`."""
-        _positive(gracePeriod=self.grace_period)
+        """Raises ValueError: see `_sane`."""
+        if not self.local_msp_id.strip():
+            raise ValueError("localMspId is blank, but must be the MSP id of this organisation")
+        _sane(gracePeriod=self.grace_period)
 
 
 @dataclass(frozen=True)
@@ -108,8 +122,12 @@ class Reconnect:
     max: Duration
 
     def __post_init__(self) -> None:
-        """Raises ValueError: see `_positive`."""
-        _positive(initial=self.initial, max=self.max)
+        """Raises ValueError: see `_sane`."""
+        _sane(initial=self.initial, max=self.max)
+        if self.initial > self.max:
+            raise ValueError(
+                f"initial is {self.initial:g} s, but must not be above max, {self.max:g} s"
+            )
 
 
 @dataclass(frozen=True)
@@ -125,12 +143,17 @@ class Source:
     reconnect: Reconnect
 
     def __post_init__(self) -> None:
-        """Raises ValueError when there is nothing to read from, and see `_positive`."""
+        """Raises ValueError: there is nothing to read from; and see `_sane`."""
         if not self.addresses:
             raise ValueError("addresses is empty; name at least one peer as host:port")
-        if not self.channel or "/" in self.channel:
-            raise ValueError(f"channel is {self.channel!r}; give the channel's name")
-        _positive(maxRecvMsgSize=self.max_recv_msg_size)
+        for address in self.addresses:
+            _check_peer(address)
+        if not CHANNEL.fullmatch(self.channel):
+            raise ValueError(
+                f"channel is {self.channel!r}, but must be a channel's name: at most 249 letters, "
+                "digits, dots and dashes"
+            )
+        _sane(maxRecvMsgSize=self.max_recv_msg_size)
 
 
 @dataclass(frozen=True)
@@ -155,6 +178,10 @@ class CA:
     address: str
     enrolment: Path
     timeout: Duration
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: see `_sane`."""
+        _sane(timeout=self.timeout)
 
 
 @dataclass(frozen=True)
@@ -191,7 +218,28 @@ def read(file: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
     return load(Config, resources.files("event_hub") / "core.yaml", file, environ)
 
 
-def _positive(**settings: float) -> None:
+def _sane(**settings: float) -> None:
+    """Check durations, sizes and counts by their type.
+
+    Raises:
+        ValueError: a duration is not from 10 ms to 24 days, a size not from 1 KB to 2 GB, or a
+            count not from 1 to 2**31 - 1.
+    """
     for name, value in settings.items():
-        if value <= 0:
-            raise ValueError(f"{name} is {value:g}, but must be above 0")
+        if isinstance(value, Duration):
+            sane, expected = SHORTEST <= value <= LONGEST, 'from "10ms" to "576h"'
+            given = f"{value:g} s"
+        elif isinstance(value, Size):
+            sane, expected = SMALLEST <= value <= LARGEST, f"from 1KB to {LARGEST} bytes"
+            given = f"{value} bytes"
+        else:
+            sane, expected = 1 <= value <= LARGEST, f"from 1 to {LARGEST}"
+            given = f"{value:g}"
+        if not sane:
+            raise ValueError(f"{name} is {given}, but must be {expected}")
+
+
+def _check_peer(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"addresses has {address!r}, but must name peers as host:port")
