@@ -149,6 +149,23 @@ def test_good_material_serves_without_a_ca_and_yields_to_a_new_one(tmp_path: Pat
     assert (folder / "tls" / "ca.crt").read_bytes() != old_root
 
 
+def test_automatic_users_are_renewed_before_they_expire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Certificates begin five minutes in the past, so that less than a third is left at once.
+    monkeypatch.setenv("CORE_CA_LIFETIMES_USER", "2m")
+    with running_ca(tmp_path) as address:
+        folder = ca.ensure_user(tmp_path, "user1", address)
+        certificate = folder / "msp" / "signcerts" / "cert.pem"
+        first, dialling = certificate.read_bytes(), (folder / "tls" / "client.crt").read_bytes()
+        ca.ensure_user(tmp_path, "user1", address)
+        second = certificate.read_bytes()
+        assert second != first
+        assert (folder / "tls" / "client.crt").read_bytes() == dialling
+    ca.ensure_user(tmp_path, "user1", address)
+    assert certificate.read_bytes() == second
+
+
 def test_no_ca_at_all_is_said(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         nowhere = f"localhost:{probe.getsockname()[1]}"

@@ -17,7 +17,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from selvedge_common.enrolment import (
     enrol_user,
     layout,
 )
-from selvedge_common.enrolment.material import defect
+from selvedge_common.enrolment.material import ageing, defect
 
 AUTOMATIC_USERS = {"admin": "admin", "user1": "user"}
 """Users that are enrolled on first use, and their profiles."""
@@ -56,10 +56,9 @@ class _Answer(Enum):
 def ensure_user(home: Path, name: str, ca_address: str) -> Path:
     """The folder of a user's `msp/` and `tls/`, enrolled first where that is needed.
 
-    Enrols admin and user1 where their certificates are missing, unfit, or from another ca than the
-    one that answers; where no ca answers, good certificates are used as they are. Runs an event
-    loop of its
-    own: call it outside of one, or in a thread.
+    Enrols admin and user1 where their certificates are missing, unfit, near their end, or from
+    another ca than the one that answers; where no ca answers, good certificates are used as they
+    are. Runs an event loop of its own: call it outside of one, or in a thread.
 
     Args:
         home: `$SELVEDGE_HOME`.
@@ -75,6 +74,10 @@ def ensure_user(home: Path, name: str, ca_address: str) -> Path:
         profile = AUTOMATIC_USERS.get(name)
         reason = _user_defect(folder, profile or "user", ca_address)
         if reason is None:
+            if profile is not None and _is_ageing(folder, profile):
+                # Good certificates serve without a ca; a later command tries again.
+                with suppress(click.ClickException):
+                    _issue_user(home, name, profile, ca_address, renew=False)
             return folder
         if profile is None:
             raise click.ClickException(
@@ -219,6 +222,10 @@ def _user_defect(folder: Path, profile: str, ca_address: str) -> str | None:
     if _dial(ca_address, (folder / "tls" / "ca.crt").read_text()) is _Answer.OTHER:
         return f"they are from another ca than the one at {ca_address}"
     return None
+
+
+def _is_ageing(folder: Path, profile: str) -> bool:
+    return any(ageing(folder, credential) for credential in layout.user(profile))
 
 
 def _mint(home: Path, name: str, profiles: Sequence[str], ca_address: str) -> Enrolment:

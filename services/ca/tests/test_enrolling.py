@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from base64 import b64decode
@@ -10,8 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import REGISTRY
 from services.ca.tests.running import RunningCa, free_port, running_ca
+from structlog.testing import capture_logs
 
 from certificate_authority import enrolments
 from selvedge_common import comm
@@ -22,8 +26,11 @@ from selvedge_common.enrolment import (
     enrol_service,
     enrol_user,
     layout,
+    material,
 )
 from selvedge_common.enrolment.material import defect
+from selvedge_common.enrolment.metrics import CERTIFICATE_EXPIRY
+from selvedge_common.files import write_atomically
 from selvedge_common.msp import MSP, load_signing_identity
 
 
@@ -137,6 +144,105 @@ async def test_an_expired_certificate_is_a_defect(ca: RunningCa, tmp_path: Path)
     (credential,) = layout.chaincode("asset-transfer")
     later = datetime.now(UTC) + timedelta(days=366)
     assert "expired" in str(defect(tmp_path, credential, None, now=later))
+
+
+async def test_a_certificate_with_less_than_a_third_of_its_life_is_renewed(
+    tmp_path: Path,
+) -> None:
+    folder, file = tmp_path / "volume", tmp_path / "enrol" / "event-hub" / "enrolment.json"
+    # Certificates begin five minutes in the past.
+    async with running_ca(tmp_path, CORE_CA_LIFETIMES_PEER="2m"):
+        await enrol_service(folder, file)
+        before = certificates(folder)
+        with capture_logs() as logged:
+            await enrol_service(folder, file)
+    after = certificates(folder)
+    assert {name for name in before if before[name] != after[name]} == {"msp/signcerts/cert.pem"}
+    (enrolling,) = [line for line in logged if line["event"] == "enrolling"]
+    assert enrolling["reason"].startswith("less than a third of its life is left: it expires on")
+
+
+async def test_a_renewal_that_fails_leaves_the_good_certificates_in_use(tmp_path: Path) -> None:
+    folder, file = tmp_path / "volume", tmp_path / "enrol" / "event-hub" / "enrolment.json"
+    async with running_ca(tmp_path, CORE_CA_LIFETIMES_PEER="2m"):
+        await enrol_service(folder, file)
+        before, enrolment = certificates(folder), Enrolment.load(file)
+        with capture_logs() as logged:
+            spent = file.with_name("spent.json")
+            spent.write_bytes(file_with(enrolment, *enrolment.tokens).to_json())
+            await enrol_service(folder, spent)
+            await enrol_service(folder, file.with_name("nowhere.json"))
+    with capture_logs() as later:
+        await enrol_service(folder, file, patience=0.1)
+    assert certificates(folder) == before
+    warnings = [line for line in logged + later if line["event"].startswith("not renewed")]
+    for line, words in zip(
+        warnings, ("unknown to this ca", "no enrolment file", "no ca answers"), strict=True
+    ):
+        assert words in line["reason"]
+
+
+async def test_what_is_missing_does_not_wait_for_what_cannot_be_renewed(tmp_path: Path) -> None:
+    folder, file = tmp_path / "volume", tmp_path / "enrol" / "event-hub" / "enrolment.json"
+    async with running_ca(tmp_path, CORE_CA_LIFETIMES_TLSSERVER="2m"):
+        await enrol_service(folder, file)
+        (folder / "msp" / "signcerts" / "cert.pem").unlink()
+        made = Enrolment.load(file)
+        tokens = {"tls-server": "spent-long-ago-by-somebody", "peer": made.tokens["peer"]}
+        given = Enrolment(made.ca_address, made.tls_root, made.tls_root_sha256, made.msp_id, tokens)
+        (tmp_path / "secret.json").write_bytes(given.to_json())
+        await enrol_service(folder, tmp_path / "secret.json")
+    load_signing_identity(folder / "msp", "Org1MSP")
+
+
+async def test_a_renewal_that_breaks_off_is_not_called_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, file = tmp_path / "volume", tmp_path / "enrol" / "event-hub" / "enrolment.json"
+
+    def full(path: Path, data: bytes, mode: int = 0o644) -> None:
+        if path.name == "cert.pem":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(path, data, mode)
+
+    async with running_ca(tmp_path, CORE_CA_LIFETIMES_PEER="2m"):
+        await enrol_service(folder, file)
+        monkeypatch.setattr(material, "write_atomically", full)
+        with pytest.raises(EnrolmentError, match="No space left"):
+            await enrol_service(folder, file)
+        monkeypatch.undo()
+        await enrol_service(folder, file)
+    load_signing_identity(folder / "msp", "Org1MSP")
+
+
+async def test_the_end_of_each_certificate_is_measured(ca: RunningCa, tmp_path: Path) -> None:
+    def measured() -> dict[str, float]:
+        name = "selvedge_certificate_expiry_timestamp_seconds"
+        return {
+            profile: REGISTRY.get_sample_value(name, {"certificate": profile}) or 0.0
+            for profile in ("tls-server", "tls-client", "peer")
+        }
+
+    def ends() -> dict[str, float]:
+        return {
+            credential.profile: material.expiry(tmp_path, credential).timestamp()
+            for credential in layout.service(["peer"])
+        }
+
+    own = x509.load_pem_x509_certificate((ca.home / "ca" / "tls" / "server.crt").read_bytes())
+    assert measured()["tls-server"] == own.not_valid_after_utc.timestamp()
+    for _ in ("written", "found"):
+        CERTIFICATE_EXPIRY.clear()
+        await enrol_service(tmp_path, ca.member_file("event-hub"))
+        assert measured() == ends()
+
+
+def certificates(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.suffix == ".crt" or path.name == "cert.pem"
+    }
 
 
 async def test_material_of_another_ca_is_replaced(tmp_path: Path) -> None:

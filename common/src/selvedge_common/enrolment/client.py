@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from selvedge_common.enrolment import layout, material
 from selvedge_common.enrolment.document import Enrolment, EnrolmentError
 from selvedge_common.enrolment.layout import Credential
+from selvedge_common.enrolment.metrics import CERTIFICATE_EXPIRY
 from selvedge_common.logs import get_logger
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PATIENCE = 60.0
 """Seconds to wait for an enrolment file and for the ca behind it."""
+RENEWAL_PATIENCE = 5.0
+"""Seconds to wait for the ca where the certificates are good, and just not for long any more."""
 
 # Everything starts at the same moment, so the first looks are close together.
 _FIRST_PAUSE = 0.02
@@ -29,6 +32,9 @@ _DIAL_TIMEOUT = 2.0
 _CALL_TIMEOUT = 10.0
 _ASKED = "it was asked for"
 _MAX_ANSWER_BYTES = 256 * 1024
+
+_Why = Callable[[Credential, Enrolment | None], str | None]
+"""Why a certificate is wanted anew, given the enrolment file's content; None where it is not."""
 
 _log = get_logger("enrolment")
 
@@ -127,10 +133,12 @@ async def ensure_enrolled(
     renew: bool = False,
 ) -> None:
     """Sees to it that a folder holds good certificates; does nothing, and calls nobody, where it
-    does.
+    does and they have more than a third of their lives before them.
 
     Keys are made here and stay here. A certificate is renewed when it or its key is missing, when
-    the two do not match, when it has expired, and when the enrolment file names another root.
+    the two do not match, when it has expired, and when the enrolment file names another root. When
+    it only has less than a third of its life left, a renewal that fails is logged and left to the
+    next start.
 
     Args:
         folder: where the certificates lie.
@@ -144,13 +152,45 @@ async def ensure_enrolled(
         EnrolmentError: the ca refused, a file is unfit, or the time is over: the sentence says what
             was waited for.
     """
+
+    def unfit(credential: Credential, present: Enrolment | None) -> str | None:
+        return _ASKED if renew else material.defect(folder, credential, present)
+
+    def ageing(credential: Credential, _: Enrolment | None) -> str | None:
+        return material.ageing(folder, credential)
+
+    await _enrol_within(patience, folder, credentials, enrolment, ca_address, unfit)
+    try:
+        # Nobody needs to wait for a file that is only missed for renewing.
+        patience = min(patience, RENEWAL_PATIENCE) if _read(enrolment) else 0
+        await _enrol_within(patience, folder, credentials, enrolment, ca_address, ageing)
+    except EnrolmentError as error:
+        if any(material.defect(folder, credential, None) for credential in credentials):
+            raise
+        _log.warning(
+            "not renewed, and good until it expires", folder=str(folder), reason=str(error)
+        )
+    for credential in credentials:
+        until = material.expiry(folder, credential)
+        CERTIFICATE_EXPIRY.labels(credential.profile).set(until.timestamp())
+
+
+async def _enrol_within(
+    patience: float,
+    folder: Path,
+    credentials: Sequence[Credential],
+    enrolment: Path | Enrolment,
+    ca_address: str | None,
+    why: _Why,
+) -> None:
+    """Gets those certificates anew for which `why` gives a reason, each once."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + patience
-    asked = set(credentials) if renew else set()
     pause, reason = _FIRST_PAUSE, ""
+    left = list(credentials)
     while True:
         try:
-            return await _enrol(folder, credentials, enrolment, ca_address, asked)
+            return await _enrol(folder, left, enrolment, ca_address, why)
         except _NotYet as error:
             if str(error) != reason:
                 reason = str(error)
@@ -163,21 +203,13 @@ async def ensure_enrolled(
 
 async def _enrol(
     folder: Path,
-    credentials: Sequence[Credential],
+    left: list[Credential],
     source: Path | Enrolment,
     ca_address: str | None,
-    asked: set[Credential],
+    why: _Why,
 ) -> None:
     enrolment = _read(source)
-    needed = {
-        credential: reason
-        for credential in credentials
-        if (
-            reason := _ASKED
-            if credential in asked
-            else material.defect(folder, credential, enrolment)
-        )
-    }
+    needed = {credential: reason for credential in left if (reason := why(credential, enrolment))}
     if not needed:
         return
     if enrolment is None:
@@ -193,7 +225,7 @@ async def _enrol(
         for credential, reason in needed.items():
             _log.info("enrolling", folder=str(folder), profile=credential.profile, reason=reason)
             await _issue(channel, folder, credential, enrolment, source, address)
-            asked.discard(credential)
+            left.remove(credential)
 
 
 def _read(source: Path | Enrolment) -> Enrolment | None:

@@ -28,7 +28,7 @@ def defect(
         now: the present in UTC, for tests.
     """
     try:
-        certificate = x509.load_pem_x509_certificate((folder / credential.certificate).read_bytes())
+        certificate = _load(folder, credential)
         key = serialization.load_pem_private_key(
             (folder / credential.key).read_bytes(), password=None
         )
@@ -55,6 +55,25 @@ def defect(
     if any(not (folder / f"{file}.b64").exists() for file in encoded):
         return "its base64 form is missing"
     return None
+
+
+def ageing(folder: Path, credential: Credential, now: datetime | None = None) -> str | None:
+    """Why a certificate without defect should be renewed nevertheless; None where it need not.
+
+    Args:
+        folder, credential: where it lies.
+        now: the present in UTC, for tests.
+    """
+    certificate = _load(folder, credential)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if end - (now or datetime.now(UTC)) < (end - begin) / 3:
+        return f"less than a third of its life is left: it expires on {end:%Y-%m-%d %H:%M} UTC"
+    return None
+
+
+def expiry(folder: Path, credential: Credential) -> datetime:
+    """When a certificate without defect expires, UTC."""
+    return _load(folder, credential).not_valid_after_utc
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -140,6 +159,10 @@ def _check(
             "the chaincode of that name"
         )
     return issued.not_valid_after_utc
+
+
+def _load(folder: Path, credential: Credential) -> x509.Certificate:
+    return x509.load_pem_x509_certificate((folder / credential.certificate).read_bytes())
 
 
 def _uris(certificate: x509.Certificate) -> list[str]:

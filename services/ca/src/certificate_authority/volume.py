@@ -22,6 +22,7 @@ from certificate_authority.errors import AuthorityError
 from certificate_authority.profiles import Signer, profile_named
 from certificate_authority.tokens import TokenStore
 from selvedge_common.enrolment import layout, material
+from selvedge_common.enrolment.metrics import CERTIFICATE_EXPIRY
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def server_pair(config: Config, volume: Volume) -> tuple[bytes, bytes]:
         key.public_key(), profile_named(server.profile), config.ca.name, tuple(config.ca.extra_sans)
     )
     enrolment = volume.enrolments.document({})
-    material.store(folder, server, key, issued.pem, issued.root.pem, enrolment)
+    until = material.store(folder, server, key, issued.pem, issued.root.pem, enrolment)
+    CERTIFICATE_EXPIRY.labels(server.profile).set(until.timestamp())
     return issued.pem, (folder / server.key).read_bytes()
 
 
