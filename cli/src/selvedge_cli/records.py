@@ -128,13 +128,14 @@ def _transaction(envelope: bytes, code: _Code.ValueType) -> Record:
     verdict = {"code": _Code.Name(code)}
     try:
         opened = open_transaction(envelope)
+        action = opened.open_action()
     except MalformedMessage as error:
         return {"txid": "", "kind": "UNREADABLE", **verdict, "error": str(error)}
     return {
         "txid": opened.txid,
         "kind": _kind(opened.channel_header.type),
         **verdict,
-        **_call(opened.action),
+        **_call(action),
     }
 
 

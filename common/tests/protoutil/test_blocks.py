@@ -158,7 +158,8 @@ def test_read_write_sets_are_stripped_and_nothing_else(transact: Any) -> None:
     )
     envelope = common_pb2.Envelope.FromString(stripped.data.data[0])
     assert envelope.signature == full.signature
-    opened, original = open_transaction(envelope).action, open_transaction(full).action
+    opened = open_transaction(envelope).open_action()
+    original = open_transaction(full).open_action()
     assert opened is not None
     assert original is not None
     assert opened.chaincode_action.results == b""

@@ -1,8 +1,11 @@
 """Transactions: endorsed proposals on their way into a block.
 
-Follows Fabric 2.5's core/common/validation/msgvalidation.go (checks and validation codes).
-Signatures and policies are not judged here: `OpenedTransaction.signed_data` and
-`EndorsedAction.endorsement_data` give what to judge.
+Follows Fabric 2.5 in checks, their order and validation codes, and in its two steps:
+`open_transaction` is ValidateTransaction (core/common/validation/msgvalidation.go), after which the
+transaction id can be relied on, and `OpenedTransaction.open_action` the beginning of Dispatch
+(core/committer/txvalidator/v20/plugindispatcher/dispatcher.go). Signatures, names and policies are
+not judged here: `OpenedTransaction.signed_data` and `EndorsedAction.endorsement_data` give what to
+judge.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from selvedge_protos.peer import (
 )
 
 __all__ = [
+    "BoundAction",
     "EndorsedAction",
     "OpenedTransaction",
     "create_proposal_response",
@@ -49,18 +53,23 @@ class EndorsedAction:
     """What an endorser transaction does, and who vouches for it.
 
     Attributes:
-        chaincode: the name of the chaincode that ran.
+        extension: of the channel header; names the chaincode that was proposed to.
         chaincode_action: results (a marshalled TxReadWriteSet), events, response, chaincode_id.
         proposal_response_payload: the bytes that the endorsers signed.
         endorsements: their identities and signatures.
         proposal_payload: the marshalled ChaincodeProposalPayload, without transient data.
     """
 
-    chaincode: str
+    extension: proposal_pb2.ChaincodeHeaderExtension
     chaincode_action: proposal_pb2.ChaincodeAction
     proposal_response_payload: bytes
     endorsements: Sequence[proposal_response_pb2.Endorsement]
     proposal_payload: bytes
+
+    @property
+    def chaincode(self) -> str:
+        """The name of the chaincode that was proposed to; empty when the header names none."""
+        return self.extension.chaincode_id.name
 
     @property
     def event(self) -> chaincode_event_pb2.ChaincodeEvent | None:
@@ -87,6 +96,19 @@ class EndorsedAction:
 
 
 @dataclass(frozen=True)
+class BoundAction:
+    """The one action of an endorser transaction, proven to belong to the transaction's proposal.
+
+    Attributes:
+        payload: the proposal's payload, and the endorsements.
+        endorsed: what the endorsers signed; its extension is not opened yet.
+    """
+
+    payload: transaction_pb2.ChaincodeActionPayload
+    endorsed: proposal_response_pb2.ProposalResponsePayload
+
+
+@dataclass(frozen=True)
 class OpenedTransaction:
     """A transaction whose form is sound.
 
@@ -94,7 +116,7 @@ class OpenedTransaction:
         envelope: the envelope as it came.
         header, channel_header, signature_header: its headers.
         data: the payload's data: a marshalled Transaction or ConfigEnvelope.
-        action: for an ENDORSER_TRANSACTION, its one action; None for CONFIG.
+        bound: for an ENDORSER_TRANSACTION, its one action; None for CONFIG.
     """
 
     envelope: common_pb2.Envelope
@@ -102,7 +124,7 @@ class OpenedTransaction:
     channel_header: common_pb2.ChannelHeader
     signature_header: common_pb2.SignatureHeader
     data: bytes
-    action: EndorsedAction | None
+    bound: BoundAction | None
 
     @property
     def channel(self) -> str:
@@ -123,6 +145,38 @@ class OpenedTransaction:
         """Give the creator's signature over what it covers."""
         return SignedData(self.envelope.payload, self.creator, self.envelope.signature)
 
+    def open_action(self) -> EndorsedAction | None:
+        """Open what was endorsed; None for CONFIG. Raises MalformedTransaction.
+
+        The names in it may be missing or differ: that is for who validates to find.
+        """
+        if self.bound is None:
+            return None
+        extension = _parse(
+            proposal_pb2.ChaincodeHeaderExtension,
+            self.channel_header.extension,
+            "header extension",
+            transaction_pb2.BAD_HEADER_EXTENSION,
+        )
+        bad_response = transaction_pb2.BAD_RESPONSE_PAYLOAD
+        if not self.bound.endorsed.extension:
+            raise MalformedTransaction(
+                bad_response, "The endorsed payload holds no chaincode action: have it endorsed."
+            )
+        action = _parse(
+            proposal_pb2.ChaincodeAction,
+            self.bound.endorsed.extension,
+            "chaincode action",
+            bad_response,
+        )
+        return EndorsedAction(
+            extension=extension,
+            chaincode_action=action,
+            proposal_response_payload=self.bound.payload.action.proposal_response_payload,
+            endorsements=self.bound.payload.action.endorsements,
+            proposal_payload=self.bound.payload.chaincode_proposal_payload,
+        )
+
 
 def open_transaction(envelope: common_pb2.Envelope | bytes) -> OpenedTransaction:
     """Open a transaction and check its form.
@@ -135,8 +189,10 @@ def open_transaction(envelope: common_pb2.Envelope | bytes) -> OpenedTransaction
             common_pb2.Envelope, envelope, "envelope", transaction_pb2.INVALID_OTHER_REASON
         )
     if not envelope.payload:
+        # Fabric's NIL_ENVELOPE is unreachable: nothing parses as an envelope without headers.
         raise MalformedTransaction(
-            transaction_pb2.NIL_ENVELOPE, "The envelope is empty: send a signed transaction in it."
+            transaction_pb2.BAD_COMMON_HEADER,
+            "The envelope is empty: send a signed transaction in it.",
         )
     payload = _parse(
         common_pb2.Payload, envelope.payload, "payload of the envelope", transaction_pb2.BAD_PAYLOAD
@@ -151,12 +207,12 @@ def open_transaction(envelope: common_pb2.Envelope | bytes) -> OpenedTransaction
     )
     _check_headers(channel_header, signature_header)
     if channel_header.type == common_pb2.CONFIG:
-        action = None
+        bound = None
     else:
         _check_transaction_id(channel_header, signature_header)
-        action = _open_action(header, channel_header, payload.data)
+        bound = _bind_action(header, payload.data)
     return OpenedTransaction(
-        envelope, header, channel_header, signature_header, payload.data, action
+        envelope, header, channel_header, signature_header, payload.data, bound
     )
 
 
@@ -200,9 +256,7 @@ def _check_transaction_id(
         )
 
 
-def _open_action(
-    header: common_pb2.Header, channel_header: common_pb2.ChannelHeader, data: bytes
-) -> EndorsedAction:
+def _bind_action(header: common_pb2.Header, data: bytes) -> BoundAction:
     invalid = transaction_pb2.INVALID_ENDORSER_TRANSACTION
     actions = _parse(transaction_pb2.Transaction, data, "transaction", invalid).actions
     if len(actions) != 1:
@@ -223,9 +277,11 @@ def _open_action(
         "payload of the action",
         invalid,
     )
-    signed = payload.action.proposal_response_payload
     endorsed = _parse(
-        proposal_response_pb2.ProposalResponsePayload, signed, "endorsed payload", invalid
+        proposal_response_pb2.ProposalResponsePayload,
+        payload.action.proposal_response_payload,
+        "endorsed payload",
+        invalid,
     )
     computed = proposal_hash(
         header.channel_header, actions[0].header, payload.chaincode_proposal_payload
@@ -236,42 +292,7 @@ def _open_action(
             "The endorsed proposal hash is not that of this proposal:"
             " submit the endorsements with the proposal that they were given for.",
         )
-    action = _parse(
-        proposal_pb2.ChaincodeAction,
-        endorsed.extension,
-        "chaincode action",
-        transaction_pb2.BAD_RESPONSE_PAYLOAD,
-    )
-    return EndorsedAction(
-        chaincode=_chaincode(channel_header, action),
-        chaincode_action=action,
-        proposal_response_payload=signed,
-        endorsements=payload.action.endorsements,
-        proposal_payload=payload.chaincode_proposal_payload,
-    )
-
-
-def _chaincode(
-    channel_header: common_pb2.ChannelHeader, action: proposal_pb2.ChaincodeAction
-) -> str:
-    named = _parse(
-        proposal_pb2.ChaincodeHeaderExtension,
-        channel_header.extension,
-        "header extension",
-        transaction_pb2.BAD_HEADER_EXTENSION,
-    ).chaincode_id.name
-    if not named:
-        raise MalformedTransaction(
-            transaction_pb2.BAD_HEADER_EXTENSION,
-            "The transaction's header names no chaincode: keep the proposal's header unchanged.",
-        )
-    if action.chaincode_id.name != named:
-        raise MalformedTransaction(
-            transaction_pb2.INVALID_CHAINCODE,
-            f"The header names the chaincode {named!r} and the endorsed action"
-            f" {action.chaincode_id.name!r}: they must be the same.",
-        )
-    return named
+    return BoundAction(payload, endorsed)
 
 
 def _parse(kind: type[_M], data: bytes, what: str, code: ValidationCode) -> _M:

@@ -134,7 +134,7 @@ async def test_an_endorsement_is_a_transaction_that_the_channel_accepts(
     envelope = transactions.create_transaction(
         proposal.proposal, [response], endorsing.network.client
     )
-    action = transactions.open_transaction(envelope).action
+    action = transactions.open_transaction(envelope).open_action()
     assert action is not None
     assert (action.chaincode, action.chaincode_action.chaincode_id.version) == (CHAINCODE, "2.1")
     assert action.event == ChaincodeEvent(

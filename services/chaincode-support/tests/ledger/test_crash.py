@@ -53,8 +53,9 @@ def read_chain(block_of: Callable[[int], bytes], height: int) -> list[common_pb2
 
 
 def written_by(transaction: transactions.OpenedTransaction) -> dict[str, bytes]:
-    assert transaction.action is not None
-    results = transaction.action.chaincode_action.results
+    action = transaction.open_action()
+    assert action is not None
+    results = action.chaincode_action.results
     (part,) = rwset_pb2.TxReadWriteSet.FromString(results).ns_rwset
     writes = kv_rwset_pb2.KVRWSet.FromString(part.rwset).writes
     return {write.key: write.value for write in writes}

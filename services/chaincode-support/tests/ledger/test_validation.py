@@ -17,11 +17,16 @@ from testchannel import (
 
 from chaincode_support.ledger.validation import Validator
 from selvedge_common.msp import SigningIdentity
-from selvedge_common.protoutil import config_block
+from selvedge_common.protoutil import config_block, transactions
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
-from selvedge_protos.peer import chaincode_event_pb2, transaction_pb2
+from selvedge_protos.peer import (
+    chaincode_event_pb2,
+    proposal_pb2,
+    proposal_response_pb2,
+    transaction_pb2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +35,9 @@ def network() -> Network:
 
 
 Change = Callable[[common_pb2.Payload], None]
+
+_PART = rwset_pb2.NsReadWriteSet(namespace=CHAINCODE)
+TWICE = rwset_pb2.TxReadWriteSet(ns_rwset=[_PART, _PART]).SerializeToString()
 
 
 def resigned(network: Network, change: Change) -> bytes:
@@ -75,6 +83,116 @@ def endorsed(network: Network, results: bytes, **how: Any) -> bytes:
     return network.endorse(network.propose(b"x"), results, **how).SerializeToString()
 
 
+HeaderChange = Callable[[common_pb2.ChannelHeader], None]
+ActionChange = Callable[[proposal_pb2.ChaincodeAction], None]
+
+
+def soundly(
+    network: Network,
+    header: HeaderChange = lambda header: None,
+    action: ActionChange = lambda action: None,
+) -> bytes:
+    """Changed before anybody hashed or signed: only the changes themselves are at fault."""
+    proposal, txid, client = network.propose(b"x")
+    headers = common_pb2.Header.FromString(proposal.header)
+    channel_header = common_pb2.ChannelHeader.FromString(headers.channel_header)
+    header(channel_header)
+    headers.channel_header = channel_header.SerializeToString()
+
+    envelope = network.endorse((proposal, txid, client), b"")
+    payload = common_pb2.Payload.FromString(envelope.payload)
+    payload.header.CopyFrom(headers)
+    transaction = transaction_pb2.Transaction.FromString(payload.data)
+    of_action = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload)
+    endorsed = proposal_response_pb2.ProposalResponsePayload.FromString(
+        of_action.action.proposal_response_payload
+    )
+    chaincode_action = proposal_pb2.ChaincodeAction.FromString(endorsed.extension)
+    action(chaincode_action)
+    endorsed.extension = chaincode_action.SerializeToString()
+    endorsed.proposal_hash = transactions.proposal_hash(
+        headers.channel_header, headers.signature_header, of_action.chaincode_proposal_payload
+    )
+    of_action.action.proposal_response_payload = endorsed.SerializeToString()
+    (endorsement,) = of_action.action.endorsements
+    endorsement.signature = network.peer.sign(
+        of_action.action.proposal_response_payload + network.peer.serialized
+    )
+    transaction.actions[0].payload = of_action.SerializeToString()
+    payload.data = transaction.SerializeToString()
+    signed = payload.SerializeToString()
+    return common_pb2.Envelope(payload=signed, signature=client.sign(signed)).SerializeToString()
+
+
+def extension(named: str | None) -> HeaderChange:
+    """The header extension names this chaincode; with None it has no chaincode id at all."""
+    changed = proposal_pb2.ChaincodeHeaderExtension()
+    if named is not None:
+        changed.chaincode_id.SetInParent()
+        changed.chaincode_id.name = named
+    return lambda header: setattr(header, "extension", changed.SerializeToString())
+
+
+def garbled(header: common_pb2.ChannelHeader) -> None:
+    header.extension = b"\xff"
+
+
+def emptied(action: proposal_pb2.ChaincodeAction) -> None:
+    action.Clear()
+
+
+def changed(
+    *,
+    results: bytes = b"",
+    events: bytes = b"",
+    nameless: bool = False,
+    name: str = CHAINCODE,
+    version: str = "1.0",
+) -> ActionChange:
+    def change(action: proposal_pb2.ChaincodeAction) -> None:
+        action.results, action.events = results, events
+        action.chaincode_id.name, action.chaincode_id.version = name, version
+        if nameless:
+            action.ClearField("chaincode_id")
+
+    return change
+
+
+BAD = b"\xff\xff"
+
+
+# Each row has the faults of the following rows too: the code shows which Fabric finds first.
+@pytest.mark.parametrize(
+    ("code", "header", "action"),
+    [
+        ("BAD_HEADER_EXTENSION", garbled, emptied),
+        ("BAD_RESPONSE_PAYLOAD", extension(None), emptied),
+        ("BAD_RWSET", extension(None), changed(results=BAD, events=BAD, nameless=True)),
+        ("INVALID_OTHER_REASON", extension(None), changed(events=BAD, version="")),
+        ("INVALID_OTHER_REASON", extension(""), changed(events=BAD, nameless=True)),
+        ("INVALID_CHAINCODE", extension(""), changed(events=BAD, version="")),
+        ("INVALID_CHAINCODE", extension("another"), changed(events=BAD, version="")),
+        ("INVALID_CHAINCODE", extension(CHAINCODE), changed(events=BAD, version="")),
+        ("INVALID_OTHER_REASON", extension(CHAINCODE), changed(events=BAD, results=TWICE)),
+        ("ILLEGAL_WRITESET", extension(CHAINCODE), changed(results=TWICE)),
+        ("VALID", extension(CHAINCODE), changed()),
+    ],
+)
+async def test_faults_of_the_action_are_found_in_fabrics_order(
+    code: str, header: HeaderChange, action: ActionChange, chain: Any
+) -> None:
+    """The creator signed all of these, so their ids are taken: a second one is a duplicate."""
+    envelope = soundly(chain.network, header, action)
+    assert await chain.add(envelope) == [code]
+    assert await chain.add(envelope) == ["DUPLICATE_TXID"]
+
+
+async def test_another_channels_transaction_is_that_before_it_is_a_duplicate(chain: Any) -> None:
+    envelope = chain.network.endorse(chain.network.propose(channel="yours"), b"")
+    for _ in range(2):
+        assert await chain.add(envelope.SerializeToString()) == ["TARGET_CHAIN_NOT_FOUND"]
+
+
 def admin(network: Network) -> SigningIdentity:
     return network.organisation.issue("admin", "admin")
 
@@ -90,11 +208,6 @@ def by_stranger(network: Network) -> bytes:
 
 def event_of(name: str) -> bytes:
     return chaincode_event_pb2.ChaincodeEvent(chaincode_id=name, event_name="e").SerializeToString()
-
-
-def twice(network: Network) -> bytes:
-    part = rwset_pb2.NsReadWriteSet(namespace=CHAINCODE)
-    return endorsed(network, rwset_pb2.TxReadWriteSet(ns_rwset=[part, part]).SerializeToString())
 
 
 def private(network: Network) -> bytes:
@@ -121,7 +234,7 @@ CALLEE = results_of(
         ("VALID", lambda n: endorsed(n, SYSTEM_READ)),
         ("VALID", lambda n: endorsed(n, CALLEE)),
         ("INVALID_OTHER_REASON", lambda n: b"\xff\xff"),
-        ("NIL_ENVELOPE", lambda n: b""),
+        ("BAD_COMMON_HEADER", lambda n: b""),
         ("BAD_PAYLOAD", lambda n: common_pb2.Envelope(payload=b"\xff").SerializeToString()),
         ("BAD_COMMON_HEADER", lambda n: with_header(n, epoch=1)),
         ("BAD_COMMON_HEADER", lambda n: with_header(n, type=77)),
@@ -139,7 +252,7 @@ CALLEE = results_of(
         ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[admin(n)])),
         ("VALID", lambda n: endorsed(n, b"", endorsers=[expired_peer(n)])),
         ("BAD_RWSET", lambda n: endorsed(n, b"\xff\xff")),
-        ("ILLEGAL_WRITESET", twice),
+        ("ILLEGAL_WRITESET", lambda n: endorsed(n, TWICE)),
         ("ILLEGAL_WRITESET", lambda n: endorsed(n, SYSTEM_WRITE)),
         ("INVALID_WRITESET", private),
         ("INVALID_OTHER_REASON", lambda n: endorsed(n, b"", events=event_of("another"))),

@@ -256,6 +256,8 @@ class Ledger:
         self, transaction: CheckedTransaction, seen: set[str], touched: set[tuple[str, str]]
     ) -> ValidationCode:
         txid = transaction.txid
+        if transaction.code == transaction_pb2.TARGET_CHAIN_NOT_FOUND:
+            return transaction.code  # as in Fabric, found before duplicates are looked for
         if txid and transaction.type == common_pb2.ENDORSER_TRANSACTION:
             stored = self._writer.execute("SELECT 1 FROM tx WHERE txid = ?", (txid,)).fetchone()
             if stored or (transaction.code == transaction_pb2.VALID and txid in seen):

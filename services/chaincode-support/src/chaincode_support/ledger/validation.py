@@ -44,6 +44,7 @@ from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from selvedge_protos.peer import chaincode_event_pb2, transaction_pb2
 
 _M = TypeVar("_M", bound=Message)
+_Part = tuple[rwset_pb2.NsReadWriteSet, kv_rwset_pb2.KVRWSet]
 
 _log = get_logger("committer.validation")
 
@@ -54,7 +55,6 @@ SYSTEM_NAMESPACES = SYSTEM_CHAINCODES | {""}
 _BEFORE_SIGNATURE = frozenset(
     {
         transaction_pb2.INVALID_OTHER_REASON,
-        transaction_pb2.NIL_ENVELOPE,
         transaction_pb2.BAD_PAYLOAD,
         transaction_pb2.BAD_COMMON_HEADER,
     }
@@ -119,12 +119,13 @@ class Validator:
                     transaction_pb2.TARGET_CHAIN_NOT_FOUND,
                     f"The transaction is for the channel {transaction.channel!r}.",
                 )
-            if transaction.action is None:
+            action = transaction.open_action()
+            if action is None:
                 raise MalformedTransaction(
                     transaction_pb2.INVALID_CONFIG_TRANSACTION,
                     "Changing the channel's configuration is not supported.",
                 )
-            rwsets = self._check_action(transaction.action)
+            rwsets = self._check_action(action)
         except MalformedTransaction as error:
             _log.warning(
                 "transaction rejected",
@@ -136,9 +137,7 @@ class Validator:
                 reason=str(error),
             )
             return CheckedTransaction(error.code, txid, kind)
-        return CheckedTransaction(
-            transaction_pb2.VALID, txid, kind, _named(transaction.action), rwsets
-        )
+        return CheckedTransaction(transaction_pb2.VALID, txid, kind, _named(action), rwsets)
 
     def _open(self, envelope: bytes) -> OpenedTransaction:
         try:
@@ -173,17 +172,13 @@ class Validator:
         return identity
 
     def _check_action(self, action: EndorsedAction) -> list[tuple[str, kv_rwset_pb2.KVRWSet]]:
-        chaincode_id = action.chaincode_action.chaincode_id
-        if not chaincode_id.version:
-            raise MalformedTransaction(
-                transaction_pb2.INVALID_CHAINCODE,
-                f"The endorsed action names no version of the chaincode {action.chaincode!r}.",
-            )
-        _check_event(action)
+        """In the order of Fabric's dispatcher; what is this peer's own comes after."""
         rwsets = _open_rwset(action.chaincode_action.results)
+        _check_chaincode(action)
+        _check_event(action)
         _check_namespaces(action.chaincode, rwsets)
         self._check_endorsements(action)
-        return rwsets
+        return [(part.namespace, rwset) for part, rwset in rwsets]
 
     def _check_endorsements(self, action: EndorsedAction) -> None:
         """The valid endorsements, one a member, must satisfy /Channel/Application/Endorsement.
@@ -226,6 +221,30 @@ def _named(action: EndorsedAction) -> str:
     return f"{action.chaincode}:{action.chaincode_action.chaincode_id.version}"
 
 
+def _check_chaincode(action: EndorsedAction) -> None:
+    proposed, endorsed = action.extension, action.chaincode_action
+    for what, message in (("header", proposed), ("endorsed action", endorsed)):
+        if not message.HasField("chaincode_id"):
+            raise MalformedTransaction(
+                transaction_pb2.INVALID_OTHER_REASON, f"The {what} has no chaincode id."
+            )
+    if not action.chaincode:
+        raise MalformedTransaction(
+            transaction_pb2.INVALID_CHAINCODE, "The header names no chaincode."
+        )
+    if endorsed.chaincode_id.name != action.chaincode:
+        raise MalformedTransaction(
+            transaction_pb2.INVALID_CHAINCODE,
+            f"The header names the chaincode {action.chaincode!r} and the endorsed action "
+            f"{endorsed.chaincode_id.name!r}: they must be the same.",
+        )
+    if not endorsed.chaincode_id.version:
+        raise MalformedTransaction(
+            transaction_pb2.INVALID_CHAINCODE,
+            f"The endorsed action names no version of the chaincode {action.chaincode!r}.",
+        )
+
+
 def _check_event(action: EndorsedAction) -> None:
     if not action.chaincode_action.events:
         return
@@ -242,34 +261,35 @@ def _check_event(action: EndorsedAction) -> None:
         )
 
 
-def _open_rwset(results: bytes) -> list[tuple[str, kv_rwset_pb2.KVRWSet]]:
+def _open_rwset(results: bytes) -> list[_Part]:
     bad = transaction_pb2.BAD_RWSET
-    rwsets = []
-    for part in _parse(rwset_pb2.TxReadWriteSet, results, "read-write set", bad).ns_rwset:
+    parts = _parse(rwset_pb2.TxReadWriteSet, results, "read-write set", bad).ns_rwset
+    return [
+        (part, _parse(kv_rwset_pb2.KVRWSet, part.rwset, f"rwset of {part.namespace!r}", bad))
+        for part in parts
+    ]
+
+
+def _check_namespaces(chaincode: str, rwsets: Sequence[_Part]) -> None:
+    seen: set[str] = set()
+    for part, _ in rwsets:
+        if part.namespace in seen:
+            raise MalformedTransaction(
+                transaction_pb2.ILLEGAL_WRITESET,
+                f"The namespace {part.namespace!r} is in the read-write set twice.",
+            )
+        seen.add(part.namespace)
+    for part, rwset in rwsets:
         if part.collection_hashed_rwset:
             raise MalformedTransaction(
                 transaction_pb2.INVALID_WRITESET,
                 f"The read-write set of {part.namespace!r} has private data, which is not kept.",
             )
-        rwset = _parse(kv_rwset_pb2.KVRWSet, part.rwset, f"rwset of {part.namespace!r}", bad)
-        rwsets.append((part.namespace, rwset))
-    return rwsets
-
-
-def _check_namespaces(chaincode: str, rwsets: Sequence[tuple[str, kv_rwset_pb2.KVRWSet]]) -> None:
-    seen: set[str] = set()
-    for namespace, rwset in rwsets:
-        if namespace in seen:
-            raise MalformedTransaction(
-                transaction_pb2.ILLEGAL_WRITESET,
-                f"The namespace {namespace!r} is in the read-write set twice.",
-            )
-        seen.add(namespace)
         writes = rwset.writes or rwset.metadata_writes
-        if writes and namespace in SYSTEM_NAMESPACES and namespace != chaincode:
+        if writes and part.namespace in SYSTEM_NAMESPACES and part.namespace != chaincode:
             raise MalformedTransaction(
                 transaction_pb2.ILLEGAL_WRITESET,
-                f"The chaincode {chaincode!r} writes to the system namespace {namespace!r}.",
+                f"The chaincode {chaincode!r} writes to the system namespace {part.namespace!r}.",
             )
 
 
