@@ -1,11 +1,19 @@
 """A consumer that does not read is closed, and nobody else notices."""
 
 import asyncio
+import contextlib
+from typing import Any
 
 import grpc
-from eventhouse import Client, House, eventually, interest, sample
+import grpc.aio
+import pytest
+from eventhouse import EOF, PATIENCE, Client, House, eventually, interest, sample
 
+from event_hub import config as configuration
 from event_hub.events import BLOCK, CHAINCODE
+from event_hub.hub import stream_config
+from event_hub.outbox import CloseReason, Outbox
+from selvedge_common.comm import GRPCServer, MessageStream, ServerConfig, channel
 from selvedge_protos.peer import events_pb2
 
 # Small windows, so that a client which does not read is full after little.
@@ -129,3 +137,90 @@ async def test_burst_of_blocks_closes_no_consumer_that_reads(house: House) -> No
 
     everything = [str(number) for number in range(total)]
     assert await asyncio.gather(*map(read, clients)) == [everything] * 4
+
+
+async def test_event_above_the_limit_closes_with_a_reason_of_its_own(house: House) -> None:
+    hub = await house.hub(PEER_EVENTS_MAXSENDMSGSIZE="64KB")
+    client, other = house.client(hub), house.client(hub)
+    await client.register(interest(CHAINCODE, "cc"))
+    await other.register(interest(CHAINCODE, "cc", "small"))
+    before = sample("eventhub_consumers_closed_total", reason="EVENT_TOO_LARGE")
+    large, small = (
+        house.ledger.transaction(event="large", payload=KILOBYTES_100),
+        house.ledger.transaction(event="small"),
+    )
+    await house.ledger.commit(large, small)
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert sentence.startswith("EVENT_TOO_LARGE: ")
+    assert "peer.events.maxSendMsgSize" in sentence
+    assert (await other.hear()).chaincode_event.event_name == "small"
+    await eventually(lambda: sample("eventhub_consumers") == 1)
+    assert sample("eventhub_consumers_closed_total", reason="EVENT_TOO_LARGE") == before + 1
+
+
+@pytest.mark.parametrize("reason", ["SLOW_CONSUMER", "CLIENT_GONE"])
+async def test_events_in_the_outbox_of_a_closed_consumer_count_as_abandoned(
+    house: House, reason: str
+) -> None:
+    hub = await house.hub(PEER_EVENTS_OUTBOX_MAXEVENTS="20")
+    slow, reader = house.client(hub, options=NARROW), house.client(hub)
+    for client in (slow, reader):
+        await client.register(interest(CHAINCODE, "cc"))
+    before = sample("eventhub_consumers_closed_total", reason=reason)
+    abandoned = sample("eventhub_events_abandoned_total")
+    waiting = 0.0
+    while sample("eventhub_consumers") == 2:
+        waiting = sample("eventhub_outbox_events") or waiting
+        if reason == "CLIENT_GONE" and waiting > 5:
+            slow.call.cancel()
+            await eventually(lambda: sample("eventhub_consumers") == 1)
+            break
+        await house.ledger.commit(house.ledger.transaction(payload=KILOBYTES_100))
+        await reader.hear()
+    assert sample("eventhub_consumers_closed_total", reason=reason) == before + 1
+    assert waiting > 5
+    assert sample("eventhub_events_abandoned_total") - abandoned == waiting
+
+
+@pytest.mark.parametrize(
+    ("size", "max_bytes"), [(100, 1024 * 1024), (600 * 1024, 1024)], ids=["many", "one alone"]
+)
+async def test_full_outbox_leaves_with_its_stream(size: int, max_bytes: int) -> None:
+    """However many or large its events are: a stream that ends takes all of them."""
+    environ = {
+        "CORE_PEER_EVENTS_OUTBOX_MAXBYTES": f"{max_bytes}",
+        "CORE_PEER_EVENTS_MAXSENDMSGSIZE": f"{max(size, 16 * 1024)}",
+    }
+    config = configuration.read(None, environ)
+    bounds, message, offered = config.outbox, b"x" * size, 0
+
+    async def fill(stream: MessageStream) -> None:
+        nonlocal offered
+        outbox = Outbox(stream, bounds)
+        while not outbox.queued_events or (
+            outbox.queued_events < bounds.max_events
+            and outbox.queued_bytes + size <= bounds.max_bytes
+        ):
+            outbox.offer(message)
+            offered += 1
+        outbox.finish(CloseReason.SHUTTING_DOWN, grpc.StatusCode.UNAVAILABLE, "all was sent")
+
+    limits = ServerConfig(
+        max_send_bytes=config.peer.events.max_send_msg_size, stream=stream_config(config)
+    )
+    server = GRPCServer("127.0.0.1:0", limits)
+    server.add_message_stream("/test.Outbox/Fill", fill)
+    await server.start()
+    try:
+        async with channel(server.address, root_cas=None) as opened:
+            call: Any = opened.stream_stream("/test.Outbox/Fill")()  # type: ignore[call-arg]
+            heard = 0
+            async with asyncio.timeout(PATIENCE):
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    while await call.read() is not EOF:
+                        heard += 1
+            assert await call.details() == "SHUTTING_DOWN: all was sent"
+            assert heard == offered > 1
+    finally:
+        await server.stop(0)

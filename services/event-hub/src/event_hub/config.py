@@ -205,8 +205,10 @@ class Config:
     @property
     def outbox(self) -> OutboxConfig:
         """The bounds of one consumer's outbox."""
-        limits = self.peer.events.outbox
-        return OutboxConfig(limits.max_events, limits.max_bytes)
+        events = self.peer.events
+        return OutboxConfig(
+            events.outbox.max_events, events.outbox.max_bytes, events.max_send_msg_size
+        )
 
 
 def read(file: Path | None, environ: Mapping[str, str] = os.environ) -> Config:

@@ -31,6 +31,9 @@ log = get_logger("eventhub")
 # What a stream takes before events wait in the outbox: enough to keep the connection busy.
 STREAM_WINDOW_BYTES = 256 * 1024
 
+# What comm.StreamConfig counts for a message beside its bytes.
+MESSAGE_COST_BYTES = 64
+
 
 class NotServing(Exception):
     """The hub does not serve yet, or no longer."""
@@ -115,7 +118,7 @@ class Hub:
         log.info("stopped", position=self.checkpoint.position and self.checkpoint.position.number)
 
     def _server_config(self) -> ServerConfig:
-        events, outbox = self._config.peer.events, self._config.peer.events.outbox
+        events = self._config.peer.events
         return ServerConfig(
             secure=self._secure(),
             keepalive=KeepaliveConfig(
@@ -126,12 +129,7 @@ class Hub:
             max_receive_bytes=events.max_recv_msg_size,
             max_send_bytes=events.max_send_msg_size,
             max_concurrent_streams=events.max_concurrent_streams,
-            stream=StreamConfig(
-                high_mark=STREAM_WINDOW_BYTES,
-                # All of an outbox goes to its stream when that ends.
-                max_pending=STREAM_WINDOW_BYTES + outbox.max_bytes + events.max_send_msg_size,
-                flush_timeout=events.sendtimeout,
-            ),
+            stream=stream_config(self._config),
         )
 
     def _secure(self) -> SecureServerConfig:
@@ -177,3 +175,18 @@ class Hub:
                 history,
             )
         )
+
+
+def stream_config(config: Config) -> StreamConfig:
+    """The bounds of a consumer's stream. It holds all of a full outbox, which goes there to end."""
+    outbox = config.outbox
+    # One event goes to a stream that is not full yet, whatever its size, and one may wait alone.
+    in_stream = STREAM_WINDOW_BYTES + outbox.max_event_bytes
+    in_outbox = max(outbox.max_bytes, outbox.max_event_bytes)
+    # No event is empty, so the window holds at most as many as it has bytes.
+    events = STREAM_WINDOW_BYTES + outbox.max_events + 1
+    return StreamConfig(
+        high_mark=STREAM_WINDOW_BYTES,
+        max_pending=in_stream + in_outbox + MESSAGE_COST_BYTES * events,
+        flush_timeout=config.peer.events.sendtimeout,
+    )

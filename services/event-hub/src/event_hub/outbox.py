@@ -33,6 +33,7 @@ class CloseReason(StrEnum):
     TOO_MANY_CONSUMERS = "TOO_MANY_CONSUMERS"
     SLOW_CONSUMER = "SLOW_CONSUMER"
     SEND_TIMEOUT = "SEND_TIMEOUT"
+    EVENT_TOO_LARGE = "EVENT_TOO_LARGE"
     EXPIRED = "EXPIRED"
     HUB_FAULT = "HUB_FAULT"
     SHUTTING_DOWN = "SHUTTING_DOWN"
@@ -45,10 +46,12 @@ class OutboxConfig:
     Args:
         max_events: how many events.
         max_bytes: how many bytes of events; one event that is larger alone may still wait alone.
+        max_event_bytes: how large one may be at all (``peer.events.maxSendMsgSize``).
     """
 
     max_events: int
     max_bytes: int
+    max_event_bytes: int
 
 
 class Outbox:
@@ -110,10 +113,20 @@ class Outbox:
     def offer(self, message: bytes) -> bool:
         """Take a serialised event for the consumer, and tell whether it keeps up.
 
-        Never waits. A consumer whose outbox is full is closed as SLOW_CONSUMER; one that is closed
-        already is offered to in vain.
+        Never waits. A consumer whose outbox is full is closed as SLOW_CONSUMER, and one that an
+        event is too large for as EVENT_TOO_LARGE, since leaving it out would be silent; one that is
+        closed already is offered to in vain.
         """
         if self.closed:
+            return True
+        if len(message) > self._config.max_event_bytes:
+            self.close(
+                CloseReason.EVENT_TOO_LARGE,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"an event for this client has {len(message)} bytes, above the limit of "
+                f"{self._config.max_event_bytes}; register for less, or raise "
+                "peer.events.maxSendMsgSize",
+            )
             return True
         if not self._queue and not self.stream.full:
             self._send(message)
@@ -185,8 +198,12 @@ class Outbox:
         """Move events to the stream as it takes them; ends with the queue."""
         while self._queue and not self.closed and not self.stream.closed:
             await self.stream.drained()
+            # A stream that ends drops what it holds, which looks as if the consumer had read. What
+            # waits here is not for it any more: if the consumer has gone, the stream's handler
+            # discards it, and this task, within this turn of the loop.
+            await asyncio.sleep(0)
             was_behind = self.behind
-            while self._queue and not self.stream.full:
+            while self._queue and not self.closed and not self.stream.full:
                 self._send_first()
             if was_behind and not self.behind:
                 self.patience = PATIENCE_SECONDS
