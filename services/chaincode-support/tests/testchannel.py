@@ -277,11 +277,7 @@ class Service:
             settings.batch.absolute_bytes,
             self.committer.check_committing,
         )
-        self._broadcast = Broadcast(
-            {CHANNEL: ordered},
-            workers=1,
-            pipeline=pipeline,
-        )
+        broadcast = Broadcast({CHANNEL: ordered}, pipeline=pipeline)
         config = server or ServerConfig()
         self.server = GRPCServer("127.0.0.1:0", config)
 
@@ -292,7 +288,7 @@ class Service:
                 max_streams=max_streams,
             )
 
-        add_atomic_broadcast(self.server, self._broadcast, deliver(self.ordering))
+        add_atomic_broadcast(self.server, broadcast, deliver(self.ordering))
         add_peer_deliver(self.server, deliver(self.ledger))
 
     async def __aenter__(self) -> "Service":
@@ -305,7 +301,6 @@ class Service:
         self.committing.cancel()
         await asyncio.gather(self.committing, return_exceptions=True)
         await self.ordering.close()
-        self._broadcast.close()
         self._validator.close()
         self.ledger.close()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from chaincode_support.ledger import Ledger
 from selvedge_common.msp import MSP, Identity, PolicyNotSatisfied, identify
@@ -12,6 +12,9 @@ from selvedge_common.msp.policies import PolicyGroup
 # Who may propose and submit, and who may read, by the names of Fabric's default ACLs.
 WRITERS = "Writers"
 READERS = "Readers"
+
+# Verdicts remembered, as many as an MSP remembers identities.
+_MAX_VERDICTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +32,29 @@ class Channel:
     ledger: Ledger
     msps: Mapping[str, MSP]
     application: PolicyGroup
+    # (policy, serialized identity); the channel's configuration never changes.
+    _satisfied: set[tuple[str, bytes]] = field(
+        default_factory=set, init=False, repr=False, compare=False
+    )
 
     def identify(self, serialized: bytes) -> Identity:
         """Read and validate an identity of any of the organisations. Raises IdentityError."""
         return identify(serialized, self.msps)
 
-    def require(self, policy: str, identities: Sequence[Identity]) -> None:
-        """Return when valid `identities` satisfy the application's `policy` (WRITERS, READERS).
+    def require(self, policy: str, identity: Identity) -> None:
+        """Return when `identity` satisfies the application's `policy` (WRITERS, READERS).
 
-        Raises PolicyNotSatisfied.
+        The identity is one that `identify` has just found valid: the verdict is remembered, and
+        would outlive it. Raises PolicyNotSatisfied.
         """
-        if not self.application.satisfied(policy, identities, self.msps):
-            names = ", ".join(map(str, identities))
+        verdict = (policy, identity.serialized)
+        if verdict in self._satisfied:
+            return
+        if not self.application.satisfied(policy, [identity], self.msps):
             raise PolicyNotSatisfied(
-                f"{names} does not satisfy the policy /Channel/Application/{policy} of channel "
+                f"{identity} does not satisfy the policy /Channel/Application/{policy} of channel "
                 f"{self.name}: use an identity of an organisation that the policy names"
             )
+        if len(self._satisfied) >= _MAX_VERDICTS:
+            self._satisfied.clear()
+        self._satisfied.add(verdict)

@@ -57,8 +57,9 @@ class Peer:
         name, limits = config.channel.name, config.peer.limits.concurrency
         self._ordering = open_ordering(config, material)
         self._channel = channel = open_channel(config, material, self._ordering)
-        threads = verifying_threads(config)
-        self._validator = Validator(name, channel.msps, channel.application, threads)
+        self._validator = Validator(
+            name, channel.msps, channel.application, verifying_threads(config)
+        )
         self._committer = Committer(
             self._ordering,
             channel.ledger,
@@ -74,7 +75,6 @@ class Peer:
                     self._committer.check_committing,
                 )
             },
-            workers=threads,
             pipeline=config.orderer.limits.stream_pipeline,
         )
         secure = _secure(config, material)
@@ -139,7 +139,6 @@ class Peer:
             self._committing.cancel()
             await asyncio.gather(self._committing, return_exceptions=True)
         await self._ordering.close()
-        self._broadcast.close()
         self._validator.close()
         self._channel.ledger.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from testchannel import CHANNEL, Network, Service, fill_disk, make_room
 
 from chaincode_support.ordering import BatchSize, OrderingSettings
+from selvedge_common.msp import msp
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.orderer.ab_pb2_grpc import AtomicBroadcastStub
@@ -116,6 +117,47 @@ async def test_a_refusal_says_why_and_the_stream_goes_on(
     assert status_of(refused) == status
     assert why in refused.info
     assert status_of(accepted) == "SUCCESS"
+
+
+async def test_large_envelopes_keep_their_place_too(tmp_path: Path, network: Network) -> None:
+    """They are judged on a thread, the others on the loop."""
+    size = 2 << 20
+    roomy = settings(batch=BatchSize(10, 2 * size, 2 * size))
+    async with Service(network, tmp_path, roomy) as service:
+        made = [
+            network.endorse(network.propose(b"x"), bytes(size if n % 2 else 1)).SerializeToString()
+            for n in range(6)
+        ]
+        made.insert(3, forged(network))
+        replies = await broadcast(service, *made)
+        assert [status_of(reply) for reply in replies] == [
+            "FORBIDDEN" if n == 3 else "SUCCESS" for n in range(7)
+        ]
+        ordered = [
+            envelope
+            for number in range(1, service.ordering.height)
+            for envelope in common_pb2.Block.FromString(service.ordering.block(number)).data.data
+        ]
+    assert ordered == [envelope for n, envelope in enumerate(made) if n != 3]
+
+
+async def test_a_verdict_on_an_identity_does_not_outlive_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = service.network
+    client = network.organisation.issue("client", "brief", valid=timedelta(minutes=5))
+    before, after = by(network, client), by(network, client)
+    (taken,) = await broadcast(service, before)
+
+    class Later:
+        @staticmethod
+        def now(tz: tzinfo) -> datetime:
+            return datetime.now(tz) + timedelta(minutes=10)
+
+    monkeypatch.setattr(msp, "datetime", Later)
+    (refused,) = await broadcast(service, after)
+    assert (status_of(taken), status_of(refused)) == ("SUCCESS", "FORBIDDEN")
+    assert "expired" in refused.info
 
 
 async def test_replies_keep_the_order_and_share_blocks(service: Service) -> None:

@@ -77,7 +77,7 @@ class Deliver:
         signed = request.signed_data()
         identity = channel.identify(signed.identity)
         identity.verify(signed.message, signed.signature)
-        channel.require(READERS, [identity])
+        channel.require(READERS, identity)
         return identity.expires_at
 
 

@@ -53,7 +53,7 @@ def check_rights(proposal: OpenedProposal, channel: Channel, chaincode_label: st
             "block already; send a new proposal with a new nonce",
         )
     try:
-        channel.require(WRITERS, [identity])
+        channel.require(WRITERS, identity)
     except PolicyNotSatisfied as error:
         metrics.proposal_acl_failures.labels(*labels).inc()
         raise StatusError(grpc.StatusCode.PERMISSION_DENIED, f"access denied: {error}") from error

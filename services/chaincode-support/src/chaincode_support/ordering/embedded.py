@@ -73,6 +73,9 @@ class EmbeddedOrdering:
         self._height = log.height
         self._advanced = asyncio.Event()
         self._closed = False
+        self._fill_duration = metrics.block_fill_duration.labels(channel)
+        self._pending_messages_metric = metrics.pending_messages.labels(channel)
+        self._pending_bytes_metric = metrics.pending_bytes.labels(channel)
 
     @classmethod
     def open(
@@ -157,15 +160,15 @@ class EmbeddedOrdering:
         # begins now.
         self._stop_timer()
         now = time.perf_counter()
-        metrics.block_fill_duration.labels(self.channel).observe(now - self._first_at)
+        self._fill_duration.observe(now - self._first_at)
         self._first_at = now
         self._thread.submit(self._store, batch)
 
     def _count(self, messages: int, size: int) -> None:
         self._pending_messages += messages
         self._pending_bytes += size
-        metrics.pending_messages.labels(self.channel).set(self._pending_messages)
-        metrics.pending_bytes.labels(self.channel).set(self._pending_bytes)
+        self._pending_messages_metric.set(self._pending_messages)
+        self._pending_bytes_metric.set(self._pending_bytes)
 
     def _store(self, batch: Sequence[_Waiting]) -> None:
         """Build, sign and store a block; on the writer's thread."""

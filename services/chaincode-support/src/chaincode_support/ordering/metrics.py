@@ -1,5 +1,8 @@
 """Ordering metrics, under Fabric's names (docs/source/metrics_reference.rst) where it has them."""
 
+import functools
+from typing import NamedTuple
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from selvedge_common.metrics import FabricCounter
@@ -33,3 +36,22 @@ refused = Counter(
     "Transactions refused, whose fault it was not, by reason: full, behind, stopped, closed.",
     ["channel", "reason"],
 )
+
+
+class BroadcastMetrics(NamedTuple):
+    """The children of one (channel, type, status)."""
+
+    processed: Counter
+    validate_duration: Histogram
+    enqueue_duration: Histogram
+
+
+@functools.cache  # as many as there are labels: channels, types and statuses that are known
+def broadcast(channel: str, kind: str, status: str) -> BroadcastMetrics:
+    """The metrics of Broadcast with these labels, looked up once."""
+    labels = (channel, kind, status)
+    return BroadcastMetrics(
+        broadcast_processed_count.labels(*labels),
+        broadcast_validate_duration.labels(*labels),
+        broadcast_enqueue_duration.labels(*labels),
+    )
