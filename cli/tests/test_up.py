@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,10 @@ class Running:
 
     def pid_of(self, module: str) -> int | None:
         for pid in map(int, children(self.process.pid)):
-            if module in Path(f"/proc/{pid}/cmdline").read_text():
-                return pid
+            # It may end at any moment.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if module in Path(f"/proc/{pid}/cmdline").read_text():
+                    return pid
         return None
 
 
