@@ -89,6 +89,7 @@ class ChannelSettings:
 class LedgerSettings:
     synchronous: Literal["FULL", "NORMAL"]
     max_simulations: int
+    max_wal_bytes: Size
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def _check(config: Config) -> None:
         "chaincode.limits.queries": chaincode.limits.queries,
         "chaincode.limits.pendingBytes": chaincode.limits.pending_bytes,
         "ledger.maxSimulations": config.ledger.max_simulations,
+        "ledger.maxWalBytes": config.ledger.max_wal_bytes,
         "peer.gracePeriod": config.peer.grace_period,
         "peer.keepalive.interval": config.peer.keepalive.interval,
         "peer.keepalive.timeout": config.peer.keepalive.timeout,

@@ -69,6 +69,7 @@ def open_channel(config: Config, material: Material, ordering: EmbeddedOrdering)
             name,
             synchronous=config.ledger.synchronous,
             max_simulations=config.ledger.max_simulations,
+            max_wal_bytes=config.ledger.max_wal_bytes,
         ),
         configuration.msps,
         configuration.policies.groups["Application"],

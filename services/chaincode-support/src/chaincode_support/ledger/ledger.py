@@ -30,12 +30,14 @@ from chaincode_support.ledger.store import (
     open_writer,
 )
 from chaincode_support.ledger.transaction import CheckedTransaction
+from chaincode_support.ledger.write_ahead_log import WriteAheadLog
 from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.errors import ValidationCode
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
 
 DEFAULT_MAX_SIMULATIONS = 128
+DEFAULT_MAX_WAL_BYTES = 64 << 20
 
 
 class Ledger:
@@ -47,11 +49,17 @@ class Ledger:
     """
 
     def __init__(
-        self, file: Path, channel: str, writer: sqlite3.Connection, max_simulations: int
+        self,
+        file: Path,
+        channel: str,
+        writer: sqlite3.Connection,
+        max_simulations: int,
+        max_wal_bytes: int,
     ) -> None:
         self.channel = channel
         self.file = file
         self._writer = writer
+        self._wal = WriteAheadLog(file, channel, writer, max_wal_bytes)
         self._reader = open_reader(file)
         self._snapshots = SnapshotPool(file, channel, max_simulations)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ledger-{channel}")
@@ -68,17 +76,19 @@ class Ledger:
         *,
         synchronous: str = "FULL",
         max_simulations: int = DEFAULT_MAX_SIMULATIONS,
+        max_wal_bytes: int = DEFAULT_MAX_WAL_BYTES,
     ) -> Self:
         """Open the channel's ledger in `folder`, or make an empty one.
 
         `synchronous` is SQLite's pragma (FULL: a commit is on the disk before it is told of);
-        `max_simulations` bounds the snapshots out at a time. Raises LedgerUnusable.
+        `max_simulations` bounds the snapshots out at a time, `max_wal_bytes` the write-ahead log,
+        but for what a snapshot still needs of it. Raises LedgerUnusable.
         """
         file = channel_file(folder, channel)
         writer = open_writer(file, channel, synchronous)
         try:
             _check_newest_block(writer, file)
-            return cls(file, channel, writer, max_simulations)
+            return cls(file, channel, writer, max_simulations, max_wal_bytes)
         except sqlite3.Error as error:
             writer.close()
             raise LedgerUnusable(
@@ -208,6 +218,7 @@ class Ledger:
                 transaction.chaincode or "unknown",
                 transaction_pb2.TxValidationCode.Name(code),
             ).inc()
+        self._wal.trim()
 
     def _refuse_unless_next(
         self, block: common_pb2.Block, checked: Sequence[CheckedTransaction]

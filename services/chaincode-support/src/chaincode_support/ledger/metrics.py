@@ -38,6 +38,9 @@ commit_failing = Gauge(
     "1 while a block cannot be committed, be it tried again or not; else 0.",
     ["channel"],
 )
+wal_bytes = Gauge(
+    "ledger_wal_bytes", "Bytes of the write-ahead log beside the ledger's file.", ["channel"]
+)
 simulations_in_use = Gauge(
     "ledger_simulations_in_use", "Simulations that hold a snapshot now.", ["channel"]
 )
