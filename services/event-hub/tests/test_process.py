@@ -1,7 +1,9 @@
 """The hub as a process: what its user types, and how it begins and ends."""
 
 import asyncio
+import contextlib
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -113,6 +115,24 @@ async def test_killed_process_goes_on_where_it_was_and_a_told_one_ends_well(hous
             assert await process.wait() == 0
     # The block that was read last, the newest, and the one that is new.
     assert house.peer.streams[-1] == 3
+
+
+async def test_source_with_less_than_was_read_shows_in_healthz(house: House) -> None:
+    """As after a ledger was restored from an old backup, or replaced."""
+    position = {"channel": "mychannel", "number": 9, "hash": "00"}
+    file = house.folder / "checkpoints/mychannel.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(position))
+    port = free_port()
+    async with running(house, port), asyncio.timeout(PATIENCE):
+        status, body = 0, ""
+        while '"component": "source"' not in body:
+            with contextlib.suppress(OSError):
+                status, body = await asyncio.to_thread(ask, house, port, "/healthz")
+            await asyncio.sleep(0.02)
+    assert status == 503
+    assert "up to block 9" in body
+    assert "ends at block 0" in body
 
 
 async def test_help_has_an_example() -> None:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from deliver_peer import Ledger
 from eventhouse import PATIENCE, Client, House, eventually, interest, sample
 
 from event_hub.events import BLOCK, FILTEREDBLOCK
 from event_hub.sources.chain import Chain, DamagedBlock, Fork, Gap, Position
 from event_hub.sources.checkpoint import Checkpoint, CheckpointError
+from event_hub.sources.deliver import SourceUnfit
 from selvedge_common.files import write_atomically
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
@@ -129,7 +131,7 @@ async def test_source_with_another_history_is_refused(house: House, kept: int) -
     await house.ledger.commit(house.ledger.transaction())
     await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 2)
     await first.stop()
-    replaced = type(house.ledger)(house.organisation)
+    kept_ledger, replaced = house.ledger, Ledger(house.organisation)
     await replaced.commit()
     for _ in range(kept):
         await replaced.commit(replaced.transaction())
@@ -142,6 +144,66 @@ async def test_source_with_another_history_is_refused(house: House, kept: int) -
     assert sample("eventhub_source_connected", channel="mychannel") == 0
     assert sample("eventhub_source_height", channel="mychannel") == 2
     second.hub.check_serving()
+    with pytest.raises(SourceUnfit) as unfit:
+        second.hub.source.check_health()
+    sentence = str(unfit.value)
+    assert sentence.startswith(f"the source {house.peer.address}: ")
+    assert "block 1" in sentence
+    assert "source.addresses" in sentence
+    assert "delete mychannel.json in the folder source.checkpoint" in sentence
+    if not kept:
+        assert "this hub has read mychannel up to block 1" in sentence
+        assert "ends at block 0" in sentence
+        assert "wait until it has caught up" in sentence
+
+    # As long as the peer with another history is all there was, its absence does not mend it.
+    failures = sample("eventhub_source_failures_total", channel="mychannel", cause="UNAVAILABLE")
+    await house.peer.stop()
+    await eventually(
+        lambda: (
+            sample("eventhub_source_failures_total", channel="mychannel", cause="UNAVAILABLE")
+            > failures
+        )
+    )
+    with pytest.raises(SourceUnfit):
+        second.hub.source.check_health()
+    house.peer.ledger = kept_ledger
+    await house.peer.start()
+    await eventually(lambda: sample("eventhub_source_connected", channel="mychannel") == 1)
+    second.hub.source.check_health()
+
+
+async def test_absent_source_is_no_trouble_of_the_hub(house: House) -> None:
+    labels = {"channel": "mychannel", "cause": "UNAVAILABLE"}
+    before = sample("eventhub_source_failures_total", **labels)
+    await house.peer.stop()
+    hub = await house.hub()
+    await eventually(lambda: sample("eventhub_source_failures_total", **labels) > before)
+    hub.hub.source.check_health()
+
+
+async def test_damaged_source_is_unhealthy_until_its_block_was_read(house: House) -> None:
+    """Each attempt connects and stands until the damaged block comes: that is not health."""
+    hub = await house.hub()
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 1)
+    labels = {"channel": "mychannel", "cause": "damaged_block"}
+    before = sample("eventhub_source_failures_total", **labels)
+    whole = (await house.ledger.commit(house.ledger.transaction())).SerializeToString()
+    damaged = common_pb2.Block.FromString(whole)
+    damaged.data.data[0] = b"damaged"
+    await hub.stop()
+    house.ledger.replace(1, damaged.SerializeToString())
+    (house.folder / "checkpoints/mychannel.json").unlink()
+
+    hub = await house.hub()
+    await eventually(lambda: sample("eventhub_source_failures_total", **labels) > before)
+    while sample("eventhub_source_failures_total", **labels) < before + 4:
+        with pytest.raises(SourceUnfit, match="block 1"):
+            hub.hub.source.check_health()
+        await asyncio.sleep(0)
+    house.ledger.replace(1, whole)
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 2)
+    hub.hub.source.check_health()
 
 
 async def test_only_what_concerns_the_credentials_is_blamed_on_them(
@@ -192,7 +254,7 @@ def block_after(
 
 def test_chain_takes_the_next_block_and_refuses_all_others() -> None:
     genesis = block_after(None)
-    chain = Chain(None)
+    chain = Chain("mychannel", None)
     chain.last = chain.check(genesis)
     with pytest.raises(Gap, match="block 2 after block 0"):
         chain.check(block_after(genesis, number=2))
@@ -210,7 +272,7 @@ def test_chain_takes_the_next_block_and_refuses_all_others() -> None:
 
 def test_chain_recognises_only_the_last_block() -> None:
     genesis = block_after(None)
-    chain = Chain(None)
+    chain = Chain("mychannel", None)
     chain.last = chain.check(genesis)
     chain.recognise(genesis)
     with pytest.raises(Fork):

@@ -66,6 +66,7 @@ class Hub:
         self.checkpoint = Checkpoint(
             config.peer.file_system_path / config.source.checkpoint, config.source.channel
         )
+        self.source = self._source()
         self.server = GRPCServer(events.address, self._server_config())
         self.server.add_message_stream(METHOD, self._chat())
 
@@ -78,7 +79,7 @@ class Hub:
         """
         await self.server.start()
         async with asyncio.TaskGroup() as parts:
-            source = parts.create_task(self._source().run())
+            source = parts.create_task(self.source.run())
             others = [
                 parts.create_task(part)
                 for part in (self._processor.run(), self._consumers.watch(), self.checkpoint.run())
@@ -163,7 +164,7 @@ class Hub:
             ),
             dial=partial(self._material.dial, tls=source.tls, max_bytes=source.max_recv_msg_size),
             credentials=partial(self._material.credentials, tls=source.tls),
-            chain=Chain(self.checkpoint.position),
+            chain=Chain(source.channel, self.checkpoint.position),
             take=self._take,
         )
 

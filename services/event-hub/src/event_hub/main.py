@@ -78,7 +78,11 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
     operations = OperationsServer(
         config.operations.listen_address,
         material.operations() if config.operations.tls.enabled else None,
-        {"serving": hub.check_serving, "checkpoint": hub.checkpoint.check_health},
+        {
+            "serving": hub.check_serving,
+            "checkpoint": hub.checkpoint.check_health,
+            "source": hub.source.check_health,
+        },
         version("selvedge-event-hub"),
     )
     await operations.start()

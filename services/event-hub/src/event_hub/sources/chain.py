@@ -5,13 +5,6 @@ from dataclasses import dataclass
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 
-# What to do about it, for whoever replaced a ledger on purpose or by mistake.
-ANOTHER_HISTORY = (
-    "point source.addresses to a peer with the history this hub has read, or, if the ledger was "
-    "replaced on purpose, stop the hub, delete its file in the folder source.checkpoint and start "
-    "it again"
-)
-
 
 class ChainError(Exception):
     """A source's block that the hub must not pass on. ``cause`` is what the metric calls it."""
@@ -29,6 +22,12 @@ class Fork(ChainError):
     """The source's channel has another history than the one the hub has read."""
 
     cause = "fork"
+
+
+class Behind(ChainError):
+    """The source has less of the channel than the hub has read."""
+
+    cause = "behind"
 
 
 class DamagedBlock(ChainError):
@@ -54,12 +53,14 @@ class Chain:
     """The channel as far as it has been read.
 
     Args:
+        channel: its name.
         last: the last block that was read, or None before the first. Whoever reads moves it on,
             once the block is safe with those it is for.
     """
 
-    def __init__(self, last: Position | None) -> None:
+    def __init__(self, channel: str, last: Position | None) -> None:
         self.last = last
+        self._channel = channel
 
     def check(self, block: common_pb2.Block) -> Position:
         """Check that a block follows, and give its position.
@@ -80,7 +81,7 @@ class Chain:
                 raise Fork(
                     f"block {header.number} of the source does not follow the block "
                     f"{self.last.number} that this hub has read; the source serves another history "
-                    f"of the channel; {ANOTHER_HISTORY}"
+                    f"of the channel; {self._remedy}"
                 )
         if blocks.data_hash(block.data.data) != header.data_hash:
             raise DamagedBlock(
@@ -99,5 +100,29 @@ class Chain:
         if found != self.last:
             raise Fork(
                 f"block {block.header.number} of the source is not the one this hub has read; "
-                f"the source serves another history of the channel; {ANOTHER_HISTORY}"
+                f"the source serves another history of the channel; {self._remedy}"
             )
+
+    def reaches(self, newest: int) -> None:
+        """Check that a source has what was read.
+
+        Args:
+            newest: the number of the source's newest block.
+
+        Raises:
+            Behind: it has less.
+        """
+        if self.last is not None and newest < self.last.number:
+            raise Behind(
+                f"this hub has read {self._channel} up to block {self.last.number}, but the source "
+                f"ends at block {newest}; wait until it has caught up, or {self._remedy}"
+            )
+
+    @property
+    def _remedy(self) -> str:
+        """What to do for whoever replaced a ledger, on purpose or by mistake."""
+        return (
+            "point source.addresses to a peer with the history this hub has read, or, if the "
+            f"ledger was replaced on purpose, stop the hub, delete {self._channel}.json in the "
+            "folder source.checkpoint and start it again"
+        )

@@ -14,7 +14,7 @@ from typing import Literal
 import grpc
 
 from event_hub import metrics
-from event_hub.sources.chain import ANOTHER_HISTORY, Chain, ChainError, Position
+from event_hub.sources.chain import Chain, ChainError, Position
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import seek
@@ -34,6 +34,10 @@ class SourceRefused(Exception):
     def __init__(self, cause: str, sentence: str) -> None:
         super().__init__(sentence)
         self.cause = cause
+
+
+class SourceUnfit(Exception):
+    """A source has another channel than the one this hub has read: somebody has to decide."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class DeliverSource:
         self._connected = metrics.SOURCE_CONNECTED.labels(channel=config.channel)
         self._failures = 0
         self._cause: str | None = ""
+        self._unfit: str | None = None
 
     async def run(self) -> None:
         """Read blocks, connecting again whenever the stream ends."""
@@ -104,6 +109,12 @@ class DeliverSource:
             self._connected.set(0)
             metrics.SOURCE_FAILURES.labels(channel=self._config.channel, cause=cause).inc()
             await asyncio.sleep(self._pause())
+
+    def check_health(self) -> None:
+        """Raises SourceUnfit once a source had blocks that do not continue those that were read,
+        until one has shown that its blocks do. A source that is not there is waited for."""
+        if self._unfit is not None:
+            raise SourceUnfit(self._unfit)
 
     async def _attempt(self, address: str) -> str:
         """Read from one peer until that fails; gives the short name of the cause."""
@@ -118,7 +129,10 @@ class DeliverSource:
                 await self._follow(aiter(call), address)
         except grpc.aio.AioRpcError as error:
             return self._failed(error.code().name, address, str(error.details()))
-        except (SourceRefused, ChainError) as error:
+        except SourceRefused as error:
+            return self._failed(error.cause, address, str(error), loud=True)
+        except ChainError as error:
+            self._unfit = f"the source {address}: {error}"
             return self._failed(error.cause, address, str(error), loud=True)
         except Exception as error:
             # A fault of ours: the block it came with was not taken, and is asked for again.
@@ -127,47 +141,45 @@ class DeliverSource:
         return self._failed("ended", address, "the source ended the stream")
 
     def _requests(self, shown: Credentials) -> list[common_pb2.Envelope]:
-        """Ask for the block that was read last, for the newest, and for all that follow the first.
+        """Ask for the newest block, for the one that was read last, and for all that follow it.
 
-        Without the first answer a peer whose ledger was replaced by a shorter one would keep the
-        hub waiting in silence; the second says where history ends.
+        The first says where history ends, and whether it ends before what was read: a peer whose
+        ledger was replaced by a shorter one would otherwise keep the hub waiting in silence. The
+        second says whether it is the same history.
         """
         last = self._chain.last
         begin = seek.NEWEST if self._config.start == "newest" else seek.OLDEST
         wait, fail = ab_pb2.SeekInfo.BLOCK_UNTIL_READY, ab_pb2.SeekInfo.FAIL_IF_NOT_READY
-        requests = [self._request(shown, seek.NEWEST, seek.NEWEST, fail)]
+        newest = self._request(shown, seek.NEWEST, seek.NEWEST, fail)
         if last is None:
-            return [*requests, self._request(shown, begin, seek.FOREVER, wait)]
+            return [newest, self._request(shown, begin, seek.FOREVER, wait)]
         return [
+            newest,
             self._request(shown, last.number, last.number, fail),
-            *requests,
             self._request(shown, last.number + 1, seek.FOREVER, wait),
         ]
 
     async def _follow(self, responses: Responses, address: str) -> None:
+        newest = (await self._one(responses)).header.number
+        self._chain.reaches(newest)
         last = self._chain.last
         if last is not None:
-            self._chain.recognise(await self._one(responses, f"{last.number}"))
-        newest = (await self._one(responses, "newest")).header.number
+            self._chain.recognise(await self._one(responses))
         self._stands(address, newest)
+        self._accept(newest)
         async for response in responses:
             block = self._block(response)
             position = self._chain.check(block)
             await self._take(block, position, position.number <= newest)
             self._chain.last = position
+            self._accept(newest)
 
-    async def _one(self, responses: Responses, name: str) -> common_pb2.Block:
+    async def _one(self, responses: Responses) -> common_pb2.Block:
         """Take the answer to a request for one block."""
         block = None
         async for response in responses:
             if response.WhichOneof("Type") != "status":
                 block = response.block
-            elif response.status == common_pb2.NOT_FOUND and self._chain.last is not None:
-                raise SourceRefused(
-                    "behind",
-                    f"the source does not have block {name} of {self._config.channel}, which this "
-                    f"hub has read; wait until it has caught up, or {ANOTHER_HISTORY}",
-                )
             elif response.status == common_pb2.SUCCESS and block is not None:
                 return block
             else:
@@ -203,6 +215,11 @@ class DeliverSource:
             f"the source answered {name} to a request for the blocks of {self._config.channel}; "
             "check that it has joined the channel and lets this hub's identity read it",
         )
+
+    def _accept(self, newest: int) -> None:
+        """Forget that a source was unfit, once all that this one had can be read."""
+        if self._chain.last is not None and self._chain.last.number >= newest:
+            self._unfit = None
 
     def _stands(self, address: str, newest: int) -> None:
         log.info(
