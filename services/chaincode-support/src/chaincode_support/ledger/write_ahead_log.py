@@ -16,9 +16,11 @@ from selvedge_common.logs import get_logger
 
 _log = get_logger("ledger")
 
-# The writer waits this long for snapshots to end, and not again before the pause has passed, so
-# that a snapshot that stays slows committing by no more than a tenth.
-_WAIT_MS = 100
+# The writer waits this long, all attempts together, for snapshots to end, and not again before the
+# pause has passed, so that a snapshot that stays slows committing by no more than a tenth. One long
+# attempt would not do: SQLite waits for places of old snapshots, which new ones may take over.
+_ATTEMPTS = 10
+_WAIT_MS = 10
 _PAUSE = 1.0
 
 
@@ -53,10 +55,11 @@ class WriteAheadLog:
             return 0
 
     def _empty(self) -> None:
+        emptied = False
         try:
             self._writer.execute(f"PRAGMA busy_timeout = {_WAIT_MS}")
             try:
-                (busy, *_) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                emptied = any(self._checkpoint() for _ in range(_ATTEMPTS))
             finally:
                 self._writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         except sqlite3.Error as error:
@@ -67,6 +70,9 @@ class WriteAheadLog:
                 file=str(self._file),
                 error=str(error),
             )
-            busy = 1
-        if busy:
+        if not emptied:
             self._not_before = time.monotonic() + _PAUSE
+
+    def _checkpoint(self) -> bool:
+        (busy, *_) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
