@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ class Network:
     answers: common_pb2.Status.ValueType | None = common_pb2.SUCCESS
     blocks: list[common_pb2.Block] = field(default_factory=list)
     ordered: list[bytes] = field(default_factory=list)
-    # Deliver streams are cut after so many blocks, once for each entry.
+    # Deliver streams that wait are cut after so many blocks, once for each entry.
     cuts: list[int] = field(default_factory=list)
     deliver_streams: int = 0
     # With what the event hub ends its streams; without it they just end.
@@ -110,7 +111,8 @@ class Network:
             await self.grown.wait_for(lambda: len(self.blocks) > number)
 
     async def commit(self, *envelopes: bytes, code: Code = transaction_pb2.VALID) -> None:
-        previous = header_hash(self.blocks[-1].header) if self.blocks else b""
+        # No two ledgers begin alike: a real genesis block holds a nonce.
+        previous = header_hash(self.blocks[-1].header) if self.blocks else secrets.token_bytes(32)
         block = new_block(len(self.blocks), previous, list(envelopes))
         set_validation_codes(block, [code] * len(block.data.data))
         async with self.grown:
@@ -187,9 +189,14 @@ class Deliver(events_pb2_grpc.DeliverServicer):
         self, requests: Requests, context: Context
     ) -> AsyncIterator[common_pb2.Block]:
         network = self._network
-        network.deliver_streams += 1
-        left = network.cuts.pop(0) if network.cuts else -1
-        request = seek.open_seek(await anext(requests)).seek
+        opened = seek.open_seek(await anext(requests))
+        request = opened.seek
+        waits = request.behavior == ab_pb2.SeekInfo.BLOCK_UNTIL_READY
+        network.deliver_streams += waits
+        left = network.cuts.pop(0) if waits and network.cuts else -1
+        if opened.channel_header.channel_id != "mychannel":
+            self._status = common_pb2.NOT_FOUND
+            return
         try:
             wanted = seek.resolve(request, len(network.blocks))
         except seek.SeekRefused as refused:

@@ -1,6 +1,5 @@
 """Following a channel: every block once, across lost connections and runs."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,23 @@ from selvedge_cli.rendering import render
 from selvedge_cli.submission import submit
 from selvedge_protos.peer import transaction_pb2
 
+BLOCKS = Wanted(Kind.BLOCK)
 
-async def numbers(connection: Connection, start: deliver.Position, stop: int) -> list[int]:
-    wanted = Wanted(Kind.BLOCK)
-    told = follow(connection, wanted, start, stop, on_pause=lambda _: None)
-    return [block.number async for block in told]
+
+async def run(
+    connection: Connection,
+    capsys: pytest.CaptureFixture[str],
+    start: str | int | None = None,
+    stop: str | int = "newest",
+    *,
+    wanted: Wanted = BLOCKS,
+    count: int | None = None,
+    resume: str | None = None,
+) -> list[str]:
+    """What one `selvedge events` prints, up to the newest block."""
+    capsys.readouterr()
+    await events._follow(connection, wanted, start, stop, count, resume)
+    return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
 
 
 async def make_network(blocks: int = 1) -> Network:
@@ -35,71 +46,87 @@ async def test_lost_connection_costs_no_block_and_repeats_none(tmp_path: Path) -
     network.cuts = [2, 0, 3]
     away: list[CommandError] = []
     async with serving(network, tmp_path) as connection:
-        wanted = Wanted(Kind.FILTERED)
-        told = follow(connection, wanted, deliver.OLDEST, 5, on_pause=away.append)
+        chain = await deliver.look_at(connection)
+        told = follow(connection, Wanted(Kind.FILTERED), chain, 0, 5, on_pause=away.append)
         assert [block.number async for block in told] == [0, 1, 2, 3, 4, 5]
     assert network.deliver_streams == 4
     assert all("does not answer (cut)" in str(failure) for failure in away)
 
 
-async def test_range_that_ends_now_does_not_wait(tmp_path: Path) -> None:
+async def test_peer_that_comes_back_with_another_ledger_ends_it(tmp_path: Path) -> None:
     network = await make_network(3)
+    network.cuts = [2]
+    other = await make_network(6)
+
+    def replace(_: CommandError) -> None:
+        network.blocks[:] = other.blocks
+
     async with serving(network, tmp_path) as connection:
-        wanted = Wanted(Kind.BLOCK)
-        told = follow(connection, wanted, 1, deliver.NEWEST, on_pause=lambda _: None)
-        assert [block.number async for block in told] == [1, 2]
-        told = follow(connection, wanted, 3, deliver.NEWEST, on_pause=lambda _: None)
-        assert [block.number async for block in told] == []
+        chain = await deliver.look_at(connection)
+        told = follow(connection, Wanted(Kind.BLOCK), chain, 0, 5, on_pause=replace)
+        with pytest.raises(CommandError, match=r"came back with another ledger: run this again"):
+            assert [block.number async for block in told] == [0, 1]
 
 
 async def test_runs_continue_where_the_last_one_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = await make_network(2)
-    checkpoint = Checkpoint(tmp_path, "block", "mychannel")
-
-    async def run(connection: Connection, start: str | int | None) -> list[str]:
-        begin, skip = events._begin(start, checkpoint.read())
-        wanted = Wanted(Kind.BLOCK)
-        await events._follow(connection, wanted, begin, skip, "newest", None, checkpoint)
-        return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
-
     async with serving(network, tmp_path) as connection:
-        assert await run(connection, None) == ["block 1"]
+        assert await run(connection, capsys) == ["block 1"]
         await network.commit()
         await network.commit()
-        assert await run(connection, None) == ["block 2", "block 3"]
-        assert await run(connection, None) == []
-        assert await run(connection, "oldest") == ["block 0", "block 1", "block 2", "block 3"]
-    assert json.loads(checkpoint.file.read_text()) == {"channel": "mychannel", "block": 3}
+        assert await run(connection, capsys) == ["block 2", "block 3"]
+        assert await run(connection, capsys) == []
+        everything = ["block 0", "block 1", "block 2", "block 3"]
+        assert await run(connection, capsys, "oldest") == everything
+        assert await run(connection, capsys) == []
+
+
+async def test_each_ledger_has_a_place_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = await make_network(3), await make_network(5)
+    async with serving(first, tmp_path) as here, serving(second, tmp_path) as there:
+        assert await run(here, capsys, "oldest") == ["block 0", "block 1", "block 2"]
+        await events._follow(there, Wanted(Kind.BLOCK), None, "newest", None, None)
+        told = capsys.readouterr()
+        assert [line.split("  ")[0] for line in told.out.splitlines()] == [
+            f"block {number}" for number in range(5)
+        ]
+        assert told.err == (
+            "selvedge: this is another ledger than the one that was printed before: beginning at "
+            "its oldest block\n"
+        )
+        for network in (first, second):
+            await network.commit()
+        assert await run(here, capsys) == ["block 3"]
+        assert await run(there, capsys) == ["block 5"]
+        assert await run(here, capsys) == []
 
 
 async def test_count_is_gone_on_from_by_the_next_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = await make_network(1)
-    checkpoint = Checkpoint(tmp_path, "chaincode", "mychannel")
 
-    async def run(connection: Connection, count: int) -> list[str]:
-        begin, skip = events._begin(None, checkpoint.read())
+    async def txids(connection: Connection, count: int) -> list[str]:
         wanted = Wanted(Kind.CHAINCODE)
-        await events._follow(connection, wanted, begin, skip, "newest", count, checkpoint)
+        await events._follow(connection, wanted, None, "newest", count, None)
         return [line.split()[4] for line in capsys.readouterr().out.splitlines()]
 
     async with serving(network, tmp_path) as connection:
         network.commits = None
         call = Call("asset", [b"create"])
-        txids = [(await submit(connection, call, 10, wait=False)).txid for _ in range(5)]
+        sent = [(await submit(connection, call, 10, wait=False)).txid for _ in range(5)]
+        assert await txids(connection, 9) == []
         await network.commit(*network.ordered[:3])
         await network.commit(*network.ordered[3:])
-        checkpoint.write(Printed(0))
-        assert await run(connection, 2) == txids[:2]
-        assert checkpoint.read() == Printed(1, 2)
-        assert await run(connection, 1) == txids[2:3]
-        assert checkpoint.read() == Printed(1)
-        assert await run(connection, 1) == txids[3:4]
-        assert await run(connection, 5) == txids[4:]
-        assert checkpoint.read() == Printed(2)
+        assert await txids(connection, 2) == sent[:2]
+        assert await txids(connection, 1) == sent[2:3]
+        assert await txids(connection, 1) == sent[3:4]
+        assert await txids(connection, 5) == sent[4:]
+        assert await txids(connection, 5) == []
 
 
 @pytest.mark.parametrize(
@@ -114,7 +141,6 @@ async def test_hub_that_goes_away_leaves_the_command_that_misses_nothing(
 ) -> None:
     network = await make_network(2)
     network.farewell = farewell
-    checkpoint = Checkpoint(tmp_path, "block", "mychannel")
     async with serving(network, tmp_path) as connection:
         with pytest.raises(CommandError) as ended:
             await events._listen(connection, Wanted(Kind.BLOCK), None)
@@ -122,9 +148,7 @@ async def test_hub_that_goes_away_leaves_the_command_that_misses_nothing(
         assert str(ended.value).endswith("go on with `selvedge events --type block --from 2`")
         assert len(capsys.readouterr().out.splitlines()) == 2
         await network.commit()
-        wanted = Wanted(Kind.BLOCK)
-        await events._follow(connection, wanted, 2, 0, "newest", None, checkpoint)
-        assert capsys.readouterr().out.startswith("block 2 ")
+        assert await run(connection, capsys, 2) == ["block 2"]
 
 
 async def test_hub_that_goes_away_before_any_block_leaves_the_command_to_complete(
@@ -139,12 +163,12 @@ async def test_hub_that_goes_away_before_any_block_leaves_the_command_to_complet
     )
 
 
-async def test_place_beyond_the_chain_is_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [None, "newest", 12])
+async def test_place_beyond_the_chain_is_refused(tmp_path: Path, stop: str | int | None) -> None:
     network = await make_network(1)
-    checkpoint = Checkpoint(tmp_path, "block", "mychannel")
     async with serving(network, tmp_path) as connection:
-        with pytest.raises(CommandError, match=r"no block 9 yet; if the ledger is a new one"):
-            await events._follow(connection, Wanted(Kind.BLOCK), 9, 0, None, None, checkpoint)
+        with pytest.raises(CommandError, match=r"there is no block 9 yet, the newest is 0: begin"):
+            await events._follow(connection, Wanted(Kind.BLOCK), 9, stop, None, None)
 
 
 async def test_each_kind_tells_its_own(tmp_path: Path) -> None:
@@ -155,7 +179,8 @@ async def test_each_kind_tells_its_own(tmp_path: Path) -> None:
         bad = await submit(connection, Call("asset", [b"update"]), 10)
 
         async def lines(wanted: Wanted) -> list[str]:
-            told = follow(connection, wanted, 1, deliver.NEWEST, on_pause=lambda _: None)
+            chain = await deliver.look_at(connection)
+            told = follow(connection, wanted, chain, 1, 2, on_pause=lambda _: None)
             return [render(r, as_json=False) async for block in told for r in block.records]
 
         block = (await lines(Wanted(Kind.BLOCK)))[0]
@@ -175,18 +200,19 @@ async def test_each_kind_tells_its_own(tmp_path: Path) -> None:
 
 
 def test_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path, "block", "mychannel")
+    checkpoint = Checkpoint(tmp_path, "block", "mychannel", "ab" * 32)
     checkpoint.write(Printed(4))
-    with pytest.raises(CommandError, match=r"is about the channel mychannel"):
-        Checkpoint(tmp_path, "block", "other").read()
+    assert Checkpoint(tmp_path, "block", "other", "ab" * 32).read() is None
     checkpoint.file.write_text("{")
     with pytest.raises(CommandError, match=r"block\.json cannot be read .*: delete it"):
         checkpoint.read()
     with pytest.raises(CommandError, match=r"cannot name a checkpoint"):
-        Checkpoint(tmp_path, "../x", "mychannel")
+        Checkpoint(tmp_path, "../x", "mychannel", "ab" * 32)
+    outside = Checkpoint(tmp_path, "block", "../..", "ab" * 32)
+    assert outside.file.resolve().is_relative_to(tmp_path / "checkpoints")
 
 
 def test_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").touch()
     with pytest.raises(CommandError, match=r"block\.json cannot be written .*--home"):
-        Checkpoint(tmp_path, "block", "mychannel").write(Printed(4))
+        Checkpoint(tmp_path, "block", "mychannel", "ab" * 32).write(Printed(4))

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from selvedge_cli.errors import CommandError
 from selvedge_common.files import write_atomically
@@ -33,7 +34,16 @@ class Printed:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A named place in a channel, in a file of its own.
+    """A named place in one ledger of a channel, in a file of its own.
+
+    A home meets more than one ledger where `selvedge up` and containers take turns, or a volume is
+    thrown away. Each keeps its own place, so that going back and forth repeats and misses nothing.
+
+    Attributes:
+        home: `$SELVEDGE_HOME`.
+        name: of the checkpoint.
+        channel: the channel.
+        ledger: which one, as `Chain.ledger` tells.
 
     Raises:
         CommandError: the name cannot be a file's.
@@ -42,6 +52,7 @@ class Checkpoint:
     home: Path
     name: str
     channel: str
+    ledger: str
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -52,27 +63,34 @@ class Checkpoint:
     @property
     def file(self) -> Path:
         """Where it is kept."""
-        return self.home / "checkpoints" / f"{self.name}.json"
+        return self._channel_folder / self.ledger[:16] / f"{self.name}.json"
+
+    @property
+    def _channel_folder(self) -> Path:
+        return self.home / "checkpoints" / quote(self.channel, safe="")
+
+    @property
+    def is_known_elsewhere(self) -> bool:
+        """Whether another ledger of the channel has a checkpoint of that name."""
+        return any(
+            file.parent != self.file.parent
+            for file in self._channel_folder.glob(f"*/{self.file.name}")
+        )
 
     def read(self) -> Printed | None:
-        """How far the channel was printed; None before the first time.
+        """How far the ledger was printed; None before the first time.
 
         Raises:
-            CommandError: the file is damaged, or about another channel.
+            CommandError: the file is damaged.
         """
         try:
             stored = json.loads(self.file.read_text())
-            channel, block, records = stored["channel"], int(stored["block"]), stored.get("records")
-            printed = Printed(block, None if records is None else int(records))
+            block, records = int(stored["block"]), stored.get("records")
+            return Printed(block, None if records is None else int(records))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CommandError(f"{self.file} cannot be read ({error!r}): delete it") from None
-        if channel != self.channel:
-            raise CommandError(
-                f"{self.file} is about the channel {channel}: choose another name with --resume"
-            )
-        return printed
 
     def write(self, printed: Printed) -> None:
         """Remember what was printed, durably.
@@ -80,7 +98,7 @@ class Checkpoint:
         Raises:
             CommandError: the home cannot be written.
         """
-        content: dict[str, str | int] = {"channel": self.channel, "block": printed.block}
+        content = {"block": printed.block}
         if printed.records is not None:
             content["records"] = printed.records
         try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
 
 import grpc.aio
 
 from selvedge_cli.connection import Connection
 from selvedge_cli.errors import CommandError, call_failed
 from selvedge_common.protoutil import seek
+from selvedge_common.protoutil.blocks import header_hash
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.peer import events_pb2, events_pb2_grpc
@@ -28,6 +31,52 @@ class DeliverRefused(CommandError):
         name = common_pb2.Status.Name(status)
         super().__init__(f"the peer at {address} ended the request for blocks: {name}")
         self.status = status
+
+
+class NoSuchChannel(CommandError):
+    """The peer is there, the channel is not."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Which ledger a peer has, and how far it is.
+
+    Attributes:
+        ledger: hash of block 0, hexadecimal: no two ledgers begin with the same one.
+        newest: number of the newest block.
+        newest_hash: its hash, hexadecimal.
+    """
+
+    ledger: str
+    newest: int
+    newest_hash: str
+
+
+async def look_at(connection: Connection) -> Chain:
+    """Ask the peer which ledger it has.
+
+    Raises:
+        NoSuchChannel: it has none for the channel of the settings.
+        CommandError: it cannot be reached, or does not let this user read.
+    """
+    try:
+        oldest, newest = await _block(connection, OLDEST), await _block(connection, NEWEST)
+    except DeliverRefused as refused:
+        if refused.status != common_pb2.NOT_FOUND:
+            raise
+        settings = connection.settings
+        raise NoSuchChannel(
+            f"the peer at {settings.addresses.peer} has no channel {settings.channel}: give the "
+            "name of one that it has with --channel"
+        ) from refused
+    return Chain(
+        header_hash(oldest.header).hex(), newest.header.number, header_hash(newest.header).hex()
+    )
+
+
+async def _block(connection: Connection, place: Position) -> common_pb2.Block:
+    async with aclosing(blocks(connection, place, place, wait=False)) as found:
+        return await anext(found)
 
 
 async def blocks(

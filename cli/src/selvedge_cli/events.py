@@ -15,6 +15,7 @@ from selvedge_cli.options import Settings, common_options
 
 if TYPE_CHECKING:
     from selvedge_cli.connection import Connection
+    from selvedge_cli.deliver import Chain
     from selvedge_cli.follow import Wanted
 
 EXAMPLES = """\b
@@ -85,10 +86,10 @@ def events(
 ) -> None:
     """Print what happens on the channel, one line for each event, until Ctrl-C.
 
-    Each run continues where the last one of the same --type (or --resume NAME) stopped, and a peer
-    that goes away is waited for, so that no event is missed or printed twice. With --chat the event
-    hub is listened to instead: it has no past, so --from, --until and --resume do not go with it,
-    and a hub that goes away ends the command.
+    Each run continues where the last one of the same --type (or --resume NAME) stopped on this
+    ledger, and a peer that goes away is waited for, so that no event is missed or printed twice.
+    With --chat the event hub is listened to instead: it has no past, so --from, --until and
+    --resume do not go with it, and a hub that goes away ends the command.
     """
     from selvedge_cli.connection import Connection, load_user
     from selvedge_cli.follow import Kind, Wanted
@@ -98,8 +99,6 @@ def events(
     if chat and kind == "chaincode" and not chaincode:
         raise click.UsageError("--chat needs to know whose events: give --chaincode NAME.")
     wanted = Wanted(Kind(kind), chaincode, name)
-    checkpoint = Checkpoint(settings.home, resume or kind, settings.channel)
-    begin, skip = _begin(start, None if chat else checkpoint.read())
     user = load_user(settings)
 
     async def run() -> None:
@@ -107,54 +106,69 @@ def events(
             if chat:
                 await _listen(connection, wanted, count)
             else:
-                await _follow(connection, wanted, begin, skip, stop, count, checkpoint)
+                await _follow(connection, wanted, start, stop, count, resume)
 
     asyncio.run(run())
-
-
-def _begin(start: str | int | None, printed: Printed | None) -> tuple[str | int, int]:
-    """The first block, and how many of its events were printed before."""
-    if start is not None:
-        return start, 0
-    return ("newest", 0) if printed is None else printed.next
 
 
 async def _follow(
     connection: Connection,
     wanted: Wanted,
-    start: str | int,
-    skip: int,
+    start: str | int | None,
     stop: str | int | None,
     count: int | None,
-    checkpoint: Checkpoint,
+    resume: str | None,
 ) -> None:
-    from selvedge_cli.deliver import FOREVER, NEWEST, OLDEST, DeliverRefused, Position
-    from selvedge_cli.follow import follow
+    from selvedge_cli.deliver import FOREVER
+    from selvedge_cli.follow import follow, wait_for_chain
 
-    words: dict[str | None, Position] = {"oldest": OLDEST, "newest": NEWEST, None: FOREVER}
-    begin = start if isinstance(start, int) else words[start]
-    end = stop if isinstance(stop, int) else words[stop]
-    if isinstance(begin, int) and isinstance(end, int) and begin > end:
+    settings = connection.settings
+    chain = await wait_for_chain(connection, on_pause=_tell_away)
+    name = resume or wanted.kind.value
+    checkpoint = Checkpoint(settings.home, name, settings.channel, chain.ledger)
+    begin, skip = _begin(start, checkpoint, chain)
+    end = FOREVER if stop is None else chain.newest if isinstance(stop, str) else stop
+    if begin > end:
         return
-    printer = Printer(connection.settings.as_json, count)
-    try:
-        async with aclosing(follow(connection, wanted, begin, end, on_pause=_tell_away)) as told:
-            async for block in told:
-                records = list(block.records)
-                for printed, record in enumerate(records[skip:], skip + 1):
-                    if printer.print(record):
-                        rest = printed < len(records)
-                        checkpoint.write(Printed(block.number, printed if rest else None))
-                        return
-                checkpoint.write(Printed(block.number))
-                skip = 0
-    except DeliverRefused as refused:
-        if isinstance(start, int):
-            raise CommandError(
-                f"{refused}: there is no block {start} yet; if the ledger is a new one, begin "
-                "again with --from oldest"
-            ) from refused
-        raise
+    printer = Printer(settings.as_json, count)
+    async with aclosing(follow(connection, wanted, chain, begin, end, on_pause=_tell_away)) as told:
+        async for block in told:
+            records = list(block.records)
+            for printed, record in enumerate(records[skip:], skip + 1):
+                if printer.print(record):
+                    rest = printed < len(records)
+                    checkpoint.write(Printed(block.number, printed if rest else None))
+                    return
+            checkpoint.write(Printed(block.number))
+            skip = 0
+
+
+def _begin(start: str | int | None, checkpoint: Checkpoint, chain: Chain) -> tuple[int, int]:
+    """The first block, and how many of its events were printed before.
+
+    Raises:
+        CommandError: there is nothing of the kind yet.
+    """
+    if start is not None:
+        place = {"oldest": 0, "newest": chain.newest}
+        begin, skip = (start if isinstance(start, int) else place[start]), 0
+    elif printed := checkpoint.read():
+        begin, skip = printed.next
+    elif checkpoint.is_known_elsewhere:
+        click.echo(
+            "selvedge: this is another ledger than the one that was printed before: beginning at "
+            "its oldest block",
+            err=True,
+        )
+        begin, skip = 0, 0
+    else:
+        begin, skip = chain.newest, 0
+    if begin > chain.newest + 1:
+        raise CommandError(
+            f"there is no block {begin} yet, the newest is {chain.newest}: begin before that with "
+            "--from"
+        )
+    return begin, skip
 
 
 async def _listen(connection: Connection, wanted: Wanted, count: int | None) -> None:

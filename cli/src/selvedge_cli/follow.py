@@ -10,7 +10,7 @@ from enum import Enum
 
 from selvedge_cli import deliver, records
 from selvedge_cli.connection import Connection
-from selvedge_cli.deliver import DeliverRefused, Position
+from selvedge_cli.deliver import Chain, DeliverRefused, look_at
 from selvedge_cli.errors import CommandError, NotReachable
 from selvedge_cli.records import Record
 from selvedge_protos.common import common_pb2
@@ -64,11 +64,50 @@ class Told:
     records: Iterable[Record]
 
 
+class _Patience:
+    """Waits for a peer that is away, a little longer each time."""
+
+    def __init__(self, on_pause: Callable[[CommandError], None]) -> None:
+        self._on_pause = on_pause
+        self._pause = FIRST_PAUSE
+
+    async def wait(self, away: CommandError | None = None) -> None:
+        """Wait once; that it is `away` is told the first time."""
+        if away is not None and self._pause == FIRST_PAUSE:
+            self._on_pause(away)
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def renew(self) -> None:
+        """It is back."""
+        self._pause = FIRST_PAUSE
+
+
+async def wait_for_chain(
+    connection: Connection, *, on_pause: Callable[[CommandError], None]
+) -> Chain:
+    """What `look_at` gives, once the peer is there.
+
+    Args:
+        on_pause: told once, when the peer is away.
+
+    Raises:
+        CommandError: the peer refuses, or is not one of ours.
+    """
+    patience = _Patience(on_pause)
+    while True:
+        try:
+            return await look_at(connection)
+        except NotReachable as away:
+            await patience.wait(away)
+
+
 async def follow(
     connection: Connection,
     wanted: Wanted,
-    start: Position,
-    stop: Position,
+    chain: Chain,
+    start: int,
+    stop: int,
     *,
     on_pause: Callable[[CommandError], None],
 ) -> AsyncGenerator[Told, None]:
@@ -77,44 +116,53 @@ async def follow(
     When the peer goes away it is asked again for what is missing, until it is back.
 
     Args:
-        stop: NEWEST as of now, a number, or FOREVER.
+        chain: what the peer had a moment ago.
+        start, stop: numbers of blocks, both included; the last may be FOREVER.
         on_pause: told once whenever the peer is away.
 
     Raises:
-        CommandError: the peer refuses: the range does not exist, or the user may not read.
+        CommandError: the peer refuses: the user may not read, or it came back with another ledger.
     """
-    position, pause = start, FIRST_PAUSE
+    position, patience, known = start, _Patience(on_pause), True
     while True:
+        away = None
         try:
+            if not known:
+                await _require_same(connection, chain)
             async with aclosing(_tell(connection, wanted, position, stop)) as told:
                 async for block in told:
                     yield block
-                    position, pause = block.number + 1, FIRST_PAUSE
-            if stop == deliver.NEWEST or (isinstance(stop, int) and position == stop + 1):
+                    position = block.number + 1
+                    patience.renew()
+            if position - 1 == stop:
                 return
         except DeliverRefused as refused:
-            if refused.status == common_pb2.NOT_FOUND and stop == deliver.NEWEST:
-                return
             if refused.status != common_pb2.SERVICE_UNAVAILABLE:
                 raise
-        except NotReachable as away:
-            if pause == FIRST_PAUSE:
-                on_pause(away)
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE)
+        except NotReachable as failure:
+            away = failure
+        known = False
+        await patience.wait(away)
+
+
+async def _require_same(connection: Connection, chain: Chain) -> None:
+    if (await look_at(connection)).ledger != chain.ledger:
+        raise CommandError(
+            f"the peer at {connection.settings.addresses.peer} came back with another ledger: run "
+            "this again to begin at the oldest block of that one"
+        )
 
 
 async def _tell(
-    connection: Connection, wanted: Wanted, start: Position, stop: Position
+    connection: Connection, wanted: Wanted, start: int, stop: int
 ) -> AsyncGenerator[Told, None]:
-    wait = stop != deliver.NEWEST
     if wanted.kind is Kind.FILTERED:
         async with aclosing(
-            deliver.filtered_blocks(connection, start, stop, wait=wait)
+            deliver.filtered_blocks(connection, start, stop, wait=True)
         ) as filtered_blocks:
             async for filtered in filtered_blocks:
                 yield Told(filtered.number, [records.filtered_record(filtered)])
     else:
-        async with aclosing(deliver.blocks(connection, start, stop, wait=wait)) as blocks:
+        async with aclosing(deliver.blocks(connection, start, stop, wait=True)) as blocks:
             async for block in blocks:
                 yield Told(block.header.number, wanted.of(block))
