@@ -91,12 +91,14 @@ class Network:
         chaincode: gives the response to a call's arguments, and the event's name.
         commits: what to do with an ordered transaction: its validation code, or None to leave it.
         answers: whether Broadcast answers, and with which status.
+        hanging: the calls that get no answer: "endorse", "order".
     """
 
     signer: SigningIdentity
     chaincode: Callable[[list[str]], tuple[proposal_response_pb2.Response, str]]
     commits: Code | None = transaction_pb2.VALID
     answers: common_pb2.Status.ValueType | None = common_pb2.SUCCESS
+    hanging: set[str] = field(default_factory=set)
     blocks: list[common_pb2.Block] = field(default_factory=list)
     ordered: list[bytes] = field(default_factory=list)
     # Deliver streams that wait are cut after so many blocks, once for each entry.
@@ -127,6 +129,8 @@ class Endorser(peer_pb2_grpc.EndorserServicer):
     async def ProcessProposal(
         self, request: proposal_pb2.SignedProposal, context: object
     ) -> proposal_response_pb2.ProposalResponse:
+        if "endorse" in self._network.hanging:
+            await asyncio.Event().wait()
         proposal = open_proposal(request)
         arguments = [argument.decode() for argument in proposal.input.args]
         response, event = self._network.chaincode(arguments)
@@ -156,6 +160,8 @@ class Ordering(ab_pb2_grpc.AtomicBroadcastServicer):
     ) -> AsyncIterator[ab_pb2.BroadcastResponse]:
         network = self._network
         async for envelope in requests:
+            if "order" in network.hanging:
+                await asyncio.Event().wait()
             if network.answers in (None, common_pb2.SUCCESS):
                 network.ordered.append(envelope.SerializeToString())
                 if network.commits is not None:

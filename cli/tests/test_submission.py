@@ -1,6 +1,7 @@
 """What can be said of a transaction, whatever happens on its way."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -107,9 +108,42 @@ async def test_refusing_ordering_means_not_submitted(tmp_path: Path) -> None:
 async def test_time_out_before_ordering_means_not_submitted(tmp_path: Path) -> None:
     async with network(tmp_path) as (made, connection):
         made.blocks.clear()  # the stream of blocks has nothing to begin with
-        with pytest.raises(NotSubmitted, match=r"within 0\.2 s; nothing was submitted"):
+        with pytest.raises(NotSubmitted) as late:
             await submit(connection, CALL, 0.2)
         assert made.ordered == []
+    assert str(late.value) == (
+        "the peer did not open its stream of blocks within 0.2 s; nothing was submitted"
+    )
+
+
+async def test_chaincode_that_hangs_is_named(tmp_path: Path) -> None:
+    async with network(tmp_path, hanging={"endorse"}) as (made, connection):
+        with pytest.raises(NotSubmitted) as late:
+            await submit(connection, CALL, 0.5)
+        assert made.ordered == []
+    assert str(late.value) == (
+        "asset was not endorsed: it did not answer the peer within 0.5 s; nothing was submitted"
+    )
+
+
+async def test_ordering_that_cannot_be_reached_in_time_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("localhost", 0)) as silent:
+        async with network(tmp_path) as (_, connection):
+            address = f"localhost:{silent.getsockname()[1]}"
+            object.__setattr__(connection.settings.addresses, "orderer", address)
+            with pytest.raises(NotSubmitted) as late:
+                await submit(connection, CALL, 0.5)
+    assert str(late.value) == "the ordering did not answer within 0.5 s; nothing was submitted"
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_ordering_that_hangs_is_named(tmp_path: Path, wait: bool) -> None:
+    async with network(tmp_path, hanging={"order"}) as (_, connection):
+        result = await submit(connection, CALL, 0.5, wait=wait)
+    assert result.outcome is Outcome.PENDING
+    assert result.conclusion.startswith(
+        "the ordering did not answer within 0.5 s, and it is in no block up to 0: it was handed"
+    )
 
 
 async def test_services_that_are_away_are_named(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ async def submit(
             async with asyncio.timeout_at(deadline):
                 # Opened before anything is sent, so that no block can slip past.
                 watch = await stack.enter_async_context(watch_commits(connection))
+                doing = f"{call.chaincode} was not endorsed: it did not answer the peer"
                 endorsed = await endorse(connection, call, within)
                 envelope = create_transaction(
                     endorsed.proposal, [endorsed.response], connection.user.signer
@@ -91,16 +92,18 @@ async def submit(
             raise NotSubmitted(f"{doing} within {within:g} s") from None
         except (CommandError, MismatchedEndorsements) as failure:
             raise NotSubmitted(str(failure)) from failure
+        doing = "the ordering did not answer"
         try:
             async with asyncio.timeout_at(deadline):
                 await order(connection, envelope)
                 if not wait:
                     return Submission(endorsed.txid, endorsed.payload, Outcome.ORDERED)
+                doing = "no commit was seen"
                 return _committed(endorsed, await watch.find(endorsed.txid))
         except NotOrdered as refusal:
             raise NotSubmitted(str(refusal)) from refusal
         except TimeoutError:
-            why = f"no commit was seen within {within:g} s"
+            why = f"{doing} within {within:g} s"
         except CommandError as failure:
             why = str(failure)
         return await _conclude(connection, endorsed, watch.height, why)
