@@ -1,6 +1,7 @@
 """The committer follows the ordering, resumes where the ledger is, and never skips."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -95,6 +96,31 @@ async def test_a_block_that_cannot_be_committed_stops_it(
     with pytest.raises(CommitterStopped, match=why):
         committer.check_health()
     assert chain.ledger.height == 1
+
+
+async def test_the_loop_goes_on_while_a_large_block_is_opened(
+    chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashing, loop_ran = threading.Event(), threading.Event()
+    hash_data = blocks.data_hash
+
+    def slow(envelopes: Any) -> bytes:
+        hashing.set()
+        assert loop_ran.wait(10), "hashing holds up the loop"
+        return hash_data(envelopes)
+
+    block = blocks.new_block(1, chain.ledger.last_hash, [chain.network.transaction()[1]])
+    first = blocks.parse_block(chain.ledger.block(0))
+    monkeypatch.setattr(blocks, "data_hash", slow)
+    committer = Committer(Ordered(first, block), chain.ledger, chain.validator, blocks_ahead=10)
+    running = asyncio.create_task(committer.run())
+    async with asyncio.timeout(10):
+        while not hashing.is_set():
+            await asyncio.sleep(0.001)
+        loop_ran.set()
+        await chain.ledger.wait_for(2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_log_that_was_lost_or_replaced_is_found_at_once(chain: Any) -> None:

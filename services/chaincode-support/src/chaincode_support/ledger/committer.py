@@ -14,7 +14,6 @@ from chaincode_support.ordering.errors import CommittingStopped, LedgerBehind, L
 from chaincode_support.ordering.interface import Ordering
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import blocks
-from selvedge_common.protoutil.errors import MalformedBlock
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
 
@@ -165,10 +164,6 @@ class Committer:
         """Take the next block, which is ordered, all the way into the ledger."""
         started = time.perf_counter()
         block = await self._persist(lambda: self._read(number))
-        if block.header.number != number:
-            raise BlockRefused(f"The ordering gave block {block.header.number} for {number}.")
-        if blocks.data_hash(block.data.data) != block.header.data_hash:
-            raise MalformedBlock(f"The data of block {number} does not fit its header.")
         # The first block is this service's own and has no signatures yet: it says whose count.
         checked = _genesis(block) if number == 0 else await self._validator.check(block)
         await self._persist(lambda: self._ledger.commit(block, checked))
@@ -177,7 +172,7 @@ class Committer:
         )
 
     async def _read(self, number: int) -> common_pb2.Block:
-        return blocks.parse_block(self._ordering.block(number))
+        return await self._validator.open(number, self._ordering.block(number))
 
 
 def _genesis(block: common_pb2.Block) -> list[CheckedTransaction]:

@@ -26,8 +26,10 @@ from selvedge_common.msp import (
 )
 from selvedge_common.msp.identity import parse_serialized
 from selvedge_common.msp.policies import PolicyGroup, SignedData
+from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.config_block import ENDORSEMENT
 from selvedge_common.protoutil.errors import (
+    MalformedBlock,
     MalformedMessage,
     MalformedTransaction,
     ValidationCode,
@@ -74,6 +76,15 @@ class Validator:
         self._application = application
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"validate-{channel}")
+
+    async def open(self, number: int, marshalled: bytes) -> common_pb2.Block:
+        """Parse block `number`. Raises MalformedBlock, also when its data is not its header's.
+
+        On a thread: of a large block this would hold up everything else on the loop.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, _open_block, number, marshalled
+        )
 
     async def check(self, block: common_pb2.Block) -> list[CheckedTransaction]:
         """One result for each of the block's envelopes, in their order; nothing is raised for them.
@@ -215,6 +226,15 @@ def _signed_data(envelope: bytes) -> SignedData:
     header = common_pb2.Payload.FromString(outer.payload).header
     creator = common_pb2.SignatureHeader.FromString(header.signature_header).creator
     return SignedData(outer.payload, creator, outer.signature)
+
+
+def _open_block(number: int, marshalled: bytes) -> common_pb2.Block:
+    block = blocks.parse_block(marshalled)
+    if block.header.number != number:
+        raise MalformedBlock(f"The ordering gave block {block.header.number} for {number}.")
+    if blocks.data_hash(block.data.data) != block.header.data_hash:
+        raise MalformedBlock(f"The data of block {number} does not fit its header.")
+    return block
 
 
 def _named(action: EndorsedAction) -> str:
