@@ -236,8 +236,11 @@ class Hub(events_pb2_grpc.EventsServicer):
 
 
 @asynccontextmanager
-async def serving(network: Network, home: Path) -> AsyncIterator[Connection]:
-    """Serve a network on a free port; gives a user's connection to it."""
+async def serving(
+    network: Network, home: Path, *, trusted: bytes = b""
+) -> AsyncIterator[Connection]:
+    """Serve a network on a free port; gives a user's connection to it, who trusts its certificate
+    or the one that is given."""
     server_pair = make_pair()
     credentials = grpc.ssl_server_credentials([(server_pair.key_pem, server_pair.certificate_pem)])
     server = grpc.aio.server()
@@ -248,7 +251,12 @@ async def serving(network: Network, home: Path) -> AsyncIterator[Connection]:
     address = f"localhost:{server.add_secure_port('localhost:0', credentials)}"
     await server.start()
     client = make_pair("user1")
-    user = User(network.signer, server_pair.certificate_pem, client.certificate_pem, client.key_pem)
+    user = User(
+        network.signer,
+        trusted or server_pair.certificate_pem,
+        client.certificate_pem,
+        client.key_pem,
+    )
     addresses = Addresses(peer=address, orderer=address, events=address)
     settings = Settings(home, addresses, "user1", "mychannel", as_json=False)
     async with Connection(user, settings) as connection:

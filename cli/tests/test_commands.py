@@ -78,7 +78,7 @@ def test_grpcs_own_lines_do_not_reach_the_terminal(tmp_path: Path) -> None:
         listener.shutdown(socket.SHUT_RDWR)
         assert refused.result(30) > 0
     assert done.returncode == 1
-    assert done.stderr.startswith(f"selvedge: the peer at {address} does not answer")
+    assert done.stderr.startswith(f"selvedge: the peer at {address} has its certificate from an")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from cli.tests.fake_services import Network, answering, make_signer, serving
+from cli.tests.fake_services import Network, answering, make_pair, make_signer, serving
 
 from selvedge_cli import deliver, events
 from selvedge_cli.checkpoints import Checkpoint, Printed
 from selvedge_cli.connection import Connection
 from selvedge_cli.endorsement import Call
-from selvedge_cli.errors import CommandError
+from selvedge_cli.errors import CommandError, NotReachable, NotTrusted
 from selvedge_cli.follow import Kind, Wanted, follow
 from selvedge_cli.rendering import render
 from selvedge_cli.submission import submit
@@ -66,6 +66,30 @@ async def test_peer_that_comes_back_with_another_ledger_ends_it(tmp_path: Path) 
         told = follow(connection, Wanted(Kind.BLOCK), chain, 0, 5, on_pause=replace)
         with pytest.raises(CommandError, match=r"came back with another ledger: run this again"):
             assert [block.number async for block in told] == [0, 1]
+
+
+async def test_peer_of_another_ca_is_not_waited_for(tmp_path: Path) -> None:
+    network = await make_network(3)
+    stranger = make_pair().certificate_pem
+    async with serving(network, tmp_path, trusted=stranger) as connection:
+        for stop in (None, "newest"):
+            with pytest.raises(NotTrusted, match=r"has its certificate from another ca than this"):
+                await events._follow(connection, BLOCKS, None, stop, None, None)
+        chain = deliver.Chain("", 2, "")
+        told = follow(connection, BLOCKS, chain, 0, 5, on_pause=lambda _: None)
+        with pytest.raises(NotTrusted):
+            await anext(told)
+
+
+async def test_range_with_an_end_does_not_wait_for_a_peer_that_is_away(tmp_path: Path) -> None:
+    async with serving(await make_network(1), tmp_path) as connection:
+        object.__setattr__(connection.settings.addresses, "peer", "localhost:1")
+        with pytest.raises(NotReachable) as away:
+            await events._follow(connection, BLOCKS, None, "newest", None, None)
+    assert str(away.value) == (
+        "the peer at localhost:1 does not answer (connection refused): see `selvedge status`, "
+        "start it with `selvedge up`, or give its address"
+    )
 
 
 async def test_runs_continue_where_the_last_one_stopped(

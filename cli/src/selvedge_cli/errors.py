@@ -35,6 +35,30 @@ class CallRefused(CommandError):
         self.code = code
 
 
+class NotTrusted(CommandError):
+    """Who answers at a service's address has its certificate from another ca."""
+
+    def __init__(self, service: str, address: str) -> None:
+        super().__init__(
+            f"{service} at {address} has its certificate from another ca than this user's: run "
+            "the command again (admin and user1 are enrolled anew by themselves), get new "
+            "certificates with `selvedge ca issue --user NAME`, or choose another --home"
+        )
+
+
+WHAT_TO_DO = "see `selvedge status`, start it with `selvedge up`, or give its address"
+# What grpc's core says of a connection that was not made, and what a person wants to know of it.
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_CORE_SAYS = {
+    _UNTRUSTED: "its certificate is from another ca",
+    "Connection refused": "connection refused",
+    "DNS resolution failed": "its host name is not known",
+    "No route to host": "no route to it",
+    "Network is unreachable": "no route to it",
+    "handshake": "it does not speak TLS, or refused our certificate",
+}
+
+
 def call_failed(error: grpc.aio.AioRpcError, service: str, address: str) -> CommandError:
     """Make the sentence for a failed call.
 
@@ -44,8 +68,14 @@ def call_failed(error: grpc.aio.AioRpcError, service: str, address: str) -> Comm
     """
     code, details = error.code(), error.details() or "no reason given"
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return NotReachable(f"{service} at {address} does not answer ({details}): {WHAT_TO_DO}")
+        if _UNTRUSTED in details:
+            return NotTrusted(service, address)
+        return NotReachable(
+            f"{service} at {address} does not answer ({plain(details)}): {WHAT_TO_DO}"
+        )
     return CallRefused(f"{service} at {address} refused: {code.name}: {details}", code)
 
 
-WHAT_TO_DO = "see `selvedge status`, start it with `selvedge up`, or give its address"
+def plain(details: str) -> str:
+    """The details of a call that found nobody, without the core's internals."""
+    return next((said for sign, said in _CORE_SAYS.items() if sign in details), details)

@@ -87,7 +87,8 @@ def events(
     """Print what happens on the channel, one line for each event, until Ctrl-C.
 
     Each run continues where the last one of the same --type (or --resume NAME) stopped on this
-    ledger, and a peer that goes away is waited for, so that no event is missed or printed twice.
+    ledger, and a peer that goes away is waited for, so that no event is missed or printed twice;
+    with --until it has to be there at the start.
     With --chat the event hub is listened to instead: it has no past, so --from, --until and
     --resume do not go with it, and a hub that goes away ends the command.
     """
@@ -119,11 +120,15 @@ async def _follow(
     count: int | None,
     resume: str | None,
 ) -> None:
-    from selvedge_cli.deliver import FOREVER
+    from selvedge_cli.deliver import FOREVER, look_at
     from selvedge_cli.follow import follow, wait_for_chain
 
     settings = connection.settings
-    chain = await wait_for_chain(connection, on_pause=_tell_away)
+    if stop is None:
+        chain = await wait_for_chain(connection, on_pause=_tell_away)
+    else:
+        # What has an end is for scripts: they are told at once that nobody is there.
+        chain = await look_at(connection)
     name = resume or wanted.kind.value
     checkpoint = Checkpoint(settings.home, name, settings.channel, chain.ledger)
     begin, skip = _begin(start, checkpoint, chain)

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from selvedge_cli import deliver
 from selvedge_cli.addresses import Addresses, port_of
 from selvedge_cli.connection import Connection, user_folder
-from selvedge_cli.errors import CommandError
+from selvedge_cli.errors import CommandError, plain
 from selvedge_common.healthcheck import Unhealthy, check
 from selvedge_common.protoutil.blocks import header_hash
 
@@ -146,7 +146,9 @@ async def _listener(connection: Connection, what: str, address: str) -> Endpoint
     try:
         answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
     except grpc.aio.AioRpcError as error:
-        return Endpoint(what, address, f"{error.code().name}: {error.details()}")
+        return Endpoint(
+            what, address, f"{error.code().name}: {plain(error.details() or 'no reason given')}"
+        )
     state = ""
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
