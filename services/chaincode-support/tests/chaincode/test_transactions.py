@@ -5,7 +5,7 @@ import contextlib
 
 import grpc
 import pytest
-from rawshim import Dial, Peer, StartPeer
+from rawshim import CHANNEL, PATIENCE, Dial, Peer, StartPeer
 
 from chaincode_support.chaincode.errors import (
     ChaincodeFailure,
@@ -16,8 +16,10 @@ from chaincode_support.chaincode.errors import (
     TransactionRunning,
     UnknownChaincode,
 )
+from chaincode_support.chaincode.stream import Transaction
 from selvedge_common.comm import ServerConfig, StreamConfig
 from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
+from selvedge_protos.peer.chaincode_pb2 import ChaincodeInput
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetStateByRange
 
 M = ChaincodeMessage
@@ -176,6 +178,25 @@ async def test_a_chaincode_that_was_here_is_waited_for(peer: Peer, dial: Dial) -
     shim = await dial(peer, "mycc:1.1")
     await shim.complete(await shim.hear())
     assert (await running).version == "1.1"
+
+
+async def test_whoever_waited_for_a_stream_that_has_just_ended_is_told_at_once(
+    peer: Peer, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    stream = peer.registry.get("mycc")
+    assert stream is not None
+    # The transport has not said it yet.
+    monkeypatch.setattr(type(stream._stream), "closed", property(lambda _: False))
+    await shim.half_close()
+    async with asyncio.timeout(PATIENCE):
+        while peer.registry.get("mycc") is not None:
+            await asyncio.sleep(0.001)
+    simulator = peer.ledger.simulator("t1")
+    late = Transaction(CHANNEL, "t1", "mycc", ChaincodeInput(), simulator)
+    with pytest.raises(StreamTerminated, match="its stream has just ended"):
+        await stream.execute(late)
+    simulator.close()
 
 
 async def test_a_chaincode_that_does_not_come_back_is_given_up(

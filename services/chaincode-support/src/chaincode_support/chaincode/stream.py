@@ -1,6 +1,6 @@
 """The peer's side of one chaincode stream: its states, and the transactions that run over it.
 
-    created --REGISTER--> established --READY--> ready
+    created --REGISTER--> established --READY--> ready --the stream's end--> ended
 
 Follows core/chaincode/handler.go of Fabric 1.0.6 and 2.5. What a message may do depends on the
 state; one that the state does not allow ends the stream, never anything else. Every message is
@@ -59,6 +59,7 @@ class State(enum.Enum):
     CREATED = "created"
     ESTABLISHED = "established"
     READY = "ready"
+    ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,9 @@ class ChaincodeStream:
         is unknown to the stream afterwards. Raises ExecuteTimeout, StreamTerminated,
         TransactionRunning, TooManyTransactions.
         """
-        if self._stream.closed:
+        # The transport says `closed` a little later than this stream ends: a caller that was woken
+        # in between would wait for an answer that nobody gives.
+        if self.state is State.ENDED or self._stream.closed:
             raise StreamTerminated(
                 f"chaincode {self.name} is going away: its stream has just ended; try again"
             )
@@ -341,6 +344,7 @@ class ChaincodeStream:
         if self.state is State.READY:
             self._registry.deregister(self)
             log.info("chaincode gone", chaincode=self.registered_name, peer=self.peer, cause=cause)
+        self.state = State.ENDED
         self.transactions.fail_all(
             StreamTerminated(
                 f"chaincode stream terminated: chaincode {self.registered_name} left the "
