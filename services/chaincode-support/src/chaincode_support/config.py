@@ -5,31 +5,13 @@ from __future__ import annotations
 import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from selvedge_common.config import ConfigError, Duration, Size, load
+from selvedge_common.config import LONGEST, MOST, Duration, Range, Size, load
+from selvedge_common.config.sections import TLS, Enrolling, Keepalive, Logging, Operations
 
 # Shorter start-up timeouts give a restarting chaincode no chance; Fabric raises them as well.
 MIN_STARTUP_TIMEOUT = 5.0
-
-
-@dataclass(frozen=True)
-class ClientRootCAs:
-    files: list[Path]
-
-
-@dataclass(frozen=True)
-class TLS:
-    enabled: bool
-    client_auth_required: bool
-    client_root_cas: ClientRootCAs
-
-
-@dataclass(frozen=True)
-class Keepalive:
-    interval: Duration
-    timeout: Duration
-    min_interval: Duration
 
 
 @dataclass(frozen=True)
@@ -54,7 +36,7 @@ class Peer:
     file_system_path: Path
     max_recv_msg_size: Size
     max_send_msg_size: Size
-    validator_pool_size: int
+    validator_pool_size: Annotated[int, Range(0, MOST)]
     grace_period: Duration
     tls: TLS
     keepalive: Keepalive
@@ -72,9 +54,10 @@ class ChaincodeLimits:
 @dataclass(frozen=True)
 class Chaincode:
     mode: Literal["dev"]
-    execute_timeout: Duration
+    # A chaincode needs time to answer.
+    execute_timeout: Annotated[Duration, Range("1001ms", LONGEST)]
     startup_timeout: Duration
-    keepalive: int
+    keepalive: Annotated[int, Range(0, MOST)]
     register_timeout: Duration
     require_certificate_name: bool
     limits: ChaincodeLimits
@@ -111,33 +94,9 @@ class OrdererLimits:
 class Orderer:
     listen_address: str
     address: str
-    batch_timeout: Duration
+    batch_timeout: Annotated[Duration, Range("1us", LONGEST)]
     batch_size: BatchSize
     limits: OrdererLimits
-
-
-@dataclass(frozen=True)
-class OperationsTLS:
-    enabled: bool
-
-
-@dataclass(frozen=True)
-class Operations:
-    listen_address: str
-    tls: OperationsTLS
-
-
-@dataclass(frozen=True)
-class CA:
-    address: str
-    enrolment: Path
-    timeout: Duration
-
-
-@dataclass(frozen=True)
-class Logging:
-    spec: str
-    format: Literal["json", "console"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +109,7 @@ class Config:
     ledger: LedgerSettings
     orderer: Orderer
     operations: Operations
-    ca: CA
+    ca: Enrolling
     logging: Logging
 
 
@@ -160,53 +119,7 @@ def read(file: Path | None = None) -> Config:
     Raises ConfigError, which names the key, for what cannot be read and for values that make no
     sense.
     """
-    config = load(Config, importlib.resources.files("chaincode_support") / "core.yaml", file)
-    _check(config)
-    return config
-
-
-def _check(config: Config) -> None:
-    chaincode = config.chaincode
-    if chaincode.execute_timeout <= 1:
-        raise ConfigError(
-            f"chaincode.executetimeout is {chaincode.execute_timeout:g} s, expected more than 1s: "
-            "a chaincode needs time to answer"
-        )
-    positive = {
-        "chaincode.registerTimeout": chaincode.register_timeout,
-        "chaincode.limits.streams": chaincode.limits.streams,
-        "chaincode.limits.transactions": chaincode.limits.transactions,
-        "chaincode.limits.queries": chaincode.limits.queries,
-        "chaincode.limits.pendingBytes": chaincode.limits.pending_bytes,
-        "ledger.maxSimulations": config.ledger.max_simulations,
-        "ledger.maxWalBytes": config.ledger.max_wal_bytes,
-        "peer.gracePeriod": config.peer.grace_period,
-        "peer.keepalive.interval": config.peer.keepalive.interval,
-        "peer.keepalive.timeout": config.peer.keepalive.timeout,
-        "peer.keepalive.minInterval": config.peer.keepalive.min_interval,
-        "peer.limits.concurrency.endorserService": config.peer.limits.concurrency.endorser_service,
-        "peer.limits.concurrency.deliverService": config.peer.limits.concurrency.deliver_service,
-        "orderer.batchTimeout": config.orderer.batch_timeout,
-        "orderer.batchSize.maxMessageCount": config.orderer.batch_size.max_message_count,
-        "orderer.batchSize.absoluteMaxBytes": config.orderer.batch_size.absolute_max_bytes,
-        "orderer.batchSize.preferredMaxBytes": config.orderer.batch_size.preferred_max_bytes,
-        "orderer.limits.pendingMessages": config.orderer.limits.pending_messages,
-        "orderer.limits.pendingBytes": config.orderer.limits.pending_bytes,
-        "orderer.limits.streamPipeline": config.orderer.limits.stream_pipeline,
-        "orderer.limits.blocksAhead": config.orderer.limits.blocks_ahead,
-        "peer.maxRecvMsgSize": config.peer.max_recv_msg_size,
-        "peer.maxSendMsgSize": config.peer.max_send_msg_size,
-    }
-    for key, value in positive.items():
-        if value <= 0:
-            raise ConfigError(f"{key} is {value:g}, expected a value above 0")
-    optional = {
-        "peer.validatorPoolSize": config.peer.validator_pool_size,
-        "chaincode.keepalive": chaincode.keepalive,
-    }
-    for key, value in optional.items():
-        if value < 0:
-            raise ConfigError(f"{key} is {value:g}, expected 0 or more")
+    return load(Config, importlib.resources.files("chaincode_support") / "core.yaml", file)
 
 
 def startup_timeout(config: Config) -> float:

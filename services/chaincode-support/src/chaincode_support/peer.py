@@ -130,7 +130,7 @@ class Peer:
         _say_not_serving(*self._servers())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.peer.grace_period):
-                await self._endorser.drained()
+                await self._endorser.drain()
 
     async def close(self) -> None:
         """Cut what is left, make durable what was taken, and close the files."""

@@ -38,6 +38,7 @@ class Endorsing:
 
     network: Network
     peer: Peer
+    endorser: Endorser
     process: Callable[..., Any]
 
     async def propose(
@@ -98,7 +99,7 @@ async def start(start_peer: StartPeer, network: Network) -> AsyncIterator[Start]
             request_serializer=proposal_pb2.SignedProposal.SerializeToString,
             response_deserializer=ProposalResponse.FromString,
         )
-        return Endorsing(network, peer, process)
+        return Endorsing(network, peer, endorser, process)
 
     yield start
     for opened in channels:
@@ -288,6 +289,40 @@ async def test_proposals_above_the_limit_are_refused(start: Start, dial: Dial) -
     assert "peer.limits.concurrency.endorserService" in details
     await shim.complete(message)
     assert (await answer).response.status == 200
+
+
+async def test_a_stopping_peer_ends_what_it_has_and_takes_no_more(
+    endorsing: Endorsing, dial: Dial
+) -> None:
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    _, answer = await endorsing.propose(b"first")
+    message = await running(shim)
+    draining = asyncio.create_task(endorsing.endorser.drain())
+    await asyncio.sleep(0)
+    code, details = await endorsing.refusal(endorsing.sign(b"second"))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert "is stopping" in details
+    assert not draining.done()
+    await shim.complete(message)
+    assert (await answer).response.status == 200
+    async with asyncio.timeout(PATIENCE):
+        await draining
+
+
+@pytest.mark.parametrize(("status", "counted"), [(399, 0), (400, 1), (499, 1), (500, 0)])
+async def test_failed_endorsements_are_counted_as_fabric_does(
+    status: int, counted: int, endorsing: Endorsing, dial: Dial
+) -> None:
+    def failures() -> float:
+        labels = {"channel": CHANNEL, "chaincode": CHAINCODE, "chaincodeerror": "true"}
+        return REGISTRY.get_sample_value("endorser_endorsement_failures", labels) or 0
+
+    before = failures()
+    shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
+    _, answer = await endorsing.propose(b"x")
+    await shim.complete(await running(shim), status)
+    assert (await answer).response.status == status
+    assert failures() == before + counted
 
 
 async def test_metrics_have_fabric_s_names_and_labels(endorsing: Endorsing, dial: Dial) -> None:

@@ -249,7 +249,10 @@ def test_a_setting_that_makes_no_sense_ends_it_with_one_sentence(tmp_path: Path)
     failed = Process.start(MODULE, {"CORE_CHAINCODE_EXECUTETIMEOUT": "1s"})
     assert failed.popen.returncode == 1
     [line] = failed.lines
-    assert line.startswith("chaincode-support: chaincode.executetimeout is 1 s, expected more than")
+    assert line == (
+        "chaincode-support: CORE_CHAINCODE_EXECUTETIMEOUT: chaincode.executetimeout is '1s', "
+        "but must be from 1001ms to 576h.\n"
+    )
 
 
 def test_sigterm_ends_it_while_it_waits_for_the_ca(tmp_path: Path) -> None:

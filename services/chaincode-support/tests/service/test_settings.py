@@ -1,36 +1,62 @@
 """Settings that make no sense are refused by name, before anything is opened."""
 
+import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from chaincode_support import config
-from selvedge_common.config import ConfigError
+from selvedge_common.config import ConfigError, Duration, Size
+
+
+def numbers(section: Any, path: str = "") -> Iterator[tuple[str, type]]:
+    """The folded paths of all durations, sizes and counts below a section, with their types."""
+    for field in dataclasses.fields(section):
+        value, key = getattr(section, field.name), f"{path}{field.name.replace('_', '')}"
+        if dataclasses.is_dataclass(value):
+            yield from numbers(value, f"{key}.")
+        elif isinstance(value, float | int) and not isinstance(value, bool):
+            yield key, type(value)
+
+
+NUMBERS = list(numbers(config.read()))
+OUT_OF_BOUNDS = {
+    Duration: ("0s", "-1s", "577h"),
+    Size: ("0", "100", "2GB"),
+    int: ("-1", "3000000000"),
+}
 
 
 def test_the_defaults_make_sense() -> None:
     assert config.read().peer.grace_period > 0
 
 
-@pytest.mark.parametrize("key", ["peer.validatorPoolSize", "chaincode.keepalive"])
-def test_what_zero_switches_off_cannot_be_less(key: str, monkeypatch: Any) -> None:
-    monkeypatch.setenv("CORE_" + key.upper().replace(".", "_"), "-1")
-    with pytest.raises(ConfigError, match=f"{key} is -1, expected 0 or more"):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(key, value) for key, kind in NUMBERS for value in OUT_OF_BOUNDS[kind]],
+)
+def test_every_number_has_bounds(key: str, value: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("CORE_" + key.upper().replace(".", "_"), value)
+    with pytest.raises(ConfigError, match=rf"(?i){key} is '{value}', but must be .*from "):
         config.read()
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "peer.gracePeriod",
-        "peer.keepalive.interval",
-        "peer.keepalive.timeout",
-        "peer.keepalive.minInterval",
-        "orderer.batchTimeout",
-    ],
-)
-@pytest.mark.parametrize("value", ["0s", "-1s"])
-def test_a_time_must_be_above_zero(key: str, value: str, monkeypatch: Any) -> None:
-    monkeypatch.setenv("CORE_" + key.upper().replace(".", "_"), value)
-    with pytest.raises(ConfigError, match=rf"{key} is -?\d, expected a value above 0"):
+@pytest.mark.parametrize("key", ["peer.validatorPoolSize", "chaincode.keepalive"])
+def test_zero_switches_off_what_can_be_off(key: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("CORE_" + key.upper().replace(".", "_"), "0")
+    config.read()
+
+
+@pytest.mark.parametrize("key", [key for key, kind in NUMBERS if "limits" in key])
+def test_no_limit_can_be_zero(key: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("CORE_" + key.upper().replace(".", "_"), "0")
+    with pytest.raises(ConfigError, match=rf"(?i){key} is '0', but must be from "):
+        config.read()
+
+
+@pytest.mark.parametrize("address", ["9443", "localhost:x", "localhost:65536"])
+def test_the_operations_address_is_one(address: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("CORE_OPERATIONS_LISTENADDRESS", address)
+    with pytest.raises(ConfigError, match=r"operations\.listenAddress is .* must be host:port"):
         config.read()

@@ -56,11 +56,13 @@ class Endorser(EndorserServicer):
         self._signer = signer
         self._max_proposals = max_proposals
         self._in_work = 0
+        self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def drained(self) -> None:
-        """Wait until no proposal is in work."""
+    async def drain(self) -> None:
+        """Take no more proposals, and wait until none is in work."""
+        self._draining = True
         await self._idle.wait()
 
     async def ProcessProposal(  # noqa: N802  # gRPC's name of the method
@@ -69,37 +71,34 @@ class Endorser(EndorserServicer):
         """Simulate a signed proposal and endorse the result.
 
         A client that cancels, or whose deadline passes, frees the transaction, its queries and
-        its snapshot at once. Raises StatusError: RESOURCE_EXHAUSTED and what the checks raise.
+        its snapshot at once. Raises StatusError: RESOURCE_EXHAUSTED, UNAVAILABLE while the peer
+        stops, and what the checks raise.
         """
         metrics.proposals_received.inc()
         with self._counted():
-            return await self.process(request)
-
-    async def process(self, signed: SignedProposal) -> ProposalResponse:
-        """What ProcessProposal does, for callers within the peer."""
-        started = time.perf_counter()
-        proposal = check_form(signed)
-        channel = self._channels.get(proposal.channel)
-        if channel is None:
-            return _failed(
-                f"channel '{proposal.channel}' not found: this peer has "
-                f"{', '.join(sorted(self._channels))}"
-            )
-        # Names that never registered stay out of the labels: a client could make any number.
-        known = self._chaincodes.registry.known(proposal.chaincode)
-        labels = (channel.name, proposal.chaincode if known else metrics.UNKNOWN)
-        check_rights(proposal, channel, labels[1])
-        success = False
-        try:
-            response = await self._simulate_and_endorse(proposal, channel, labels)
-            success = response.HasField("endorsement")
-        finally:
-            metrics.proposal_duration.labels(*labels, str(success).lower()).observe(
-                time.perf_counter() - started
-            )
-        if success:
-            metrics.successful_proposals.inc()
-        return response
+            started = time.perf_counter()
+            proposal = check_form(request)
+            channel = self._channels.get(proposal.channel)
+            if channel is None:
+                return _failed(
+                    f"channel '{proposal.channel}' not found: this peer has "
+                    f"{', '.join(sorted(self._channels))}"
+                )
+            # Names that never registered stay out of the labels: a client could make any number.
+            known = self._chaincodes.registry.known(proposal.chaincode)
+            labels = (channel.name, proposal.chaincode if known else metrics.UNKNOWN)
+            check_rights(proposal, channel, labels[1])
+            success = False
+            try:
+                response = await self._simulate_and_endorse(proposal, channel, labels)
+                success = response.HasField("endorsement")
+            finally:
+                metrics.proposal_duration.labels(*labels, str(success).lower()).observe(
+                    time.perf_counter() - started
+                )
+            if success:
+                metrics.successful_proposals.inc()
+            return response
 
     async def _simulate_and_endorse(
         self, proposal: OpenedProposal, channel: Channel, labels: tuple[str, str]
@@ -124,11 +123,13 @@ class Endorser(EndorserServicer):
         endorsed = self._endorse(proposal, execution, results)
         if execution.response.status < ERROR_THRESHOLD:
             return endorsed
-        metrics.endorsement_failures.labels(*labels, "true").inc()
         refused = ProposalResponse(response=execution.response)
+        # As in 2.5: from 500 on a client sees what the simulation would have written, and only
+        # what is below counts as a failed endorsement.
         if execution.response.status >= ERROR:
-            # As in 2.5, so that a client can see what the simulation would have written.
             refused.payload = endorsed.payload
+        else:
+            metrics.endorsement_failures.labels(*labels, "true").inc()
         return refused
 
     async def _simulate(
@@ -161,6 +162,12 @@ class Endorser(EndorserServicer):
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
+        if self._draining:
+            raise StatusError(
+                grpc.StatusCode.UNAVAILABLE,
+                "the peer is stopping and takes no more proposals: try again once it is back, or "
+                "ask another peer",
+            )
         if self._in_work >= self._max_proposals:
             metrics.proposals_over_limit.inc()
             raise StatusError(
