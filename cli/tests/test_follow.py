@@ -107,6 +107,46 @@ async def test_runs_continue_where_the_last_one_stopped(
         assert await run(connection, capsys) == []
 
 
+async def test_explicit_place_moves_the_checkpoint_over_nothing_unprinted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = await make_network(2)
+    async with serving(network, tmp_path) as connection:
+        assert await run(connection, capsys, "oldest") == ["block 0", "block 1"]
+        for _ in range(3):
+            await network.commit()
+        assert await run(connection, capsys, "newest") == ["block 4"]
+        assert await run(connection, capsys, 0, 0) == ["block 0"]
+        assert await run(connection, capsys, 1, 2) == ["block 1", "block 2"]
+        assert await run(connection, capsys) == ["block 3", "block 4"]
+        assert await run(connection, capsys) == []
+
+
+async def test_named_checkpoint_is_placed_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(await make_network(5), tmp_path) as connection:
+        assert await run(connection, capsys, 3, resume="mine") == ["block 3", "block 4"]
+        assert await run(connection, capsys, 1, 1, resume="mine") == ["block 1"]
+        assert await run(connection, capsys, stop=2, resume="mine") == ["block 2"]
+        assert await run(connection, capsys) == ["block 4"]
+
+
+async def test_filtered_run_leaves_the_place_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = await make_network(1)
+    everything = Wanted(Kind.CHAINCODE)
+    other, deleted = Wanted(Kind.CHAINCODE, "other"), Wanted(Kind.CHAINCODE, "", "Deleted")
+    assert len({each.checkpoint for each in (everything, other, deleted)}) == 3
+    async with serving(network, tmp_path) as connection:
+        for wanted in (everything, other):
+            assert await run(connection, capsys, wanted=wanted) == []
+        await submit(connection, Call("asset", [b"create"]), 10)
+        assert await run(connection, capsys, wanted=other) == []
+        assert await run(connection, capsys, wanted=everything) == ["chaincode 1"]
+
+
 async def test_each_ledger_has_a_place_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

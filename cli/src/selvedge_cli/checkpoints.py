@@ -109,3 +109,30 @@ class Checkpoint:
                 f"{self.file} cannot be written ({error.strerror}), so the next run would repeat "
                 "events: make room, or choose another folder with --home"
             ) from error
+
+
+class Progress:
+    """A checkpoint that moves with a run, forward only, and over nothing that was not printed.
+
+    Args:
+        checkpoint: the one to move.
+        begin: the first block of the run, and how many of its events it passes over.
+        anew: forget where the checkpoint was: the user places it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, begin: tuple[int, int], *, anew: bool) -> None:
+        self._checkpoint = checkpoint
+        stored = None if anew else checkpoint.read()
+        self._next = (0, 0) if stored is None else stored.next
+        # A run that begins later leaves events out which the next one has yet to print.
+        self._held = stored is not None and begin > self._next
+
+    def reached(self, printed: Printed) -> None:
+        """Remember what was printed, where that is further than before.
+
+        Raises:
+            CommandError: the home cannot be written.
+        """
+        if not self._held and printed.next > self._next:
+            self._checkpoint.write(printed)
+            self._next = printed.next

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from selvedge_cli.checkpoints import Checkpoint, Printed
+from selvedge_cli.checkpoints import Checkpoint, Printed, Progress
 from selvedge_cli.errors import CommandError
 from selvedge_cli.options import Settings, common_options
 
@@ -70,7 +70,11 @@ class Place(click.ParamType[str | int]):
     help="Last block; without it, follow.",
 )
 @click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
-@click.option("--resume", metavar="NAME", help="Name of the checkpoint.  [default: the type]")
+@click.option(
+    "--resume",
+    metavar="NAME",
+    help="Name of the checkpoint.  [default: one for each --type, --chaincode and --name]",
+)
 @click.option("--chat", is_flag=True, help="Live from the event hub instead of from the peer.")
 @common_options
 def events(
@@ -86,9 +90,10 @@ def events(
 ) -> None:
     """Print what happens on the channel, one line for each event, until Ctrl-C.
 
-    Each run continues where the last one of the same --type (or --resume NAME) stopped on this
-    ledger, and a peer that goes away is waited for, so that no event is missed or printed twice;
-    with --until it has to be there at the start.
+    Each run continues where the last one of the same --type, --chaincode and --name (or --resume
+    NAME) stopped on this ledger, and a peer that goes away is waited for, so that no event is
+    missed or printed twice; with --until it has to be there at the start. A run with --from counts
+    unless it leaves events out; with --resume NAME it places that checkpoint anew.
     With --chat the event hub is listened to instead: it has no past, so --from, --until and
     --resume do not go with it, and a hub that goes away ends the command.
     """
@@ -129,9 +134,10 @@ async def _follow(
     else:
         # What has an end is for scripts: they are told at once that nobody is there.
         chain = await look_at(connection)
-    name = resume or wanted.kind.value
+    name = resume or wanted.checkpoint
     checkpoint = Checkpoint(settings.home, name, settings.channel, chain.ledger)
     begin, skip = _begin(start, checkpoint, chain)
+    progress = Progress(checkpoint, (begin, skip), anew=start is not None and resume is not None)
     end = FOREVER if stop is None else chain.newest if isinstance(stop, str) else stop
     if begin > end:
         return
@@ -142,9 +148,9 @@ async def _follow(
             for printed, record in enumerate(records[skip:], skip + 1):
                 if printer.print(record):
                     rest = printed < len(records)
-                    checkpoint.write(Printed(block.number, printed if rest else None))
+                    progress.reached(Printed(block.number, printed if rest else None))
                     return
-            checkpoint.write(Printed(block.number))
+            progress.reached(Printed(block.number))
             skip = 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -40,6 +42,14 @@ class Wanted:
     kind: Kind
     chaincode: str = ""
     name: str = ""
+
+    @property
+    def checkpoint(self) -> str:
+        """Name of the checkpoint of runs that print just these."""
+        if not (self.chaincode or self.name):
+            return self.kind.value
+        filters = json.dumps([self.chaincode, self.name]).encode()
+        return f"{self.kind.value}-{hashlib.sha256(filters).hexdigest()[:16]}"
 
     def of(self, block: common_pb2.Block) -> Iterable[Record]:
         """Those in a whole block."""
