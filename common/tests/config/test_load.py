@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from selvedge_common.config import ConfigError, Duration, Size, load
+from selvedge_common.config import ConfigError, Duration, HostPort, Range, Size, load
 
 DEFAULTS = """
 peer:
@@ -38,9 +38,9 @@ class Tls:
 
 @dataclass(frozen=True)
 class Events:
-    buffersize: int
-    timeout: Duration
-    max_bytes: Size
+    buffersize: Annotated[int, Range(-100, 100)]
+    timeout: Annotated[Duration, Range("-2h", "2h")]
+    max_bytes: Annotated[Size, Range(0, "1GB")]
     ratio: float
 
     def __post_init__(self) -> None:
@@ -286,3 +286,58 @@ def test_defaults_may_hold_no_unknown_key(defaults: Path) -> None:
     defaults.write_text(DEFAULTS + "colour: red\n")
     with pytest.raises(ConfigError, match="unknown key colour"):
         load(Config, defaults, None, {})
+
+
+@dataclass(frozen=True)
+class Bounded:
+    count: int
+    pause: Duration
+    size: Size
+    rate: float
+    retries: Annotated[int, Range(2, 3, or_zero=True)]
+    address: Annotated[str, HostPort()]
+    peers: list[Annotated[str, HostPort(listening=True)]]
+
+
+BOUNDED = """
+count: 1
+pause: 10ms
+size: 1KB
+rate: 0.5
+retries: 0
+address: localhost:1
+peers: [localhost:0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        *(("count", value, "from 1 to 2147483647") for value in ("0", "-1", "2147483648")),
+        *(("pause", value, "from 10ms to 576h") for value in ("0", "-1s", "9ms", "577h")),
+        *(("size", value, "from 1KB to 2147483647") for value in ("0", "1023", "2GB")),
+        *(("rate", value, "from 0.001 to 2147483647") for value in ("0", "-0.5", "1e10")),
+        *(("retries", value, "0, or from 2 to 3") for value in ("-1", "1", "4")),
+        *(
+            ("address", value, "host:port, such as localhost:7051")
+            for value in ("localhost", ":7051", "localhost:0", "localhost:65536", "localhost:x")
+        ),
+    ],
+)
+def test_value_out_of_bounds_is_refused_with_its_key(
+    tmp_path: Path, key: str, value: str, expected: str
+) -> None:
+    file = tmp_path / "core.yaml"
+    file.write_text(BOUNDED)
+    name = f"CORE_{key.upper()}"
+    with pytest.raises(ConfigError) as refused:
+        load(Bounded, file, None, {name: value})
+    assert str(refused.value) == f"{name}: {key} is {value!r}, but must be {expected}."
+
+
+def test_bounds_hold_for_the_elements_of_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "core.yaml"
+    file.write_text(BOUNDED)
+    assert load(Bounded, file, None, {"CORE_PEERS": ":0,b:1"}).peers == [":0", "b:1"]
+    with pytest.raises(ConfigError, match=r"peers\[1\] is 'b', but must be host:port"):
+        load(Bounded, file, None, {"CORE_PEERS": "a:0,b"})

@@ -1,6 +1,16 @@
 """Configuration: packaged YAML, overlaid by a file, overlaid by CORE_* variables."""
 
+from selvedge_common.config.bounds import LONGEST, MOST, HostPort, Range
 from selvedge_common.config.loader import load
 from selvedge_common.config.values import ConfigError, Duration, Size
 
-__all__ = ["ConfigError", "Duration", "Size", "load"]
+__all__ = [
+    "LONGEST",
+    "MOST",
+    "ConfigError",
+    "Duration",
+    "HostPort",
+    "Range",
+    "Size",
+    "load",
+]

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 
+from selvedge_common.config.bounds import BOUNDS, Bound
 from selvedge_common.config.values import PARSERS, ConfigError
 
 PREFIX = "CORE"
@@ -51,7 +52,8 @@ def load(
 
     Args:
         cls: a frozen dataclass; nested dataclasses are sections. A field `listen_address`
-            takes the key `listenAddress`: case and `_` do not matter.
+            takes the key `listenAddress`: case and `_` do not matter. `Annotated` gives it
+            another `Bound` than that of its type.
         defaults: the packaged YAML; it must hold every key.
         file: the operator's YAML; it may hold any part of the tree.
         environ: variables named `CORE_` and the key path joined by `_`.
@@ -228,7 +230,14 @@ def _convert(hint: Any, value: Any, key: str, source: str) -> Any:
             str(name): _typed_value(arguments[1], item, f"{key}.{name}", source)
             for name, item in value.items()
         }
-    return PARSERS[hint](value)
+    kind, bound = arguments if origin is Annotated else (hint, BOUNDS.get(hint))
+    return _within(bound, PARSERS[kind](value))
+
+
+def _within(bound: Bound | None, value: Any) -> Any:
+    if bound is not None:
+        bound.check(value)
+    return value
 
 
 def _convert_list(element: Any, value: Any, key: str, source: str) -> list[Any]:
@@ -265,7 +274,7 @@ def _camel(field: str) -> str:
 
 
 def _typed(cls: type) -> dict[str, tuple[str, Any]]:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return {_fold(field.name): (field.name, hints[field.name]) for field in dataclasses.fields(cls)}
 
 
