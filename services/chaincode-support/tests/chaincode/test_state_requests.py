@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from prometheus_client import REGISTRY
 from rawshim import Dial, Peer, RawShim, StartPeer
 
 from chaincode_support.chaincode.errors import ChaincodeFailure
@@ -258,6 +259,8 @@ async def test_a_page_of_large_values_ends_early_and_loses_nothing(peer: Peer, d
 
 
 async def test_open_queries_of_a_transaction_are_bounded(start_peer: StartPeer, dial: Dial) -> None:
+    counter = "chaincode_queries_refused_total"
+    before = REGISTRY.get_sample_value(counter)
     peer = await start_peer(max_queries=2)
     await peer.commit("mycc", {f"k{number:04}": b"v" for number in range(101)})
     shim = await dial(peer, "mycc:1.0")
@@ -267,6 +270,7 @@ async def test_open_queries_of_a_transaction_are_bounded(start_peer: StartPeer, 
         parse(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
         refused = await shim.ask(M.GET_STATE_BY_RANGE, request, message)
         assert refused.type == M.ERROR
+        assert REGISTRY.get_sample_value(counter) == (before or 0) + 1
         assert "RESOURCE_EXHAUSTED" in refused.payload.decode()
         assert "chaincode.limits.queries" in refused.payload.decode()
         close = QueryStateClose(id=first.id).SerializeToString()

@@ -5,6 +5,7 @@ import contextlib
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 from rawshim import CHANNEL, PATIENCE, Dial, Peer, StartPeer
 
 from chaincode_support.chaincode.errors import (
@@ -152,12 +153,15 @@ async def test_the_same_transaction_cannot_run_twice(peer: Peer, dial: Dial) -> 
 
 
 async def test_transactions_of_a_stream_are_bounded(start_peer: StartPeer, dial: Dial) -> None:
+    counter = "chaincode_transactions_refused_total"
+    before = REGISTRY.get_sample_value(counter)
     peer = await start_peer(max_transactions=1)
     shim = await dial(peer, "mycc:1.0")
     running = asyncio.create_task(peer.execute("mycc", "t1"))
     message = await shim.hear()
     with pytest.raises(TooManyTransactions, match=r"chaincode\.limits\.transactions"):
         await peer.execute("mycc", "t2")
+    assert REGISTRY.get_sample_value(counter) == (before or 0) + 1
     await shim.complete(message)
     await running
 

@@ -15,7 +15,7 @@ from testchannel import (
     writes,
 )
 
-from chaincode_support.ledger.validation import Validator
+from chaincode_support.ledger.validation import MAX_ENDORSEMENTS, Validator
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import config_block, transactions
 from selvedge_protos.common import common_pb2
@@ -65,6 +65,17 @@ def tampered(network: Network) -> bytes:
     envelope = common_pb2.Envelope.FromString(network.transaction(writes(a=b"1"))[1])
     envelope.payload = envelope.payload.replace(CHAINCODE.encode(), b"cisab")
     return envelope.SerializeToString()
+
+
+def endorsed_often(network: Network, times: int) -> bytes:
+    def change(payload: common_pb2.Payload) -> None:
+        transaction = transaction_pb2.Transaction.FromString(payload.data)
+        action = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload)
+        action.action.endorsements.extend([action.action.endorsements[0]] * (times - 1))
+        transaction.actions[0].payload = action.SerializeToString()
+        payload.data = transaction.SerializeToString()
+
+    return resigned(network, change)
 
 
 def tampered_endorsement(network: Network) -> bytes:
@@ -251,6 +262,8 @@ CALLEE = results_of(
         ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[n.orderer])),
         ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[admin(n)])),
         ("VALID", lambda n: endorsed(n, b"", endorsers=[expired_peer(n)])),
+        ("VALID", lambda n: endorsed_often(n, MAX_ENDORSEMENTS)),
+        ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed_often(n, MAX_ENDORSEMENTS + 1)),
         ("BAD_RWSET", lambda n: endorsed(n, b"\xff\xff")),
         ("ILLEGAL_WRITESET", lambda n: endorsed(n, TWICE)),
         ("ILLEGAL_WRITESET", lambda n: endorsed(n, SYSTEM_WRITE)),

@@ -53,6 +53,14 @@ execute_timeouts = FabricCounter(
 )
 streams = Gauge("chaincode_streams", "The number of open chaincode streams.")
 transactions = Gauge("chaincode_transactions", "The number of transactions that chaincodes run.")
+transactions_refused = Counter(
+    "chaincode_transactions_refused",
+    "The number of transactions refused because their chaincode ran too many.",
+)
+queries_refused = Counter(
+    "chaincode_queries_refused",
+    "The number of range queries refused because their transaction had too many open.",
+)
 refusals = Counter(
     "chaincode_stream_refusals",
     "The number of chaincode streams the peer ended, by gRPC status.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 
+from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import RequestError
 from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV
 from selvedge_protos.peer.chaincode_shim_pb2 import QueryResponse, QueryResultBytes
@@ -71,6 +72,7 @@ class OpenQueries:
         Raises RequestError when the transaction has too many queries open.
         """
         if len(self._open) >= self._limit:
+            metrics.queries_refused.inc()
             raise RequestError(
                 f"RESOURCE_EXHAUSTED: the transaction has {self._limit} queries open, the limit of "
                 "chaincode.limits.queries; close iterators before opening more"

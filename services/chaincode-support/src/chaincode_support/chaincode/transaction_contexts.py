@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Protocol
 
+from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import (
     ChaincodeError,
     TooManyTransactions,
@@ -90,6 +91,7 @@ class TransactionContexts:
                 "a new proposal with a new nonce"
             )
         if len(self._by_key) >= self._limit:
+            metrics.transactions_refused.inc()
             raise TooManyTransactions(
                 f"RESOURCE_EXHAUSTED: chaincode {namespace} already runs {self._limit} "
                 "transactions, the limit of chaincode.limits.transactions; try again later"

@@ -53,6 +53,9 @@ _log = get_logger("committer.validation")
 # Only the chaincode of that name may write there; a chaincode that is called may not either.
 SYSTEM_NAMESPACES = SYSTEM_CHAINCODES | {""}
 
+# Each costs a verification. Not a setting: all who validate a block must come to the same codes.
+MAX_ENDORSEMENTS = 256
+
 # Codes that Fabric gives before it has looked at the creator's signature.
 _BEFORE_SIGNATURE = frozenset(
     {
@@ -197,6 +200,12 @@ class Validator:
         That is what Fabric asks of a chaincode whose definition names no policy of its own, and
         there are no definitions here: every namespace has this policy.
         """
+        if len(action.endorsements) > MAX_ENDORSEMENTS:
+            raise MalformedTransaction(
+                transaction_pb2.ENDORSEMENT_POLICY_FAILURE,
+                f"The transaction has {len(action.endorsements)} endorsements: at most "
+                f"{MAX_ENDORSEMENTS} are verified.",
+            )
         endorsers: list[Identity] = []
         reasons: list[str] = []
         for signed in action.endorsement_data():
