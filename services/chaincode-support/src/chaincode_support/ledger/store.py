@@ -1,5 +1,6 @@
 """One SQLite file a channel: its schema, its connections, and the pool of read snapshots."""
 
+import errno
 import re
 import sqlite3
 from pathlib import Path
@@ -107,7 +108,9 @@ def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connectio
         connection.close()
         raise LedgerUnusable(
             f"The ledger file {file} of channel {channel} cannot be used: {error}. "
-            "Restore it from a backup, or move it away to start from the ordering log."
+            + remedy(
+                error, "Restore it from a backup, or move it away to start from the ordering log."
+            )
         ) from error
     except LedgerUnusable:
         connection.close()
@@ -138,6 +141,14 @@ def can_pass(error: sqlite3.Error) -> bool:
     # Errors of the module itself, such as the use of a closed connection, have no code.
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & _PRIMARY in _PASSING
+
+
+def remedy(error: Exception, otherwise: str) -> str:
+    """What to do about a file that cannot be opened: a full disk has harmed nothing."""
+    full = getattr(error, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_FULL
+    if full or getattr(error, "errno", None) == errno.ENOSPC:
+        return "The disk is full: make room on it and start again; the file itself is sound."
+    return otherwise
 
 
 def _ensure_schema(connection: sqlite3.Connection, file: Path, channel: str) -> None:

@@ -6,7 +6,7 @@ from typing import Self, cast
 
 from google.protobuf.message import DecodeError
 
-from chaincode_support.ledger.store import can_pass, channel_file, connect
+from chaincode_support.ledger.store import can_pass, channel_file, connect, remedy
 from chaincode_support.ordering.errors import LogUnreadable, LogUnusable
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
@@ -50,7 +50,7 @@ class BlockLog:
         except (OSError, sqlite3.Error) as error:
             raise LogUnusable(
                 f"The ordering log {file} of channel {channel} cannot be used: {error}. "
-                "Restore it from a backup."
+                + remedy(error, "Restore it from a backup.")
             ) from error
 
     def append(self, block: common_pb2.Block) -> None:
