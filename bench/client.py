@@ -16,9 +16,9 @@ from bench.wire import call_all, pipeline, read
 from selvedge_cli.chat import chaincode_interest
 from selvedge_cli.connection import read_user
 from selvedge_common import comm
+from selvedge_common.protoutil.endorsements import create_transaction
 from selvedge_common.protoutil.proposals import create_proposal, sign_proposal
-from selvedge_common.protoutil.seek import FOREVER, NEWEST, seek_envelope
-from selvedge_common.protoutil.transactions import create_transaction
+from selvedge_common.protoutil.seek_request import FOREVER, NEWEST, seek_envelope
 from selvedge_common.protoutil.wire import timestamp_of
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2

@@ -22,11 +22,12 @@ from selvedge_cli.addresses import Addresses
 from selvedge_cli.connection import Connection, User
 from selvedge_cli.options import Settings
 from selvedge_common.msp import SigningIdentity
-from selvedge_common.protoutil import seek
-from selvedge_common.protoutil.blocks import filtered_block, header_hash, new_block
+from selvedge_common.protoutil import seek_request
+from selvedge_common.protoutil.block_events import filtered_block
+from selvedge_common.protoutil.blocks import header_hash, new_block
+from selvedge_common.protoutil.endorsements import create_proposal_response
 from selvedge_common.protoutil.metadata import set_validation_codes
 from selvedge_common.protoutil.proposals import open_proposal
-from selvedge_common.protoutil.transactions import create_proposal_response
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2, ab_pb2_grpc
 from selvedge_protos.peer import (
@@ -195,7 +196,7 @@ class Deliver(events_pb2_grpc.DeliverServicer):
         self, requests: Requests, context: Context
     ) -> AsyncIterator[common_pb2.Block]:
         network = self._network
-        opened = seek.open_seek(await anext(requests))
+        opened = seek_request.open_seek(await anext(requests))
         request = opened.seek
         waits = request.behavior == ab_pb2.SeekInfo.BLOCK_UNTIL_READY
         network.deliver_streams += waits
@@ -204,8 +205,8 @@ class Deliver(events_pb2_grpc.DeliverServicer):
             self._status = common_pb2.NOT_FOUND
             return
         try:
-            wanted = seek.resolve(request, len(network.blocks))
-        except seek.SeekRefused as refused:
+            wanted = seek_request.resolve(request, len(network.blocks))
+        except seek_request.SeekRefused as refused:
             self._status = refused.status
             return
         for number in range(wanted.start, wanted.stop + 1):

@@ -11,9 +11,9 @@ from cryptography.x509 import load_pem_x509_certificate
 from tests.e2e.stack import LISTENERS, Stack
 
 from selvedge_common.msp import SigningIdentity, load_signing_identity
+from selvedge_common.protoutil.endorsements import create_transaction
 from selvedge_common.protoutil.proposals import create_proposal, sign_proposal
-from selvedge_common.protoutil.seek import FOREVER, NEWEST, Position, seek_envelope
-from selvedge_common.protoutil.transactions import create_transaction
+from selvedge_common.protoutil.seek_request import FOREVER, NEWEST, Position, seek_envelope
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2, ab_pb2_grpc
 from selvedge_protos.peer import (

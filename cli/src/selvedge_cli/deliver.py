@@ -10,14 +10,14 @@ import grpc.aio
 
 from selvedge_cli.connection import Connection
 from selvedge_cli.errors import CommandError, call_failed
-from selvedge_common.protoutil import seek
+from selvedge_common.protoutil import seek_request
 from selvedge_common.protoutil.blocks import header_hash
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.peer import events_pb2, events_pb2_grpc
 
-OLDEST, NEWEST, FOREVER = seek.OLDEST, seek.NEWEST, seek.FOREVER
-Position = seek.Position
+OLDEST, NEWEST, FOREVER = seek_request.OLDEST, seek_request.NEWEST, seek_request.FOREVER
+Position = seek_request.Position
 
 
 class DeliverRefused(CommandError):
@@ -109,7 +109,7 @@ async def _deliver(
     address = connection.settings.addresses.peer
     behavior = ab_pb2.SeekInfo.BLOCK_UNTIL_READY if wait else ab_pb2.SeekInfo.FAIL_IF_NOT_READY
     user = connection.user
-    request = seek.seek_envelope(
+    request = seek_request.seek_envelope(
         connection.settings.channel, start, stop, behavior, user.signer, user.tls_hash
     )
     service = events_pb2_grpc.DeliverStub(connection.channel(address))

@@ -12,8 +12,8 @@ from selvedge_cli.connection import Connection
 from selvedge_cli.endorsement import Call, Endorsed, endorse
 from selvedge_cli.errors import FAILED, INVALID, PENDING, CommandError
 from selvedge_cli.ordering import NotOrdered, order, reach_ordering
+from selvedge_common.protoutil.endorsements import create_transaction
 from selvedge_common.protoutil.errors import MismatchedEndorsements
-from selvedge_common.protoutil.transactions import create_transaction
 
 LOOK_UP_TIMEOUT = 5.0
 """Seconds for looking up what became of a transaction, after the user's own time-out."""

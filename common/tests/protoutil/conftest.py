@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from selvedge_common.protoutil.endorsements import create_proposal_response, create_transaction
 from selvedge_common.protoutil.proposals import create_proposal, open_proposal, sign_proposal
-from selvedge_common.protoutil.transactions import create_proposal_response, create_transaction
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import chaincode_event_pb2, chaincode_pb2, proposal_response_pb2
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from selvedge_common.msp import ORDERER, PolicyNotSatisfied
 from selvedge_common.msp.policies import signed_by_role
-from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil import block_events, blocks, metadata
 from selvedge_common.protoutil.errors import MalformedBlock
 from selvedge_common.protoutil.transactions import open_transaction
 from selvedge_common.protoutil.wire import length_delimited
@@ -58,23 +58,23 @@ def test_an_orderer_signs_value_signature_header_and_block_header(org1: Any) -> 
     blocks.sign_block(block, orderer, 4)
     header = blocks.header_bytes(block.header)
     for index in (common_pb2.SIGNATURES, common_pb2.LAST_CONFIG):
-        metadata = common_pb2.Metadata.FromString(block.metadata.metadata[index])
-        (signature,) = metadata.signatures
+        entry = common_pb2.Metadata.FromString(block.metadata.metadata[index])
+        (signature,) = entry.signatures
         signature_header = common_pb2.SignatureHeader.FromString(signature.signature_header)
         assert signature_header.creator == orderer.serialized
         assert signature_header.nonce
         orderer.certificate.public_key().verify(
             signature.signature,
-            metadata.value + signature.signature_header + header,
+            entry.value + signature.signature_header + header,
             ec.ECDSA(hashes.SHA256()),
         )
-    value = blocks.get_metadata(block, common_pb2.SIGNATURES).value
+    value = metadata.get_metadata(block, common_pb2.SIGNATURES).value
     assert common_pb2.OrdererBlockMetadata.FromString(value).last_config.index == 4
-    value = blocks.get_metadata(block, common_pb2.LAST_CONFIG).value
+    value = metadata.get_metadata(block, common_pb2.LAST_CONFIG).value
     assert common_pb2.LastConfig.FromString(value).index == 4
-    assert blocks.last_config(block) == 4
-    blocks.set_metadata(block, common_pb2.SIGNATURES, b"")
-    assert blocks.last_config(block) == 4
+    assert metadata.last_config(block) == 4
+    metadata.set_metadata(block, common_pb2.SIGNATURES, b"")
+    assert metadata.last_config(block) == 4
 
 
 def test_signatures_of_others_and_changed_blocks_are_refused(org1: Any, client: Any) -> None:
@@ -99,17 +99,17 @@ def test_signatures_of_others_and_changed_blocks_are_refused(org1: Any, client: 
 
 def test_validation_codes_are_one_byte_a_transaction() -> None:
     block = blocks.new_block(1, b"", [b"one", b"two"])
-    assert blocks.validation_codes(block) == [NOT_VALIDATED] * 2
-    blocks.set_validation_codes(block, [VALID, CONFLICT])
+    assert metadata.validation_codes(block) == [NOT_VALIDATED] * 2
+    metadata.set_validation_codes(block, [VALID, CONFLICT])
     assert block.metadata.metadata[common_pb2.TRANSACTIONS_FILTER] == bytes([0, 11])
-    assert blocks.validation_codes(block) == [VALID, CONFLICT]
+    assert metadata.validation_codes(block) == [VALID, CONFLICT]
     with pytest.raises(MalformedBlock, match=r"2 transactions and was given 1"):
-        blocks.set_validation_codes(block, [VALID])
+        metadata.set_validation_codes(block, [VALID])
     bare = common_pb2.Block(data=common_pb2.BlockData(data=[b"one"]))
-    assert blocks.validation_codes(bare) == [NOT_VALIDATED]
-    blocks.set_metadata(bare, common_pb2.TRANSACTIONS_FILTER, bytes(3))
+    assert metadata.validation_codes(bare) == [NOT_VALIDATED]
+    metadata.set_metadata(bare, common_pb2.TRANSACTIONS_FILTER, bytes(3))
     assert len(bare.metadata.metadata) == 5
-    assert blocks.validation_codes(bare) == [VALID]
+    assert metadata.validation_codes(bare) == [VALID]
 
 
 def test_a_filtered_block_has_events_without_payload(transact: Any) -> None:
@@ -117,8 +117,8 @@ def test_a_filtered_block_has_events_without_payload(transact: Any) -> None:
     garbage = common_pb2.Envelope(payload=b"\xff").SerializeToString()
     envelopes = [plain.SerializeToString(), garbage, telling.SerializeToString()]
     block = blocks.new_block(3, b"", envelopes)
-    blocks.set_validation_codes(block, [VALID, transaction_pb2.BAD_PAYLOAD, CONFLICT])
-    filtered = blocks.filtered_block(block)
+    metadata.set_validation_codes(block, [VALID, transaction_pb2.BAD_PAYLOAD, CONFLICT])
+    filtered = block_events.filtered_block(block)
     assert (filtered.channel_id, filtered.number) == ("mychannel", 3)
     first, second = filtered.filtered_transactions
     assert first.txid == open_transaction(plain).txid
@@ -132,9 +132,11 @@ def test_a_filtered_block_has_events_without_payload(transact: Any) -> None:
     assert action.chaincode_event.chaincode_id == "basic"
     assert action.chaincode_event.tx_id == second.txid
     assert action.chaincode_event.payload == b""
-    (event,) = blocks.chaincode_events(envelopes[2])
+    (event,) = block_events.chaincode_events(envelopes[2])
     assert event.payload == b"event payload"
-    assert blocks.chaincode_events(envelopes[0]) == blocks.chaincode_events(garbage) == []
+    assert (
+        block_events.chaincode_events(envelopes[0]) == block_events.chaincode_events(garbage) == []
+    )
 
 
 def test_read_write_sets_are_stripped_and_nothing_else(transact: Any) -> None:
@@ -146,14 +148,14 @@ def test_read_write_sets_are_stripped_and_nothing_else(transact: Any) -> None:
     ).SerializeToString()
     full = transact(results=b"secret writes", event="created")
     block = blocks.new_block(3, b"previous", [full.SerializeToString(), other, b"\xff"])
-    blocks.set_validation_codes(block, [VALID, VALID, VALID])
+    metadata.set_validation_codes(block, [VALID, VALID, VALID])
     before = block.SerializeToString()
-    stripped = blocks.strip_read_write_sets(block)
+    stripped = block_events.strip_read_write_sets(block)
     assert block.SerializeToString() == before
     assert b"secret writes" not in stripped.SerializeToString()
     assert (stripped.header, stripped.metadata) == (block.header, block.metadata)
     assert list(stripped.data.data[1:]) == [other, b"\xff"]
-    assert blocks.chaincode_events(stripped.data.data[0]) == blocks.chaincode_events(
+    assert block_events.chaincode_events(stripped.data.data[0]) == block_events.chaincode_events(
         block.data.data[0]
     )
     envelope = common_pb2.Envelope.FromString(stripped.data.data[0])
@@ -171,10 +173,10 @@ def test_read_write_sets_are_stripped_and_nothing_else(transact: Any) -> None:
 def test_random_bytes_raise_only_malformed_block(data: bytes) -> None:
     block = blocks.new_block(1, b"", [data])
     for index in (common_pb2.SIGNATURES, common_pb2.LAST_CONFIG):
-        blocks.set_metadata(block, index, data)
-    assert blocks.filtered_block(block).number == 1
-    blocks.strip_read_write_sets(block)
-    for read in (blocks.block_signatures, blocks.last_config):
+        metadata.set_metadata(block, index, data)
+    assert block_events.filtered_block(block).number == 1
+    block_events.strip_read_write_sets(block)
+    for read in (blocks.block_signatures, metadata.last_config):
         with contextlib.suppress(MalformedBlock):
             read(block)
 

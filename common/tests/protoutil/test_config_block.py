@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from selvedge_common.msp import PolicyNotSatisfied
 from selvedge_common.msp.policies import SignedData
-from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil import blocks, metadata
 from selvedge_common.protoutil.config_block import (
     BLOCK_VALIDATION,
     CHANNEL_READERS,
@@ -40,7 +40,7 @@ def test_the_envelope_is_a_config_with_a_proper_header(block: common_pb2.Block) 
     assert (block.header.number, block.header.previous_hash) == (0, b"")
     assert block.header.data_hash == hashlib.sha256(block.data.data[0]).digest()
     assert len(block.metadata.metadata) == 5
-    assert blocks.last_config(block) == 0
+    assert metadata.last_config(block) == 0
     envelope = common_pb2.Envelope.FromString(block.data.data[0])
     header = common_pb2.Payload.FromString(envelope.payload).header
     channel = common_pb2.ChannelHeader.FromString(header.channel_header)

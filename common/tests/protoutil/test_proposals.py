@@ -10,12 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selvedge_common.protoutil.errors import MalformedProposal
-from selvedge_common.protoutil.proposals import (
-    create_proposal,
-    open_proposal,
-    sign_proposal,
-    transaction_id,
-)
+from selvedge_common.protoutil.proposals import create_proposal, open_proposal, sign_proposal
+from selvedge_common.protoutil.wire import transaction_id
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import chaincode_pb2, proposal_pb2
 

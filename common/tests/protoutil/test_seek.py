@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from selvedge_common.msp import PolicyNotSatisfied, identify
-from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil import block_events, blocks
 from selvedge_common.protoutil.errors import MalformedSeek
-from selvedge_common.protoutil.seek import (
+from selvedge_common.protoutil.seek import client_certificate_hash, deliver, filtered_block_response
+from selvedge_common.protoutil.seek_request import (
     FOREVER,
     NEWEST,
     NEXT_COMMIT,
@@ -25,9 +26,6 @@ from selvedge_common.protoutil.seek import (
     BlockRange,
     OpenedSeek,
     SeekRefused,
-    client_certificate_hash,
-    deliver,
-    filtered_block_response,
     open_seek,
     resolve,
     seek_envelope,
@@ -373,7 +371,7 @@ async def test_filtered_blocks_are_sent_where_asked_for(client: Any, transact: A
     stream = Stream(seek_envelope("mychannel", OLDEST, OLDEST, WAIT, client))
     stream.half_close()
     await run(stream, chain, make_response=filtered_block_response, data_type="filtered_block")
-    assert stream.sent[0].filtered_block == blocks.filtered_block(block)
+    assert stream.sent[0].filtered_block == block_events.filtered_block(block)
 
 
 async def test_requests_and_blocks_are_counted(client: Any) -> None:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from selvedge_common.msp import PEER
 from selvedge_common.msp.policies import evaluate, signed_by_any_member, signed_by_role
+from selvedge_common.protoutil.endorsements import create_transaction
 from selvedge_common.protoutil.errors import (
     MalformedMessage,
     MalformedTransaction,
     MismatchedEndorsements,
 )
-from selvedge_common.protoutil.transactions import create_transaction, open_transaction
+from selvedge_common.protoutil.transactions import open_transaction
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import (
     proposal_pb2,

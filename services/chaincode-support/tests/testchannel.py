@@ -21,7 +21,7 @@ from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
 from chaincode_support.ordering.service import add_atomic_broadcast
 from selvedge_common.comm import GRPCServer, ServerConfig
 from selvedge_common.msp import MSP, SigningIdentity
-from selvedge_common.protoutil import blocks, config_block, proposals, seek, transactions
+from selvedge_common.protoutil import blocks, config_block, endorsements, proposals, seek
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -184,7 +184,7 @@ class Network:
         proposal, _, client = proposed
         opened = proposals.open_proposal(proposals.sign_proposal(proposal, client))
         responses = [
-            transactions.create_proposal_response(
+            endorsements.create_proposal_response(
                 opened,
                 proposal_response_pb2.Response(status=200),
                 results,
@@ -194,7 +194,7 @@ class Network:
             )
             for endorser in endorsers or [self.peer]
         ]
-        return transactions.create_transaction(proposal, responses, client)
+        return endorsements.create_transaction(proposal, responses, client)
 
     def transaction(self, results: bytes = b"") -> tuple[str, bytes]:
         """(txid, marshalled envelope) of a sound transaction with these results."""

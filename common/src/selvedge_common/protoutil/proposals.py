@@ -24,16 +24,6 @@ from selvedge_common.protoutil.wire import (
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import chaincode_pb2, proposal_pb2
 
-__all__ = [
-    "OpenedProposal",
-    "create_proposal",
-    "open_proposal",
-    "proposal_hash",
-    "sign_proposal",
-    "transaction_id",
-    "without_transient",
-]
-
 _PROPOSAL_TYPES = (common_pb2.ENDORSER_TRANSACTION, common_pb2.CONFIG)
 
 

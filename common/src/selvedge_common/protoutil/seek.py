@@ -20,48 +20,16 @@ from selvedge_common.protoutil.block_events import filtered_block
 from selvedge_common.protoutil.blocks import parse_block
 from selvedge_common.protoutil.errors import MalformedSeek
 from selvedge_common.protoutil.seek_request import (
-    FOREVER,
-    NEWEST,
-    NEXT_COMMIT,
-    OLDEST,
-    Behavior,
-    BlockRange,
     OpenedSeek,
-    Position,
     SeekRefused,
     Status,
     open_seek,
     resolve,
-    seek_envelope,
 )
 from selvedge_common.protoutil.wire import length_delimited, marshal
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.peer import events_pb2
-
-__all__ = [
-    "FOREVER",
-    "NEWEST",
-    "NEXT_COMMIT",
-    "OLDEST",
-    "TIME_WINDOW",
-    "Behavior",
-    "BlockRange",
-    "BlockSource",
-    "DeliverStream",
-    "OpenedSeek",
-    "Position",
-    "SeekRefused",
-    "Status",
-    "block_response",
-    "client_certificate_hash",
-    "deliver",
-    "filtered_block_response",
-    "open_seek",
-    "resolve",
-    "seek_envelope",
-    "status_response",
-]
 
 TIME_WINDOW = 15 * 60.0
 

@@ -17,14 +17,13 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from selvedge_common.msp.policies import SignedData
-from selvedge_common.protoutil.endorsements import create_proposal_response, create_transaction
 from selvedge_common.protoutil.errors import (
     MalformedMessage,
     MalformedTransaction,
     ValidationCode,
 )
-from selvedge_common.protoutil.proposals import proposal_hash, transaction_id
-from selvedge_common.protoutil.wire import parse
+from selvedge_common.protoutil.proposals import proposal_hash
+from selvedge_common.protoutil.wire import parse, transaction_id
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import (
     chaincode_event_pb2,
@@ -32,16 +31,6 @@ from selvedge_protos.peer import (
     proposal_response_pb2,
     transaction_pb2,
 )
-
-__all__ = [
-    "BoundAction",
-    "EndorsedAction",
-    "OpenedTransaction",
-    "create_proposal_response",
-    "create_transaction",
-    "open_transaction",
-    "proposal_hash",
-]
 
 _M = TypeVar("_M", bound=Message)
 

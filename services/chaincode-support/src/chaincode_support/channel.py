@@ -9,10 +9,6 @@ from chaincode_support.ledger import Ledger
 from selvedge_common.msp import MSP, Identity, PolicyNotSatisfied, identify
 from selvedge_common.msp.policies import PolicyGroup
 
-# Who may propose and submit, and who may read, by the names of Fabric's default ACLs.
-WRITERS = "Writers"
-READERS = "Readers"
-
 # Verdicts remembered, as many as an MSP remembers identities.
 _MAX_VERDICTS = 1024
 
@@ -42,7 +38,7 @@ class Channel:
         return identify(serialized, self.msps)
 
     def require(self, policy: str, identity: Identity) -> None:
-        """Return when `identity` satisfies the application's `policy` (WRITERS, READERS).
+        """Return when `identity` satisfies the application's `policy`, one of config_block's.
 
         The identity is one that `identify` has just found valid: the verdict is remembered, and
         would outlive it. Raises PolicyNotSatisfied.

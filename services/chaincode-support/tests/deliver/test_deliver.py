@@ -15,7 +15,8 @@ from chaincode_support.ordering import BatchSize, OrderingSettings
 from selvedge_common import comm
 from selvedge_common.msp import ORDERER
 from selvedge_common.msp.policies import signed_by_role
-from selvedge_common.protoutil import blocks, seek
+from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil.seek_request import FOREVER, NEWEST, OLDEST, seek_envelope
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.orderer.ab_pb2_grpc import AtomicBroadcastStub
@@ -50,7 +51,7 @@ async def channel(service: Service) -> AsyncIterator[grpc.aio.Channel]:
 
 def ask(network: Network, start: Any, stop: Any, behavior: Any = FAIL, **how: Any) -> Any:
     signer = how.pop("signer", network.client)
-    return seek.seek_envelope(how.pop("name", CHANNEL), start, stop, behavior, signer, **how)
+    return seek_envelope(how.pop("name", CHANNEL), start, stop, behavior, signer, **how)
 
 
 async def answers(method: Any, *requests: common_pb2.Envelope) -> list[int | str]:
@@ -71,10 +72,10 @@ async def answers(method: Any, *requests: common_pb2.Envelope) -> list[int | str
 @pytest.mark.parametrize(
     ("start", "stop", "expected"),
     [
-        (seek.OLDEST, seek.NEWEST, [0, 1, 2, 3, "SUCCESS"]),
-        (seek.NEWEST, seek.NEWEST, [3, "SUCCESS"]),
+        (OLDEST, NEWEST, [0, 1, 2, 3, "SUCCESS"]),
+        (NEWEST, NEWEST, [3, "SUCCESS"]),
         (1, 2, [1, 2, "SUCCESS"]),
-        (2, seek.FOREVER, [2, 3, "NOT_FOUND"]),
+        (2, FOREVER, [2, 3, "NOT_FOUND"]),
         (9, 9, ["NOT_FOUND"]),
         (2, 1, ["BAD_REQUEST"]),
     ],
@@ -116,7 +117,7 @@ async def test_the_peer_gives_blocks_as_committed_and_the_orderer_as_ordered(
 async def test_who_waits_gets_the_next_block_as_it_is_committed(
     service: Service, channel: Any
 ) -> None:
-    request = ask(service.network, 3, seek.FOREVER, WAIT)
+    request = ask(service.network, 3, FOREVER, WAIT)
     call = DeliverStub(channel).DeliverFiltered(iter([request]))
     async with asyncio.timeout(10):
         assert (await call.read()).filtered_block.number == 3
@@ -162,7 +163,7 @@ async def test_streams_are_bounded(tmp_path: Path, network: Network) -> None:
         Service(network, tmp_path, SETTINGS, max_streams=1) as service,
         grpc.aio.insecure_channel(service.server.address) as channel,
     ):
-        first: Any = DeliverStub(channel).Deliver(iter([ask(network, 0, seek.FOREVER, WAIT)]))
+        first: Any = DeliverStub(channel).Deliver(iter([ask(network, 0, FOREVER, WAIT)]))
         assert (await first.read()).block.header.number == 0
         second = DeliverStub(channel).Deliver(iter([ask(network, 0, 0)]))
         with pytest.raises(grpc.aio.AioRpcError, match="deliverService") as refused:

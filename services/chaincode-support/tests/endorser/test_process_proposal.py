@@ -18,7 +18,7 @@ from chaincode_support.endorser.endorser import Endorser
 from chaincode_support.ledger import CheckedTransaction
 from selvedge_common.comm import GRPCServer, ServerConfig
 from selvedge_common.msp import SigningIdentity
-from selvedge_common.protoutil import blocks, proposals, transactions
+from selvedge_common.protoutil import blocks, endorsements, proposals, transactions
 from selvedge_common.protoutil.config_block import open_config
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -132,7 +132,7 @@ async def test_an_endorsement_is_a_transaction_that_the_channel_accepts(
     await shim.complete(message, result=b"done", event=event)
     response = await answer
     assert response.response == Response(status=200, payload=b"done")
-    envelope = transactions.create_transaction(
+    envelope = endorsements.create_transaction(
         proposal.proposal, [response], endorsing.network.client
     )
     action = transactions.open_transaction(envelope).open_action()

@@ -16,8 +16,8 @@ from testchannel import (
 )
 
 from chaincode_support.ledger.validation import MAX_ENDORSEMENTS, Validator
-from selvedge_common.msp import SigningIdentity
-from selvedge_common.protoutil import config_block, transactions
+from selvedge_common.msp import MSP, SigningIdentity
+from selvedge_common.protoutil import config_block, proposals
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
@@ -121,7 +121,7 @@ def soundly(
     chaincode_action = proposal_pb2.ChaincodeAction.FromString(endorsed.extension)
     action(chaincode_action)
     endorsed.extension = chaincode_action.SerializeToString()
-    endorsed.proposal_hash = transactions.proposal_hash(
+    endorsed.proposal_hash = proposals.proposal_hash(
         headers.channel_header, headers.signature_header, of_action.chaincode_proposal_payload
     )
     of_action.action.proposal_response_payload = endorsed.SerializeToString()
@@ -340,3 +340,41 @@ async def test_codes_keep_their_places_in_a_block_checked_by_several_threads(cha
     assert await chain.add(*envelopes) == [
         "VALID" if n % 3 else "BAD_CREATOR_SIGNATURE" for n in range(20)
     ]
+
+
+class Panic(BaseException):
+    """What cryptography raises, through pyo3, for a certificate that its parser trips over."""
+
+
+@pytest.mark.parametrize("failure", [ValueError("cannot"), RecursionError("deep"), Panic("odd")])
+@pytest.mark.parametrize("whose", ["client", "peer"])
+async def test_whatever_cannot_be_checked_is_one_bad_transaction_and_the_others_go_on(
+    chain: Any, monkeypatch: pytest.MonkeyPatch, failure: BaseException, whose: str
+) -> None:
+    poisoned = chain.network.organisation.issue(whose, "poisoned")
+    deserialize = MSP.deserialize
+
+    def trip(msp: MSP, serialized: bytes) -> Any:
+        if serialized == poisoned.serialized:
+            raise failure
+        return deserialize(msp, serialized)
+
+    monkeypatch.setattr(MSP, "deserialize", trip)
+    if whose == "client":
+        bad = chain.network.endorse(chain.network.propose(b"x", client=poisoned), b"")
+    else:
+        bad = chain.network.endorse(chain.network.propose(b"x"), b"", endorsers=[poisoned])
+    good = chain.network.transaction(writes(a=b"1"))[1]
+    assert await chain.add(bad.SerializeToString(), good) == ["INVALID_OTHER_REASON", "VALID"]
+
+
+async def test_reads_that_cannot_be_compared_are_one_bad_transaction(
+    chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trip(*_: Any) -> None:
+        raise OverflowError("too large")
+
+    reader = chain.simulate(lambda simulator: simulator.get_state(CHAINCODE, "a"))
+    monkeypatch.setattr("chaincode_support.ledger.state.version", trip)
+    writer = chain.network.transaction(writes(a=b"1"))[1]
+    assert await chain.add(reader, writer) == ["INVALID_OTHER_REASON", "VALID"]

@@ -17,7 +17,7 @@ from serviceprocess import Authority, Process
 
 from selvedge_common import comm
 from selvedge_common.msp import SigningIdentity, load_signing_identity
-from selvedge_common.protoutil import proposals, transactions
+from selvedge_common.protoutil import endorsements, proposals
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer.ab_pb2 import BroadcastResponse
 from selvedge_protos.peer.chaincode_pb2 import ChaincodeInput
@@ -120,7 +120,7 @@ async def test_a_transaction_is_committed_and_survives_a_kill(
         serving = asyncio.create_task(serve_put_and_get(shim))
         proposal, response = await propose(api, user, b"colour", b"green")
         assert response.response.status == 200
-        envelope = transactions.create_transaction(proposal.proposal, [response], user)
+        envelope = endorsements.create_transaction(proposal.proposal, [response], user)
         answer = await submit(service.serving["orderer"], folder, envelope)
         assert answer.status == common_pb2.SUCCESS
         async with asyncio.timeout(PATIENCE):
@@ -178,7 +178,7 @@ async def test_nobody_is_told_success_for_what_will_not_be_committed(
         serving = asyncio.create_task(serve_put_and_get(shim))
         proposal, response = await propose(api, user, b"colour", b"green")
         serving.cancel()
-    envelope = transactions.create_transaction(proposal.proposal, [response], user)
+    envelope = endorsements.create_transaction(proposal.proposal, [response], user)
     await submit(service.serving["orderer"], folder, envelope)
     async with asyncio.timeout(PATIENCE):
         while await metric(service, f'ledger_commit_failing{{channel="{CHANNEL}"}}') != 1:

@@ -14,8 +14,8 @@ from selvedge_common.protoutil.block_events import (
     filtered_block,
     strip_read_write_sets,
 )
-from selvedge_common.protoutil.blocks import validation_codes
 from selvedge_common.protoutil.errors import MalformedMessage, ValidationCode
+from selvedge_common.protoutil.metadata import validation_codes
 from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import events_pb2, transaction_pb2

@@ -12,7 +12,7 @@ from selvedge_common.comm import (
     SecureServerConfig,
     ServerConfig,
 )
-from selvedge_common.protoutil import blocks, proposals, seek, transactions
+from selvedge_common.protoutil import blocks, endorsements, metadata, proposals, seek, seek_request
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import (
     chaincode_event_pb2,
@@ -71,7 +71,7 @@ class Ledger:
                 chaincode_id=chaincode, tx_id=txid, event_name=event, payload=payload
             ).SerializeToString()
         opened = proposals.open_proposal(proposals.sign_proposal(proposal, self._user))
-        response = transactions.create_proposal_response(
+        response = endorsements.create_proposal_response(
             opened,
             proposal_response_pb2.Response(status=200),
             b"read-write set",
@@ -79,14 +79,14 @@ class Ledger:
             chaincode_pb2.ChaincodeID(name=chaincode),
             self._peer,
         )
-        envelope = transactions.create_transaction(proposal, [response], self._user)
+        envelope = endorsements.create_transaction(proposal, [response], self._user)
         return Transaction(envelope.SerializeToString(), txid, code)
 
     async def commit(self, *committed: Transaction) -> common_pb2.Block:
         block = blocks.new_block(
             self.height, self._last, [transaction.envelope for transaction in committed]
         )
-        blocks.set_validation_codes(block, [transaction.code for transaction in committed])
+        metadata.set_validation_codes(block, [transaction.code for transaction in committed])
         self._last = blocks.header_hash(block.header)
         self._blocks.append(block.SerializeToString())
         async with self._grown:
@@ -154,7 +154,7 @@ class Peer:
             tls_binding=seek.client_certificate_hash(stream.auth_context()),
         )
 
-    def _check_access(self, request: seek.OpenedSeek) -> datetime.datetime:
+    def _check_access(self, request: seek_request.OpenedSeek) -> datetime.datetime:
         identity = self._organisation.msp.deserialize(request.signature_header.creator)
         self._organisation.msp.validate(identity)
         identity.verify(request.envelope.payload, request.envelope.signature)

@@ -10,9 +10,10 @@ from datetime import datetime
 
 import grpc
 
-from chaincode_support.channel import READERS, Channel
+from chaincode_support.channel import Channel
 from selvedge_common.comm import GRPCServer, MessageStream, StatusError
-from selvedge_common.protoutil import seek
+from selvedge_common.protoutil import seek, seek_request
+from selvedge_common.protoutil.config_block import READERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Deliver:
         readable = self._channels.get(channel)
         return readable.source if readable is not None else None
 
-    def _check_access(self, request: seek.OpenedSeek) -> datetime:
+    def _check_access(self, request: seek_request.OpenedSeek) -> datetime:
         """Until when the request's signer may read. Raises IdentityError or PolicyError."""
         channel = self._channels[request.channel].channel
         signed = request.signed_data()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import grpc
 
-from chaincode_support.channel import WRITERS, Channel
+from chaincode_support.channel import Channel
 from chaincode_support.endorser import metrics
 from selvedge_common.comm import StatusError
 from selvedge_common.msp import IdentityError, PolicyNotSatisfied
+from selvedge_common.protoutil.config_block import WRITERS
 from selvedge_common.protoutil.errors import MalformedProposal
 from selvedge_common.protoutil.proposals import OpenedProposal, open_proposal
 from selvedge_protos.peer.proposal_pb2 import SignedProposal

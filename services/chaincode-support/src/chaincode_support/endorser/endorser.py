@@ -24,8 +24,8 @@ from chaincode_support.ledger import LedgerBusy, LedgerError
 from selvedge_common.comm import StatusError
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
+from selvedge_common.protoutil.endorsements import create_proposal_response
 from selvedge_common.protoutil.proposals import OpenedProposal
-from selvedge_common.protoutil.transactions import create_proposal_response
 from selvedge_protos.peer.chaincode_pb2 import ChaincodeID
 from selvedge_protos.peer.peer_pb2_grpc import EndorserServicer
 from selvedge_protos.peer.proposal_pb2 import SignedProposal

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from chaincode_support.channel import WRITERS, Channel
+from chaincode_support.channel import Channel
 from chaincode_support.ordering import metrics
 from chaincode_support.ordering.errors import OrderingError, OrderingRefused
 from chaincode_support.ordering.interface import Ordering
 from selvedge_common.comm import MessageStream
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import IdentityError, PolicyError
+from selvedge_common.protoutil.config_block import WRITERS
 from selvedge_common.protoutil.errors import MalformedMessage
 from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common import common_pb2

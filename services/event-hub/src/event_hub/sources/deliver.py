@@ -17,7 +17,7 @@ from event_hub import metrics
 from event_hub.sources.chain import Chain, ChainError, Position
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
-from selvedge_common.protoutil import seek
+from selvedge_common.protoutil import seek_request
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.peer import events_pb2
@@ -148,15 +148,15 @@ class DeliverSource:
         second says whether it is the same history.
         """
         last = self._chain.last
-        begin = seek.NEWEST if self._config.start == "newest" else seek.OLDEST
+        begin = seek_request.NEWEST if self._config.start == "newest" else seek_request.OLDEST
         wait, fail = ab_pb2.SeekInfo.BLOCK_UNTIL_READY, ab_pb2.SeekInfo.FAIL_IF_NOT_READY
-        newest = self._request(shown, seek.NEWEST, seek.NEWEST, fail)
+        newest = self._request(shown, seek_request.NEWEST, seek_request.NEWEST, fail)
         if last is None:
-            return [newest, self._request(shown, begin, seek.FOREVER, wait)]
+            return [newest, self._request(shown, begin, seek_request.FOREVER, wait)]
         return [
             newest,
             self._request(shown, last.number, last.number, fail),
-            self._request(shown, last.number + 1, seek.FOREVER, wait),
+            self._request(shown, last.number + 1, seek_request.FOREVER, wait),
         ]
 
     async def _follow(self, responses: Responses, address: str) -> None:
@@ -189,11 +189,11 @@ class DeliverSource:
     def _request(
         self,
         credentials: Credentials,
-        start: seek.Position,
-        stop: seek.Position,
-        behavior: seek.Behavior,
+        start: seek_request.Position,
+        stop: seek_request.Position,
+        behavior: seek_request.Behavior,
     ) -> common_pb2.Envelope:
-        return seek.seek_envelope(
+        return seek_request.seek_envelope(
             self._config.channel,
             start,
             stop,
