@@ -87,9 +87,12 @@ def test_a_user_gets_an_msp_that_verifies(home: Path, address: str) -> None:
 def test_issuing_again_renews_and_may_change_the_role(home: Path, address: str) -> None:
     where = (f"--home={home}", f"--ca-address={address}")
     certificate = home / "crypto" / "users" / "carol" / "msp" / "signcerts" / "cert.pem"
-    assert issue("--user=carol", *where)[0] == 0
+    code, output = issue("--user=carol", *where)
+    assert (code, output.partition(" ")[0]) == (0, "Wrote")
     first = certificate.read_bytes()
-    assert issue("--user=carol", "--profile=admin", *where)[0] == 0
+    code, output = issue("--user=carol", "--profile=admin", *where)
+    assert code == 0
+    assert output.startswith(f"Replaced the keys and certificates in {certificate.parents[2]}:")
     assert certificate.read_bytes() != first
     signer = load_signing_identity(certificate.parents[1], "Org1MSP")
     assert signer.organizational_units == ("admin",)
@@ -178,7 +181,26 @@ def test_no_ca_at_all_is_said(home: Path) -> None:
 def test_the_ca_of_another_home_is_said(address: str, tmp_path: Path) -> None:
     code, output = issue("--user=x", f"--home={tmp_path}", f"--ca-address={address}")
     assert code == 1
-    assert f"is not the one of {tmp_path}" in output
+    assert f"has no home in {tmp_path}: run this in the folder where" in output
+    assert not (tmp_path / "crypto").exists()
+
+
+def test_another_folder_is_the_cause_and_not_docker(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho no configuration file provided: not found >&2; exit 1\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("COMPOSE_FILE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    code, output = issue("--user=x", "--home=.selvedge", f"--ca-address={address}")
+    assert code == 1
+    assert f"the ca at {address} has no home in {tmp_path}/.selvedge: run this in the" in output
+    assert "configuration file" not in output
+    assert not (tmp_path / ".selvedge").exists()
+    (tmp_path / "home" / "ca").mkdir(parents=True)
+    assert "is not the one of" in issue("--user=x", "--home=home", f"--ca-address={address}")[1]
 
 
 def test_a_ca_in_a_container_is_reached_through_compose(
@@ -193,6 +215,8 @@ def test_a_ca_in_a_container_is_reached_through_compose(
     )
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "compose.yaml").touch()
+    monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path / "home"
     where = (f"--home={elsewhere}", f"--ca-address={address}")
     code, output = issue("--user=dave", *where)

@@ -40,6 +40,12 @@ from selvedge_common.enrolment.material import ageing, defect
 AUTOMATIC_USERS = {"admin": "admin", "user1": "user"}
 """Users that are enrolled on first use, and their profiles."""
 
+_COMPOSE_FILES = (
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+)
 _HANDSHAKE_TIMEOUT = 3.0
 _MINT_TIMEOUT = 30.0
 _ENROL_PATIENCE = 10.0
@@ -133,6 +139,7 @@ def issue(
     if chaincode is not None and profile is not None:
         raise click.UsageError("--profile is for users; a chaincode has one profile only.")
     with _only_one(home):
+        replaced = _certificate_file(home, user, chaincode).exists()
         if user is not None:
             role = profile or AUTOMATIC_USERS.get(user, "user")
             folder = _issue_user(home, user, role, ca_address, renew=True)
@@ -142,10 +149,14 @@ def issue(
             files = sorted(path for path in folder.iterdir() if path.is_file())
     environment = None if chaincode is None else _chaincode_environment(home, folder, chaincode)
     if as_json:
-        report = {"folder": str(folder), "files": [str(file) for file in files]}
+        report: dict[str, Any] = {"folder": str(folder), "files": [str(file) for file in files]}
+        report["replaced"] = replaced
         click.echo(json.dumps(report | {"environment": environment} if environment else report))
         return
-    click.echo(f"Wrote into {folder}:")
+    if replaced:
+        click.echo(f"Replaced the keys and certificates in {folder}:")
+    else:
+        click.echo(f"Wrote into {folder}:")
     for file in files:
         click.echo(f"  {file.relative_to(folder)}")
     if environment:
@@ -196,6 +207,12 @@ def _run(enrolling: Coroutine[Any, Any, None]) -> None:
         asyncio.run(enrolling)
     except EnrolmentError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _certificate_file(home: Path, user: str | None, chaincode: str | None) -> Path:
+    if user is not None:
+        return _user_folder(home, user) / "msp" / "signcerts" / "cert.pem"
+    return home / "crypto" / "chaincodes" / str(chaincode) / "client.crt"
 
 
 def _user_folder(home: Path, name: str) -> Path:
@@ -250,11 +267,13 @@ def _mint(home: Path, name: str, profiles: Sequence[str], ca_address: str) -> En
 
 def _mint_in_container(home: Path, arguments: Sequence[str], ca_address: str) -> Enrolment:
     command = ["docker", "compose", "exec", "-T", "ca", "certificate-authority", *arguments]
+    where = home.absolute()
+    whose = f"is not the one of {where}" if (home / "ca").exists() else f"has no home in {where}"
     what_to_do = (
-        f"the ca at {ca_address} is not the one of {home}: run this in the folder of the compose "
-        "file whose ca it is, or give the home of its `selvedge up` with --home"
+        f"the ca at {ca_address} {whose}: run this in the folder where `selvedge up` or docker "
+        "compose was started, or give the home of that `selvedge up` with --home"
     )
-    if shutil.which("docker") is None:
+    if shutil.which("docker") is None or not _is_compose_folder():
         raise click.ClickException(what_to_do)
     minted = _output(command, os.environ)
     if minted.returncode:
@@ -269,6 +288,16 @@ def _mint_in_container(home: Path, arguments: Sequence[str], ca_address: str) ->
             "here: say where yours is with --ca-address"
         )
     return enrolment
+
+
+def _is_compose_folder() -> bool:
+    """Whether `docker compose` finds a file here: it looks in the folders above, too."""
+    if "COMPOSE_FILE" in os.environ:
+        return True
+    folder = Path.cwd()
+    return any(
+        (place / name).exists() for place in (folder, *folder.parents) for name in _COMPOSE_FILES
+    )
 
 
 def _output(
@@ -328,15 +357,24 @@ def _dial(address: str, root: str | None) -> _Answer:
 
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
-    """Keeps two commands that start at once from writing one user's files together."""
+    """Keeps two commands that start at once from writing one user's files together.
+
+    Folders that nothing was written into do not stay.
+    """
     folder = home / "crypto"
+    created = [place for place in (folder, home) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise click.ClickException(
             f"cannot write into {folder}: {error.strerror}; choose another folder with --home"
         ) from error
-    with lock:
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
+        with suppress(OSError):
+            for place in created:
+                place.rmdir()
