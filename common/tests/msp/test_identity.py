@@ -1,10 +1,15 @@
 """Identities: their bytes, their signatures, their folders."""
 
 import base64
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import (
@@ -16,10 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from hypothesis import given
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selvedge_common.msp import (
+    MSP,
     BadSignature,
     IdentityError,
     MalformedIdentity,
@@ -31,6 +38,8 @@ from selvedge_common.msp import (
     parse_identity,
     serialize,
 )
+from selvedge_common.msp.certificates import read_certificate
+from selvedge_common.msp.identity import MAX_IDENTITY_BYTES
 from selvedge_protos.msp import identities_pb2
 
 
@@ -153,6 +162,90 @@ def test_a_certificate_with_a_changed_byte_raises_only_identity_errors(
     message = identities_pb2.SerializedIdentity(mspid="Org1MSP", id_bytes=pem)
     with pytest.raises(IdentityError):
         identify(message.SerializeToString(), {"Org1MSP": org1.msp})
+
+
+_CHANGES = st.lists(
+    st.tuples(
+        st.integers(min_value=0), st.sampled_from(("set", "drop", "put")), st.binary(max_size=4)
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.mark.filterwarnings("ignore")  # cryptography's opinions on what it reads
+@settings(max_examples=400)
+@given(changes=_CHANGES)
+def test_a_mutated_certificate_raises_only_identity_errors(
+    org1: Any, client: Any, changes: list[tuple[int, str, bytes]]
+) -> None:
+    der = bytearray(client.certificate.public_bytes(Encoding.DER))
+    for position, change, data in changes:
+        at = position % len(der)
+        end = at if change == "put" else at + len(data)
+        der[at:end] = b"" if change == "drop" else data
+    _use(org1.msp, bytes(der))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_tag_of_a_certificate_may_be_any_other(org1: Any, client: Any) -> None:
+    der = client.certificate.public_bytes(Encoding.DER)
+    kinds = (0x01, 0x02, 0x03, 0x05, 0x0C, 0x13, 0x14, 0x16, 0x17, 0x18, 0x1C, 0x1E, 0x30)
+    for position, tag in enumerate(der):
+        for kind in kinds if tag in kinds else ():
+            _use(org1.msp, der[:position] + bytes((kind,)) + der[position + 1 :])
+
+
+def _use(msp: MSP, der: bytes) -> None:
+    """Do with a stranger's certificate all that is done; refusals must be of the right kind."""
+    pem = b"-----BEGIN CERTIFICATE-----\n%s-----END CERTIFICATE-----" % base64.encodebytes(der)
+    message = identities_pb2.SerializedIdentity(mspid="Org1MSP", id_bytes=pem)
+    with contextlib.suppress(IdentityError):
+        identity = msp.deserialize(message.SerializeToString())
+        assert len(str(identity)) < 1000
+        with contextlib.suppress(BadSignature):
+            identity.verify(b"message", encode_dss_signature(1, 1))
+        msp.validate(identity)
+
+
+def test_a_subject_with_a_bit_string_is_not_a_certificate() -> None:
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "AAAAAA")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.DER)
+    )
+    bad = certificate.replace(b"\x0c\x06AAAAAA", b"\x03\x06\x00AAAAA")
+    with pytest.raises(NotACertificate, match=r"is not an X\.509 certificate .*BitString"):
+        _parse(b"-----BEGIN CERTIFICATE-----\n%s-----END CERTIFICATE-----" % base64.b64encode(bad))
+
+
+_BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
+_HOSTILE = {
+    "newlines": lambda size: _BEGIN + b"\n" * size,
+    "begins": lambda size: _BEGIN * (size // len(_BEGIN)),
+    "untyped begins": lambda size: b"-----BEGIN -----" * (size // 16),
+    "dashes": lambda size: b"-" * size,
+    "begins without an end": lambda size: b"-----BEGIN " * (size // 11),
+    "begin and dashes": lambda size: _BEGIN + b"-" * size,
+    "text": lambda size: _BEGIN + b"A" * size,
+    "other ends": lambda size: _BEGIN + b"-----END X509 CERTIFICATE-----" * (size // 30),
+    "base64 and newlines": lambda size: _BEGIN + b"A\n" * (size // 2) + _END,
+}
+
+
+@pytest.mark.parametrize("shape", _HOSTILE.values(), ids=_HOSTILE)
+def test_hostile_pem_is_refused_soon(shape: Callable[[int], bytes]) -> None:
+    with pytest.raises(MalformedIdentity, match="more than the"):
+        _parse(shape(1_000_000))
+    began = time.process_time()
+    with pytest.raises(NotACertificate):
+        _parse(shape(MAX_IDENTITY_BYTES - 100))
+    with pytest.raises(NotACertificate):
+        read_certificate(shape(1_000_000))
+    # A few milliseconds; what was quadratic took an hour.
+    assert time.process_time() - began < 1
 
 
 def test_a_folder_gives_the_signing_identity_whose_key_fits(tmp_path: Path, client: Any) -> None:

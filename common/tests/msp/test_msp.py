@@ -34,6 +34,7 @@ from selvedge_common.msp import (
     parse_identity,
     serialize,
 )
+from selvedge_common.msp.identity import MAX_IDENTITY_BYTES, parse_serialized
 from selvedge_protos.msp import msp_config_pb2, msp_principal_pb2
 
 DAY = timedelta(days=1)
@@ -118,9 +119,10 @@ def test_an_unknown_msp_id_names_the_known_ones(org1: Any, org2: Any) -> None:
 
 
 def test_a_long_identity_is_refused_unread(org1: Any) -> None:
-    msp = MSP("Org1MSP", [org1.root.certificate], max_identity_bytes=100)
-    with pytest.raises(MalformedIdentity, match="more than the 100"):
-        msp.deserialize(org1.issue("someone", "client").serialized)
+    long = org1.issue("someone", "client").serialized + b"\x12\x00" * MAX_IDENTITY_BYTES
+    for read in (org1.msp.deserialize, parse_identity, parse_serialized):
+        with pytest.raises(MalformedIdentity, match=f"more than the {MAX_IDENTITY_BYTES} that"):
+            read(long)
 
 
 def test_a_ca_is_no_identity(org1: Any) -> None:

@@ -11,22 +11,29 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
 
 from selvedge_common.msp.errors import NotACertificate, UnfitCertificate, UntrustedIdentity
+from selvedge_common.quoting import printable
 
 # Old Go clients write PEM whose type is empty: "-----BEGIN -----".
-_PEM_BLOCK = re.compile(
-    rb"-----BEGIN (CERTIFICATE|X509 CERTIFICATE|)-----\s+([A-Za-z0-9+/=\s]*)-----END \1-----"
+_PEM_TYPES = (b"CERTIFICATE", b"X509 CERTIFICATE", b"")
+_LAZY_FIELDS = (
+    "version",
+    "serial_number",
+    "not_valid_before_utc",
+    "not_valid_after_utc",
+    "signature",
+    "signature_algorithm_oid",
+    "tbs_certificate_bytes",
 )
+_SUBJECT_CHARACTERS = 200  # of a subject in a sentence
 
 _T = TypeVar("_T", bound=x509.ExtensionType)
 
@@ -65,7 +72,7 @@ def pem_of(certificate: x509.Certificate) -> bytes:
 
 def subject_of(certificate: x509.Certificate) -> str:
     """Name a certificate in a sentence: its subject in RFC 4514 form."""
-    return certificate.subject.rfc4514_string() or "(empty subject)"
+    return _name_of(certificate.subject) or "(empty subject)"
 
 
 def check_extensions(certificate: x509.Certificate) -> None:
@@ -81,12 +88,12 @@ def check_extensions(certificate: x509.Certificate) -> None:
                     f" {extension.oid.dotted_string}, which is not understood here:"
                     " issue one without it."
                 )
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        if isinstance(error, UnfitCertificate):
-            raise
+    except UnfitCertificate:
+        raise
+    except Exception as error:  # see _from_der
         raise UnfitCertificate(
-            f"The certificate of {subject_of(certificate)} has an unreadable extension ({error}):"
-            " issue a new one."
+            f"The certificate of {subject_of(certificate)} has an unreadable extension"
+            f" ({printable(str(error))}): issue a new one."
         ) from error
 
 
@@ -122,7 +129,7 @@ def build_chain(
     if chain is None:
         raise UntrustedIdentity(
             f"The certificate of {subject_of(certificate)} was issued by"
-            f" {certificate.issuer.rfc4514_string() or '(empty issuer)'} and no chain of"
+            f" {_name_of(certificate.issuer) or '(empty issuer)'} and no chain of"
             " signatures leads from it to a root of its organisation:"
             " enrol with the organisation's own authority."
         )
@@ -170,7 +177,7 @@ def _issued(issuer: x509.Certificate, certificate: x509.Certificate, below: int)
         return False
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+    except Exception:  # besides a signature that does not verify, see _from_der
         return False
     return True
 
@@ -182,24 +189,51 @@ def _extension(certificate: x509.Certificate, kind: type[_T]) -> _T | None:
         return None
 
 
+def _name_of(name: x509.Name) -> str:
+    return printable(name.rfc4514_string(), _SUBJECT_CHARACTERS)
+
+
 def _der_blocks(pem: bytes) -> Iterator[bytes]:
-    for _, text in _PEM_BLOCK.findall(pem):
-        try:
-            yield base64.b64decode(b"".join(text.split()), validate=True)
-        except binascii.Error as error:
-            raise NotACertificate(
-                f"The PEM certificate is not valid base64 ({error}): send it unchanged."
-            ) from error
+    """The contents of the PEM blocks that may be certificates; each byte is looked at once."""
+    at = pem.find(b"-----BEGIN ")
+    while at >= 0:
+        begun = at + len(b"-----BEGIN ")
+        dashes = pem.find(b"-----", begun)
+        if dashes < 0:
+            return
+        kind, body = pem[begun:dashes], dashes + len(b"-----")
+        end = pem.find(b"-----", body)
+        if kind in _PEM_TYPES and pem.startswith(b"-----END %s-----" % kind, end):
+            yield _base64(pem[body:end])
+        # What ended this block, if it was one, may be the beginning of another.
+        at = pem.find(b"-----BEGIN ", dashes)
+
+
+def _base64(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(b"".join(text.split()), validate=True)
+    except binascii.Error as error:
+        raise NotACertificate(
+            f"The PEM certificate is not valid base64 ({error}): send it unchanged."
+        ) from error
 
 
 def _from_der(der: bytes) -> x509.Certificate:
+    """Read a certificate and, once, every field that is only parsed when it is first read.
+
+    `cryptography` does not say what it raises over a stranger's bytes, and its exceptions have no
+    base in common: ValueError, TypeError (a subject with a BIT STRING), UnsupportedAlgorithm,
+    InvalidVersion were seen. So all are caught where nothing but `cryptography` runs.
+    """
     try:
         certificate = x509.load_der_x509_certificate(der)
-        # These are parsed when first read: read them here, where it may fail.
-        for read in ("subject", "issuer", "serial_number", "not_valid_before_utc"):
+        for name in (certificate.subject, certificate.issuer):
+            name.rfc4514_string()
+        for read in _LAZY_FIELDS:
             getattr(certificate, read)
         return certificate
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+    except Exception as error:
         raise NotACertificate(
-            f"The identity's PEM block is not an X.509 certificate ({error}): send a certificate."
+            "The identity's PEM block is not an X.509 certificate"
+            f" ({printable(str(error))}): send a certificate."
         ) from error

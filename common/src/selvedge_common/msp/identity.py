@@ -37,9 +37,13 @@ from selvedge_common.msp.errors import (
     NotACertificate,
     UnfitCertificate,
 )
+from selvedge_common.quoting import printable
 from selvedge_protos.msp import identities_pb2
 
 _HASH = ec.ECDSA(hashes.SHA256())
+MAX_IDENTITY_BYTES = 64 * 1024
+"""The longest serialized identity that is read: room for any certificate, none for an attack."""
+
 _CURVES = ("secp256r1", "secp384r1")
 
 
@@ -111,7 +115,7 @@ class Identity:
             ) from error
 
     def __str__(self) -> str:
-        return f"{subject_of(self.certificate)} of {self.mspid}"
+        return f"{subject_of(self.certificate)} of {printable(self.mspid)}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self} {self.fingerprint[:16]}>"
@@ -159,7 +163,15 @@ def serialize(mspid: str, certificate: x509.Certificate) -> bytes:
 
 
 def parse_serialized(serialized: bytes) -> identities_pb2.SerializedIdentity:
-    """Read the outer form of an identity. Raises MalformedIdentity."""
+    """Read the outer form of an identity.
+
+    Raises MalformedIdentity, also for one of more than MAX_IDENTITY_BYTES.
+    """
+    if len(serialized) > MAX_IDENTITY_BYTES:
+        raise MalformedIdentity(
+            f"The identity has {len(serialized)} bytes, more than the {MAX_IDENTITY_BYTES} that"
+            " are read: send one certificate only."
+        )
     try:
         message = identities_pb2.SerializedIdentity.FromString(serialized)
     except DecodeError as error:
@@ -225,10 +237,10 @@ def _read_private_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
 def _public_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
     try:
         key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except Exception as error:  # cryptography's exceptions over a stranger's bytes have no base
         raise UnfitCertificate(
-            f"The public key of {subject_of(certificate)} cannot be read ({error}):"
-            " use an ECDSA key on P-256 or P-384."
+            f"The public key of {subject_of(certificate)} cannot be read"
+            f" ({printable(str(error))}): use an ECDSA key on P-256 or P-384."
         ) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
         raise UnfitCertificate(

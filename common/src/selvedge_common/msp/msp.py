@@ -26,7 +26,6 @@ from selvedge_common.msp.errors import (
     IdentityExpired,
     IdentityNotYetValid,
     IdentityRevoked,
-    MalformedIdentity,
     MalformedPolicy,
     UnfitCertificate,
     UnknownMSP,
@@ -35,10 +34,10 @@ from selvedge_common.msp.identity import Identity, parse_identity, parse_seriali
 from selvedge_common.msp.material import Material, read_config, read_folder, write_config
 from selvedge_common.msp.revocation import RevocationLists
 from selvedge_common.msp.roles import ADMIN, MEMBER, NodeOU, NodeOUs, Role, check_required, role_of
+from selvedge_common.quoting import quoted
 from selvedge_protos.msp import msp_config_pb2, msp_principal_pb2
 
 CACHED_IDENTITIES = 1024
-MAX_IDENTITY_BYTES = 64 * 1024
 
 _ROLES: dict[int, Role] = {role: role for role in Role}
 
@@ -69,7 +68,6 @@ class MSP:
         required_units: Sequence[NodeOU] = (),
         node_ous: NodeOUs | None = NodeOUs(),  # noqa: B008  (frozen)
         cached_identities: int = CACHED_IDENTITIES,
-        max_identity_bytes: int = MAX_IDENTITY_BYTES,
     ) -> None:
         """Make the membership of `mspid`.
 
@@ -82,7 +80,6 @@ class MSP:
             required_units: OUs of which every identity must have one, if there are any.
             node_ous: the OUs that give roles; None for an organisation without them.
             cached_identities: how many validated identities are remembered.
-            max_identity_bytes: the longest serialized identity that is read.
 
         Raises MSPConfigurationError.
         """
@@ -103,7 +100,6 @@ class MSP:
         self._roles = node_ous.by_name() if node_ous is not None else {}
         self._standings: OrderedDict[bytes, _Standing] = OrderedDict()
         self._cached_identities = cached_identities
-        self._max_identity_bytes = max_identity_bytes
         self._lock = threading.Lock()
 
     @classmethod
@@ -147,14 +143,9 @@ class MSP:
         standing = self._remembered(serialized)
         if standing is not None:
             return standing.identity
-        if len(serialized) > self._max_identity_bytes:
-            raise MalformedIdentity(
-                f"The identity has {len(serialized)} bytes, more than the"
-                f" {self._max_identity_bytes} that are read: send one certificate only."
-            )
         if (mspid := parse_serialized(serialized).mspid) != self.mspid:
             raise UnknownMSP(
-                f"The identity is of {mspid!r} and not of {self.mspid!r}:"
+                f"The identity is of {quoted(mspid)} and not of {self.mspid!r}:"
                 " use an identity of this organisation."
             )
         return parse_identity(serialized)
@@ -292,7 +283,7 @@ def identify(serialized: bytes, msps: Mapping[str, MSP], at: datetime | None = N
     if msp is None:
         known = ", ".join(sorted(msps)) or "none"
         raise UnknownMSP(
-            f"The identity is of the organisation {mspid!r}, which is not known here"
+            f"The identity is of the organisation {quoted(mspid)}, which is not known here"
             f" (known: {known}): use an identity of one of these."
         )
     identity = msp.deserialize(serialized)
