@@ -120,6 +120,11 @@ class Committer:
                 done = await work()
             except (CommitFailed, LogUnreadable) as error:
                 self._report(str(error))
+            except MemoryError:
+                self._report(
+                    f"There is no memory left for block {self._ledger.height} of channel "
+                    f"{self._ledger.channel}: give the service more, or cut smaller blocks."
+                )
             else:
                 self._recover()
                 return done
@@ -165,7 +170,11 @@ class Committer:
         started = time.perf_counter()
         block = await self._persist(lambda: self._read(number))
         # The first block is this service's own and has no signatures yet: it says whose count.
-        checked = _genesis(block) if number == 0 else await self._validator.check(block)
+        checked = (
+            _genesis(block)
+            if number == 0
+            else await self._persist(lambda: self._validator.check(block))
+        )
         await self._persist(lambda: self._ledger.commit(block, checked))
         metrics.block_processing_time.labels(self._ledger.channel).observe(
             time.perf_counter() - started

@@ -31,10 +31,13 @@ from chaincode_support.ledger.store import (
 )
 from chaincode_support.ledger.transaction import CheckedTransaction
 from chaincode_support.ledger.write_ahead_log import WriteAheadLog
-from selvedge_common.protoutil import blocks
+from selvedge_common.logs import get_logger
+from selvedge_common.protoutil import blocks, metadata
 from selvedge_common.protoutil.errors import ValidationCode
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
+
+_log = get_logger("ledger")
 
 DEFAULT_MAX_SIMULATIONS = 128
 DEFAULT_MAX_WAL_BYTES = 64 << 20
@@ -183,7 +186,7 @@ class Ledger:
                 self._refuse_unless_next(block, checked)
                 codes = self._apply(number, checked)
                 applied = time.perf_counter()
-                blocks.set_validation_codes(block, codes)
+                metadata.set_validation_codes(block, codes)
                 self._writer.execute(
                     "INSERT INTO block (number, hash, bytes) VALUES (?, ?, ?)",
                     (number, digest, block.SerializeToString()),
@@ -276,7 +279,14 @@ class Ledger:
         if transaction.code != transaction_pb2.VALID:
             return transaction.code
         seen.add(txid)
-        return find_conflict(self._writer, transaction.rwsets, touched)
+        try:
+            return find_conflict(self._writer, transaction.rwsets, touched)
+        except (sqlite3.Error, MemoryError):
+            raise  # of the file, or of this moment
+        except Exception:
+            # One transaction must never stop all the others, whatever its reads claim.
+            _log.exception("transaction rejected", channel=self.channel, txid=txid)
+            return transaction_pb2.INVALID_OTHER_REASON
 
     # Back on the event loop.
 

@@ -65,6 +65,9 @@ _BEFORE_SIGNATURE = frozenset(
     }
 )
 
+# Reasons repeat what strangers wrote, as long as they please.
+_LOGGED_CHARACTERS = 500
+
 
 class Validator:
     """Checks a block's transactions against the channel's configuration, on a pool of threads."""
@@ -141,17 +144,25 @@ class Validator:
                 )
             rwsets = self._check_action(action)
         except MalformedTransaction as error:
-            _log.warning(
-                "transaction rejected",
-                channel=self._channel,
-                block=number,
-                position=position,
-                txid=txid,
-                code=transaction_pb2.TxValidationCode.Name(error.code),
-                reason=str(error),
-            )
-            return CheckedTransaction(error.code, txid, kind)
-        return CheckedTransaction(transaction_pb2.VALID, txid, kind, _named(action), rwsets)
+            code, reason = error.code, str(error)
+        except (MemoryError, KeyboardInterrupt, SystemExit):
+            raise  # of this moment, not of the transaction
+        except BaseException as error:
+            # One transaction must never stop all the others, whatever no check has foreseen; a
+            # panic of the certificates' parser, which is Rust, is no Exception.
+            code, reason = transaction_pb2.INVALID_OTHER_REASON, f"It cannot be checked: {error!r}"
+        else:
+            return CheckedTransaction(transaction_pb2.VALID, txid, kind, _named(action), rwsets)
+        _log.warning(
+            "transaction rejected",
+            channel=self._channel,
+            block=number,
+            position=position,
+            txid=txid,
+            code=transaction_pb2.TxValidationCode.Name(code),
+            reason=reason[:_LOGGED_CHARACTERS],
+        )
+        return CheckedTransaction(code, txid, kind)
 
     def _open(self, envelope: bytes) -> OpenedTransaction:
         try:
