@@ -18,6 +18,7 @@ from selvedge_common import logs, process
 from selvedge_common.comm import CommError
 from selvedge_common.config import ConfigError
 from selvedge_common.enrolment import EnrolmentError, enrol_service
+from selvedge_common.material import MaterialError
 from selvedge_common.msp import MSPConfigurationError
 from selvedge_common.operations import OperationsError, OperationsServer
 from selvedge_common.process import Shutdown
@@ -31,6 +32,7 @@ FATAL = (
     logs.LogSpecError,
     EnrolmentError,
     MSPConfigurationError,
+    MaterialError,
     ForeignVolume,
     LedgerError,
     OrderingError,

@@ -189,7 +189,8 @@ def _secure(config: Config, material: Material) -> SecureServerConfig:
             "any chaincode; set peer.tls.clientAuthRequired to true"
         )
     return material.server(
-        require_client=tls.client_auth_required, more_client_roots=tls.client_root_cas.files
+        require_client_certificate=tls.client_auth_required,
+        more_client_roots=tls.client_root_cas.files,
     )
 
 

@@ -255,6 +255,21 @@ def test_a_setting_that_makes_no_sense_ends_it_with_one_sentence(tmp_path: Path)
     )
 
 
+def test_client_roots_that_cannot_be_read_are_named_with_their_key(
+    authority: Authority, tmp_path: Path
+) -> None:
+    roots = tmp_path / "partner.pem"
+    settings = authority.service_settings(
+        tmp_path / "volume", CORE_PEER_TLS_CLIENTROOTCAS_FILES=roots
+    )
+    failed = Process.start(MODULE, settings)
+    assert failed.popen.returncode == 1
+    assert failed.lines[-1] == (
+        f"chaincode-support: peer.tls.clientRootCAs.files: {roots} cannot be read: No such file or "
+        "directory; give a readable file of PEM certificates, or take it off the list\n"
+    )
+
+
 def test_sigterm_ends_it_while_it_waits_for_the_ca(tmp_path: Path) -> None:
     waiting = Process.start(
         MODULE,

@@ -8,13 +8,14 @@ from pathlib import Path
 from event_hub import config as configuration
 from event_hub.config import Config
 from event_hub.hub import Hub
-from event_hub.material import Material, MaterialError
+from event_hub.material import Material
 from event_hub.sources.checkpoint import CheckpointError
 from selvedge_common import logs, process
 from selvedge_common.comm import CommError
 from selvedge_common.config import ConfigError
 from selvedge_common.enrolment import EnrolmentError, enrol_service
 from selvedge_common.logs import LogSpecError
+from selvedge_common.material import MaterialError
 from selvedge_common.msp import MSPConfigurationError
 from selvedge_common.operations import OperationsError, OperationsServer
 from selvedge_common.process import Shutdown
