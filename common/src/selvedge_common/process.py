@@ -1,16 +1,24 @@
 """The life of a service's process: one event loop, signals that drain or end it."""
 
+import argparse
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import uvloop
 
 from selvedge_common import logs
+from selvedge_common.config import ConfigError
+from selvedge_common.config.sections import Logging
 
 log = logs.get_logger("process")
+
+_SETTINGS = """Every setting, with its default, stands in the file core.yaml of this package;
+--config names a file with the ones to change, and CORE_* variables override both."""
 
 
 class Shutdown(asyncio.Event):
@@ -33,6 +41,54 @@ class Shutdown(asyncio.Event):
             ending.cancel()
             working.cancel()
             await asyncio.wait((working,))
+
+
+class Configured(Protocol):
+    """The settings of a service, as far as its process needs them."""
+
+    @property
+    def logging(self) -> Logging:
+        """How the process logs."""
+
+
+Config = TypeVar("Config", bound=Configured)
+
+
+def command(
+    name: str,
+    description: str,
+    example: str,
+    read: Callable[[Path | None], Config],
+    serve: Callable[[Config, Shutdown], Awaitable[None]],
+    fatal: tuple[type[Exception], ...],
+) -> None:
+    """Run a service as its console command does, until it is told to stop.
+
+    A mistake that the operator can mend ends the process with status 1 and one sentence.
+
+    Args:
+        name: the command's.
+        description: of the command, for ``--help``.
+        example: a call of the command that works.
+        read: makes the settings of the file given with ``--config``. Raises ConfigError.
+        serve: the service; see `run`.
+        fatal: what an operator can mend, beside the settings; each says in one sentence how.
+    """
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog=f"example:\n  {example}\n\n{_SETTINGS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in YAML")
+    arguments = parser.parse_args()
+    mendable: tuple[type[Exception], ...] = (ConfigError, logs.LogSpecError, *fatal)
+    try:
+        config = read(arguments.config)
+        logs.configure(config.logging.spec, config.logging.format)
+        run(lambda shutdown: serve(config, shutdown))
+    except mendable as error:
+        sys.exit(f"{name}: {error}")
 
 
 def run(main: Callable[[Shutdown], Awaitable[None]]) -> None:

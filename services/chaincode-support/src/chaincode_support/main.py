@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from importlib.metadata import version
-from pathlib import Path
 
-from chaincode_support import config as configuration
-from chaincode_support.config import Config
+from chaincode_support.config import Config, read
 from chaincode_support.genesis import ForeignVolume
 from chaincode_support.ledger import LedgerError
 from chaincode_support.material import Material
@@ -16,7 +12,6 @@ from chaincode_support.ordering import OrderingError
 from chaincode_support.peer import Peer
 from selvedge_common import logs, process
 from selvedge_common.comm import CommError
-from selvedge_common.config import ConfigError
 from selvedge_common.enrolment import EnrolmentError, enrol_service
 from selvedge_common.material import MaterialError
 from selvedge_common.msp import MSPConfigurationError
@@ -26,10 +21,8 @@ from selvedge_common.protoutil.errors import MalformedBlock
 
 log = logs.get_logger("peer")
 
-# What an operator can mend; each says in one sentence how.
+# What an operator can mend, beside the settings; each says in one sentence how.
 FATAL = (
-    ConfigError,
-    logs.LogSpecError,
     EnrolmentError,
     MSPConfigurationError,
     MaterialError,
@@ -41,31 +34,20 @@ FATAL = (
     MalformedBlock,
     OSError,
 )
-EXAMPLE = """example:
-  CORE_PEER_FILESYSTEMPATH=.selvedge/chaincode-support \\
-  CORE_CA_ENROLMENT=.selvedge/enrol/chaincode-support/enrolment.json chaincode-support
-
-Every setting, with its default, stands in the file core.yaml of this package; --config names a
-file with the ones to change, and CORE_* variables override both.
-"""
+EXAMPLE = """CORE_PEER_FILESYSTEMPATH=.selvedge/chaincode-support \\
+  CORE_CA_ENROLMENT=.selvedge/enrol/chaincode-support/enrolment.json chaincode-support"""
 
 
 def main() -> None:
     """Run the peer until it is told to stop; an operator's mistake ends it with one sentence."""
-    parser = argparse.ArgumentParser(
-        prog="chaincode-support",
-        description="Serve chaincode (7052), proposals and blocks (7051), and ordering (7050).",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    process.command(
+        "chaincode-support",
+        "Serve chaincode (7052), proposals and blocks (7051), and ordering (7050).",
+        EXAMPLE,
+        read,
+        serve,
+        FATAL,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in YAML")
-    arguments = parser.parse_args()
-    try:
-        config = configuration.read(arguments.config)
-        logs.configure(config.logging.spec, config.logging.format)
-        process.run(lambda shutdown: serve(config, shutdown))
-    except FATAL as error:
-        sys.exit(f"chaincode-support: {error}")
 
 
 async def serve(config: Config, shutdown: Shutdown) -> None:
