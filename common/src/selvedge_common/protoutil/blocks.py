@@ -10,42 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from selvedge_common.msp import MSP
 from selvedge_common.msp.policies import SignedData, evaluate
-from selvedge_common.protoutil.block_events import (
-    chaincode_events,
-    filtered_block,
-    strip_read_write_sets,
-)
 from selvedge_common.protoutil.errors import MalformedBlock, MalformedMessage
 from selvedge_common.protoutil.metadata import (
     METADATA_ENTRIES,
     get_metadata,
-    last_config,
     set_metadata,
-    set_validation_codes,
-    validation_codes,
 )
 from selvedge_common.protoutil.wire import Signer, marshal, new_nonce, parse
 from selvedge_protos.common import common_pb2, policies_pb2
-
-__all__ = [
-    "METADATA_ENTRIES",
-    "block_signatures",
-    "chaincode_events",
-    "data_hash",
-    "filtered_block",
-    "get_metadata",
-    "header_bytes",
-    "header_hash",
-    "last_config",
-    "new_block",
-    "parse_block",
-    "set_metadata",
-    "set_validation_codes",
-    "sign_block",
-    "strip_read_write_sets",
-    "validation_codes",
-    "verify_block_signatures",
-]
 
 
 def new_block(number: int, previous_hash: bytes, envelopes: Sequence[bytes]) -> common_pb2.Block:
