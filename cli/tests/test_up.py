@@ -174,6 +174,18 @@ def test_status_tells_of_every_listener(running: Running) -> None:
     assert told == set(running.lines[-1]["addresses"].values())
     assert report["channel"]["height"] > 1
     assert report["chaincodes"] == 1
+    until = [each["certificate_until"] for s in report["services"] for each in s["endpoints"]]
+    assert all(until)
+    for log in (running.home / "logs").glob("*.log"):
+        assert "andshake failed" not in log.read_text()
+
+
+def test_channel_that_is_not_there_is_said(running: Running) -> None:
+    for words in (["status"], ["events", "--until", "newest"]):
+        done = running.run(*words, "--channel", "other")
+        assert done.returncode == 1
+        assert "has no channel other: give the name of one that it has with" in done.stderr
+        assert "something is down" not in done.stderr
 
 
 def test_variables_of_a_chaincode_do_not_reach_the_services(running: Running) -> None:

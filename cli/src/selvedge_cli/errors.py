@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 import grpc.aio
 
@@ -14,9 +16,14 @@ PENDING = 4
 
 
 class CommandError(click.ClickException):
-    """Ends a command with a sentence on standard error."""
+    """Ends a command with a sentence on standard error.
+
+    Attributes:
+        facts: what `--json` prints beside the sentence.
+    """
 
     exit_code = FAILED
+    facts: Mapping[str, object] = {}
 
 
 class NotReachable(CommandError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
-from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPSConnection
 from typing import Any
@@ -19,7 +19,6 @@ from selvedge_cli.addresses import Addresses, port_of
 from selvedge_cli.connection import Connection, user_folder
 from selvedge_cli.errors import CommandError, plain
 from selvedge_common.healthcheck import Unhealthy, check
-from selvedge_common.protoutil.blocks import header_hash
 
 TIMEOUT = 3.0
 """Seconds for each question."""
@@ -152,7 +151,9 @@ async def _listener(connection: Connection, what: str, address: str) -> Endpoint
     state = ""
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    return Endpoint(what, address, state, await asyncio.to_thread(_shown_until, address))
+    return Endpoint(
+        what, address, state, await asyncio.to_thread(_shown_until, connection, address)
+    )
 
 
 async def _operations(connection: Connection, address: str) -> Endpoint:
@@ -161,24 +162,21 @@ async def _operations(connection: Connection, address: str) -> Endpoint:
         await asyncio.to_thread(check, f"https://{address}/healthz", root, TIMEOUT)
     except Unhealthy as error:
         return Endpoint("operations", address, str(error))
-    return Endpoint("operations", address, "", await asyncio.to_thread(_shown_until, address))
+    return Endpoint(
+        "operations", address, "", await asyncio.to_thread(_shown_until, connection, address)
+    )
 
 
 async def _channel(connection: Connection) -> ChannelStatus:
     name = connection.settings.channel
     try:
-        async with (
-            asyncio.timeout(TIMEOUT),
-            aclosing(
-                deliver.blocks(connection, deliver.NEWEST, deliver.NEWEST, wait=False)
-            ) as found,
-        ):
-            newest = await anext(found)
+        async with asyncio.timeout(TIMEOUT):
+            chain = await deliver.look_at(connection)
     except TimeoutError:
         return ChannelStatus(name, error=f"its newest block did not come within {TIMEOUT:g} s")
     except CommandError as error:
         return ChannelStatus(name, error=str(error))
-    return ChannelStatus(name, newest.header.number + 1, header_hash(newest.header).hex())
+    return ChannelStatus(name, chain.newest + 1, chain.newest_hash)
 
 
 def _chaincodes(address: str, root: bytes) -> int | None:
@@ -198,13 +196,25 @@ def _chaincodes(address: str, root: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
-def _shown_until(address: str) -> str | None:
+def _shown_until(connection: Connection, address: str) -> str | None:
     host, _, _ = address.rpartition(":")
+    tls = user_folder(connection.settings) / "tls"
+    # Whoever it is, its certificate is looked at; that it is ours was found out before.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
     try:
-        pem = ssl.get_server_certificate((host.strip("[]"), port_of(address)), timeout=TIMEOUT)
+        # Without it each look would be a refused handshake in the service's log.
+        context.load_cert_chain(tls / "client.crt", tls / "client.key")
+        with (
+            socket.create_connection((host.strip("[]"), port_of(address)), TIMEOUT) as plain_socket,
+            context.wrap_socket(plain_socket) as secured,
+        ):
+            shown = secured.getpeercert(binary_form=True)
     except OSError:
         return None
-    return _expiry(pem.encode())
+    return None if shown is None else _expiry(ssl.DER_cert_to_PEM_cert(shown).encode())
 
 
 def _expiry(pem: bytes) -> str:

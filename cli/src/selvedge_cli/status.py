@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import TYPE_CHECKING
 
 import click
 
-from selvedge_cli.errors import FAILED, INVALID, PENDING
+from selvedge_cli.errors import FAILED, INVALID, PENDING, CommandError
 from selvedge_cli.options import Settings, common_options
 
 if TYPE_CHECKING:
@@ -25,8 +26,22 @@ Exit status:
 Example: selvedge status --json"""
 
 
+class Unknown(CommandError):
+    """Nobody could be asked."""
+
+    facts = {"up": False}  # noqa: RUF012 - nobody writes into it
+
+
+def _transaction_id(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    if value is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise click.BadParameter(f"{value!r} is no transaction id: that has 64 hexadecimal digits")
+    return value and value.lower()
+
+
 @click.command(epilog=EXIT_STATUSES)
-@click.option("--txid", help="Look this transaction up instead.")
+@click.option("--txid", callback=_transaction_id, help="Look this transaction up instead.")
 @click.option(
     "--from",
     "start",
@@ -46,9 +61,7 @@ def status(settings: Settings, txid: str | None, start: int) -> None:
     try:
         user = load_user(settings)
     except click.ClickException as failure:
-        if settings.as_json:
-            click.echo(json.dumps({"up": False, "error": failure.message}))
-        raise
+        raise Unknown(failure.message) from failure
 
     async def look() -> int:
         async with Connection(user, settings) as connection:
@@ -105,11 +118,14 @@ def _print_report(report: Report, *, as_json: bool) -> int:
     )
     if report.up:
         return 0
-    click.echo(
-        "selvedge: something is down: start it with `selvedge up` or `docker compose up --wait`; "
-        "its log says why it stopped",
-        err=True,
-    )
+    if all(service.up for service in report.services):
+        what = channel.error
+    else:
+        what = (
+            "something is down: start it with `selvedge up` or `docker compose up --wait`; its log "
+            "says why it stopped"
+        )
+    click.echo(f"selvedge: {what}", err=True)
     return FAILED
 
 
