@@ -112,12 +112,34 @@ def test_status_of_nothing_is_still_json(tmp_path: Path) -> None:
         (["events", "--chat", "--from", "1"], "--chat is live"),
         (["events", "--chat", "--type", "chaincode"], "give --chaincode NAME"),
         (["query", "asset", "read", "--ca", "nowhere"], "'nowhere' is no address"),
+        (["query", "asset", "read", "--peer", "localhost"], "'localhost' is no address: give host"),
+        (["query", "asset", "read", "--peer", "localhost:172300"], "'localhost:172300' is no"),
+        (["query", "asset", "read", "--peer", ":7051"], "':7051' is no address"),
+        (["up", "--peer", "localhost:7051"], "No such option '--peer'"),
+        (["events", "--from", "5", "--until", "2"], "--from 5 is after --until 2"),
+        (["status", "--txid", "deadbeef"], "'deadbeef' is no transaction id: that has 64"),
     ],
 )
 def test_wrong_use_is_said(words: list[str], sentence: str, tmp_path: Path) -> None:
     done = run(*words, home=tmp_path)
     assert done.returncode in (1, 2)
     assert sentence in done.stderr
+
+
+def test_failure_is_told_in_json_too(tmp_path: Path) -> None:
+    nobody = ["--ca", "localhost:1", "--json"]
+    done = run("invoke", "asset", "create", *nobody, home=tmp_path)
+    record = json.loads(done.stdout)
+    assert (done.returncode, record["outcome"]) == (1, "not submitted")
+    assert done.stderr == f"selvedge: {record['error']}\n"
+    assert record["error"].endswith("; nothing was submitted")
+
+    done = run("events", *nobody, home=tmp_path)
+    assert json.loads(done.stdout).keys() == {"error"}
+
+    done = run("events", *nobody, "--from", "yesterday", home=tmp_path)
+    assert done.returncode == 2
+    assert "'yesterday' is no block" in json.loads(done.stdout)["error"]
 
 
 def test_transient_values_may_hold_equal_signs() -> None:

@@ -263,6 +263,12 @@ async def test_each_kind_tells_its_own(tmp_path: Path) -> None:
         ]
 
 
+def test_live_event_has_no_gap_where_its_block_would_stand() -> None:
+    event = {"type": "chaincode", "chaincode": "asset", "name": "A", "txid": "1", "payload": "{}"}
+    assert render(event, as_json=False) == "chaincode asset.A  tx 1  {}"
+    assert render({**event, "block": 7}, as_json=False) == "chaincode 7  asset.A  tx 1  {}"
+
+
 def test_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "block", "mychannel", "ab" * 32)
     checkpoint.write(Printed(4))

@@ -49,7 +49,7 @@ class AssetTransfer(Chaincode):
             known = ", ".join(self._functions)
             return error(f"there is no function {function!r}: use one of {known}", 404)
         if len(arguments) != len(names):
-            return error(f"{function} takes {' '.join(names)}: got {len(arguments)} arguments", 400)
+            return error(f"{function} takes {' '.join(names)}: it was given {len(arguments)}", 400)
         try:
             return success(await handler(stub, *arguments))
         except Refused as refusal:

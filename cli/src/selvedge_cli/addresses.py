@@ -29,8 +29,15 @@ class Addresses:
         return Addresses(**{name: _shift(value, offset) for name, value in asdict(self).items()})
 
     def overridden(self, values: Mapping[str, str | None]) -> Addresses:
-        """With those of `values` that are given."""
-        return replace(self, **{name: value for name, value in values.items() if value})
+        """With those of `values` that are given.
+
+        Raises:
+            CommandError: one is no address.
+        """
+        given = {name: value for name, value in values.items() if value}
+        for address in given.values():
+            port_of(address)
+        return replace(self, **given)
 
 
 def port_of(address: str) -> int:
@@ -39,9 +46,12 @@ def port_of(address: str) -> int:
     Raises:
         CommandError: it has none.
     """
-    _, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
-        raise CommandError(f"{address!r} is no address: give host:port, as in localhost:7051")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise CommandError(
+            f"{address!r} is no address: give host:port, as in localhost:7051, the port at most "
+            "65535"
+        )
     return int(port)
 
 

@@ -26,7 +26,7 @@ import click
 import structlog
 
 from selvedge_cli.addresses import load_addresses
-from selvedge_cli.options import DEFAULT_HOME, debug_option
+from selvedge_cli.options import DEFAULT_HOME, debug_option, json_option
 from selvedge_common import logs
 from selvedge_common.enrolment import (
     Enrolment,
@@ -121,7 +121,7 @@ def ca() -> None:
     metavar="HOST:PORT",
     help="Address of the certificate authority.  [default: localhost:7055]",
 )
-@click.option("--json", "as_json", envvar="SELVEDGE_JSON", is_flag=True, help="Print JSON.")
+@json_option
 @debug_option
 def issue(
     user: str | None,

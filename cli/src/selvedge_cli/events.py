@@ -104,6 +104,8 @@ def events(
         raise click.UsageError("--chat is live: it has no --from, --until or --resume.")
     if chat and kind == "chaincode" and not chaincode:
         raise click.UsageError("--chat needs to know whose events: give --chaincode NAME.")
+    if isinstance(start, int) and isinstance(stop, int) and start > stop:
+        raise click.UsageError(f"--from {start} is after --until {stop}: nothing lies between.")
     wanted = Wanted(Kind(kind), chaincode, name)
     user = load_user(settings)
 

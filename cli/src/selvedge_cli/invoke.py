@@ -54,10 +54,13 @@ def invoke(
     """
     from selvedge_cli.connection import Connection, load_user
     from selvedge_cli.endorsement import Call
-    from selvedge_cli.submission import submit
+    from selvedge_cli.submission import NotSubmitted, submit
 
     call = Call(chaincode, encode([function, *args]), parse_transient(transient), is_init)
-    user = load_user(settings)
+    try:
+        user = load_user(settings)
+    except click.ClickException as failure:
+        raise NotSubmitted(failure.message) from failure
 
     async def run() -> Submission:
         async with Connection(user, settings) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 
@@ -63,6 +64,8 @@ def main() -> None:
     except click.ClickException as failure:
         if options.debugging:
             raise
+        if options.printing_json:
+            click.echo(json.dumps({"error": failure.message, **getattr(failure, "facts", {})}))
         if isinstance(failure, click.UsageError):
             failure.show()
         else:

@@ -15,6 +15,7 @@ from selvedge_cli.addresses import Addresses, load_addresses
 DEFAULT_HOME = Path(".selvedge")
 MSP_ID = "Org1MSP"
 debugging = False
+printing_json = False
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,38 @@ class Settings:
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the common options; it gets them as its first argument, a `Settings`."""
+    addresses = [
+        _address("--peer", "the peer API", "localhost:7051"),
+        _address("--orderer", "the ordering", "localhost:7050"),
+        _address("--events", "the event hub", "localhost:7053"),
+        _address("--ca", "the certificate authority", "localhost:7055"),
+    ]
 
+    def settings(home: Path, user: str, channel: str, as_json: bool, **given: Any) -> Settings:
+        return Settings(home, load_addresses(home).overridden(given), user, channel, as_json)
+
+    return _with_options(command, settings, addresses)
+
+
+def local_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a command that runs the services itself: where they are is its own affair."""
+
+    def settings(home: Path, user: str, channel: str, as_json: bool) -> Settings:
+        return Settings(home, Addresses(), user, channel, as_json)
+
+    return _with_options(command, settings, [])
+
+
+def _with_options(
+    command: Callable[..., Any],
+    settings: Callable[..., Settings],
+    addresses: list[Callable[[Callable[..., Any]], Any]],
+) -> Callable[..., Any]:
     @functools.wraps(command)
-    def with_settings(home: Path, user: str, channel: str, as_json: bool, **rest: Any) -> Any:
-        given = {name: rest.pop(name) for name in ("peer", "orderer", "events", "ca")}
-        addresses = load_addresses(home).overridden(given)
-        return command(Settings(home, addresses, user, channel, as_json), **rest)
+    def with_settings(**given: Any) -> Any:
+        own = ["home", "user", "channel", "as_json"]
+        own += [name for name in ("peer", "orderer", "events", "ca") if addresses]
+        return command(settings(**{name: given.pop(name) for name in own}), **given)
 
     options = [
         click.option(
@@ -54,10 +81,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Folder of certificates and local services.",
         ),
-        _address("--peer", "the peer API", "localhost:7051"),
-        _address("--orderer", "the ordering", "localhost:7050"),
-        _address("--events", "the event hub", "localhost:7053"),
-        _address("--ca", "the certificate authority", "localhost:7055"),
+        *addresses,
         click.option(
             "--user",
             envvar="SELVEDGE_USER",
@@ -72,7 +96,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="The channel.",
         ),
-        click.option("--json", "as_json", envvar="SELVEDGE_JSON", is_flag=True, help="Print JSON."),
+        json_option,
         debug_option,
     ]
     wrapped: Callable[..., Any] = with_settings
@@ -90,6 +114,23 @@ def _set_debugging(context: click.Context, parameter: click.Parameter, value: bo
     global debugging
     debugging = debugging or value
 
+
+def _set_json(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    # Eager, so that whatever is wrong with the other options is told as JSON, too.
+    global printing_json
+    printing_json = value
+    return value
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    envvar="SELVEDGE_JSON",
+    callback=_set_json,
+    help="Print JSON.",
+)
 
 debug_option = click.option(
     "--debug",

@@ -28,16 +28,16 @@ def _filtered(record: Record) -> str:
 
 
 def _chaincode(record: Record) -> str:
-    place = f" {record['block']}" if "block" in record else ""
+    place = f" {record['block']} " if "block" in record else ""
     return (
-        f"chaincode{place}  {record['chaincode']}.{record['name']}  tx {record['txid']}  "
+        f"chaincode{place} {record['chaincode']}.{record['name']}  tx {record['txid']}  "
         f"{_payload(record)}"
     )
 
 
 def _rejection(record: Record) -> str:
-    place = f" {record['block']}" if "block" in record else ""
-    return f"rejection{place}  {_transaction(record)}"
+    place = f" {record['block']} " if "block" in record else ""
+    return f"rejection{place} {_transaction(record)}"
 
 
 def _transaction(transaction: Record) -> str:

@@ -56,6 +56,7 @@ class NotSubmitted(CommandError):
     """The transaction never reached the ordering, so it can never be committed."""
 
     exit_code = FAILED
+    facts = {"outcome": "not submitted"}  # noqa: RUF012 - nobody writes into it
 
     def __init__(self, why: str) -> None:
         super().__init__(f"{why}; nothing was submitted")

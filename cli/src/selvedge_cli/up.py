@@ -21,7 +21,7 @@ from selvedge_cli.local.claim import claimed
 from selvedge_cli.local.process import ServiceDied
 from selvedge_cli.local.services import services
 from selvedge_cli.local.supervisor import Supervisor
-from selvedge_cli.options import Settings, common_options
+from selvedge_cli.options import Settings, local_options
 
 if TYPE_CHECKING:
     from selvedge_cli.local.demo import Demonstration
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Add this to every port; other commands on the same home learn of it.",
 )
-@common_options
+@local_options
 def up(settings: Settings, demo: bool, port_offset: int) -> None:
     """Run ca, chaincode-support and event-hub as processes of this machine, until Ctrl-C.
 

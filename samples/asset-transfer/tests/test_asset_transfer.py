@@ -86,7 +86,7 @@ async def test_assets_are_listed_by_range(ledger: Ledger) -> None:
     [
         (["ReadAsset", "none"], 400, "there is no asset none"),
         (["CreateAsset", "a1", "ada", "much"], 400, "the value 'much' is not a whole number"),
-        (["CreateAsset", "a1"], 400, "CreateAsset takes ID OWNER VALUE: got 1 arguments"),
+        (["CreateAsset", "a1"], 400, "CreateAsset takes ID OWNER VALUE: it was given 1"),
         (["Paint", "a1"], 404, "there is no function 'Paint': use one of CreateAsset, ReadAsset"),
     ],
 )
