@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from selvedge_common.config import LONGEST, MOST, Duration, Range, Size, load
+from selvedge_common.config import LONGEST, MOST, ConfigError, Duration, Range, Size, load
 from selvedge_common.config.sections import TLS, Enrolling, Keepalive, Logging, Operations
 
 # Shorter start-up timeouts give a restarting chaincode no chance; Fabric raises them as well.
 MIN_STARTUP_TIMEOUT = 5.0
+# What a block takes beside its envelopes, with room to spare: header, signatures, and a few bytes
+# for each envelope.
+BLOCK_OVERHEAD = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,25 @@ def read(file: Path | None = None) -> Config:
     Raises ConfigError, which names the key, for what cannot be read and for values that make no
     sense.
     """
-    return load(Config, importlib.resources.files("chaincode_support") / "core.yaml", file)
+    config = load(Config, importlib.resources.files("chaincode_support") / "core.yaml", file)
+    _check_blocks_can_be_sent(config)
+    return config
+
+
+def _check_blocks_can_be_sent(config: Config) -> None:
+    """A block that no reader can be sent would end every stream that comes to it, for ever."""
+    size = config.orderer.batch_size
+    room = config.peer.max_send_msg_size - BLOCK_OVERHEAD
+    for key, value in (
+        ("absoluteMaxBytes", size.absolute_max_bytes),
+        ("preferredMaxBytes", size.preferred_max_bytes),
+    ):
+        if value > room:
+            raise ConfigError(
+                f"orderer.batchSize.{key} is {value} bytes, but must be at most "
+                f"peer.maxSendMsgSize less {BLOCK_OVERHEAD} ({room}): a block that holds as much "
+                "could not be sent to anybody."
+            )
 
 
 def startup_timeout(config: Config) -> float:

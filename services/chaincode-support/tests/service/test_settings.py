@@ -60,3 +60,14 @@ def test_the_operations_address_is_one(address: str, monkeypatch: Any) -> None:
     monkeypatch.setenv("CORE_OPERATIONS_LISTENADDRESS", address)
     with pytest.raises(ConfigError, match=r"operations\.listenAddress is .* must be host:port"):
         config.read()
+
+
+@pytest.mark.parametrize("key", ["absoluteMaxBytes", "preferredMaxBytes"])
+def test_a_block_that_nobody_can_be_sent_is_refused_at_the_start(
+    key: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("CORE_ORDERER_BATCHSIZE_" + key.upper(), "99MB")
+    assert config.read()
+    monkeypatch.setenv("CORE_ORDERER_BATCHSIZE_" + key.upper(), str((99 << 20) + 1))
+    with pytest.raises(ConfigError, match=rf"orderer\.batchSize\.{key} is .*maxSendMsgSize"):
+        config.read()

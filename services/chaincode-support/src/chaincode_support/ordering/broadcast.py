@@ -178,11 +178,11 @@ class Broadcast:
                 f"The envelope has the header type {channel_header.type}: send an "
                 "ENDORSER_TRANSACTION (3).",
             )
-        size = len(envelope.payload) + len(envelope.signature)
-        if size > ordered.max_bytes:
+        # All of it: what this release does not know of an envelope is ordered as well.
+        if len(message) > ordered.max_bytes:
             raise _Refused(
                 common_pb2.REQUEST_ENTITY_TOO_LARGE,
-                f"The envelope has {size} bytes, more than the {ordered.max_bytes} of "
+                f"The envelope has {len(message)} bytes, more than the {ordered.max_bytes} of "
                 "orderer.batchSize.absoluteMaxBytes: write less in one transaction.",
             )
         try:
