@@ -179,8 +179,3 @@ async def test_tls_without_certificate_is_refused() -> None:
     config = comm.ServerConfig(secure=comm.SecureServerConfig(use_tls=True))
     with pytest.raises(comm.CertificateError, match="certificate or key is missing"):
         comm.GRPCServer("127.0.0.1:0", config)
-
-
-def test_asking_for_a_certificate_without_requiring_one_is_refused() -> None:
-    with pytest.raises(comm.CommError, match="asked for without being required"):
-        comm.SecureServerConfig(use_tls=True, request_client_certificate=True)

@@ -11,9 +11,6 @@ from selvedge_common.msp import PolicyNotSatisfied
 from selvedge_common.msp.policies import SignedData
 from selvedge_common.protoutil import blocks, metadata
 from selvedge_common.protoutil.config_block import (
-    BLOCK_VALIDATION,
-    CHANNEL_READERS,
-    CHANNEL_WRITERS,
     Batch,
     genesis_block,
     open_config,
@@ -103,8 +100,8 @@ def test_what_was_written_is_what_is_read(block: common_pb2.Block, org1: Any, cl
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        (CHANNEL_READERS, {"client", "peer", "admin", "orderer"}),
-        (CHANNEL_WRITERS, {"client", "admin"}),
+        ("/Channel/Application/Readers", {"client", "peer", "admin", "orderer"}),
+        ("/Channel/Application/Writers", {"client", "admin"}),
         ("/Channel/Application/Admins", {"admin"}),
         ("/Channel/Application/Endorsement", {"peer"}),
         ("/Channel/Application/LifecycleEndorsement", {"peer"}),
@@ -148,10 +145,10 @@ def test_blocks_are_validated_by_the_ordering_organisations(org1: Any, org2: Any
     )
     block = blocks.new_block(1, b"", [b"data"])
     blocks.sign_block(block, org2.issue("orderer", "orderer"), 0)
-    config.evaluate(BLOCK_VALIDATION, blocks.block_signatures(block))
+    config.evaluate("/Channel/Orderer/BlockValidation", blocks.block_signatures(block))
     blocks.sign_block(block, org1.issue("orderer", "orderer"), 0)
     with pytest.raises(PolicyNotSatisfied):
-        config.evaluate(BLOCK_VALIDATION, blocks.block_signatures(block))
+        config.evaluate("/Channel/Orderer/BlockValidation", blocks.block_signatures(block))
 
 
 def changed(block: common_pb2.Block, change: Any) -> common_pb2.Block:

@@ -17,8 +17,6 @@ class SecureServerConfig:
         server_root_cas: roots by which clients verify this server.
         client_root_cas: roots by which client certificates are verified; replaceable live.
         require_client_certificate: refuse clients without a certificate of those roots.
-        request_client_certificate: ask, verify what comes, and accept none. Stock grpcio
-            cannot, so asking without requiring is refused rather than silently ignored.
     """
 
     use_tls: bool = False
@@ -27,15 +25,8 @@ class SecureServerConfig:
     server_root_cas: tuple[bytes, ...] = ()
     client_root_cas: tuple[bytes, ...] = ()
     require_client_certificate: bool = False
-    request_client_certificate: bool = False
 
     def __post_init__(self) -> None:
-        if self.request_client_certificate and not self.require_client_certificate:
-            raise CommError(
-                "A client certificate cannot be asked for without being required: the grpcio "
-                "transport either requires and verifies client certificates or does not ask; "
-                "set require_client_certificate, or leave request_client_certificate off."
-            )
         if self.require_client_certificate and not self.use_tls:
             raise CommError(
                 "Client certificates are required but TLS is off; set use_tls, "

@@ -115,8 +115,9 @@ def verify_block_signatures(
 ) -> None:
     """Return when the block's data fits its header and its signatures satisfy `policy`.
 
-    Raises MalformedBlock, or msp.PolicyError. For a policy of the channel's configuration, give
-    `block_signatures` to `ChannelConfig.evaluate`.
+    For readers that have the policy from elsewhere than from the blocks; the event hub has none.
+    For a policy of the channel's configuration, give `block_signatures` to
+    `ChannelConfig.evaluate`. Raises MalformedBlock, or msp.PolicyError.
     """
     if block.header.data_hash != data_hash(block.data.data):
         raise MalformedBlock(

@@ -53,9 +53,6 @@ WRITERS = "Writers"
 ENDORSEMENT = "Endorsement"
 CAPABILITY = "V2_0"
 CONSORTIUM = "SampleConsortium"
-CHANNEL_READERS = "/Channel/Application/Readers"
-CHANNEL_WRITERS = "/Channel/Application/Writers"
-BLOCK_VALIDATION = "/Channel/Orderer/BlockValidation"
 
 _ANY = policies_pb2.ImplicitMetaPolicy.ANY
 _MAJORITY = policies_pb2.ImplicitMetaPolicy.MAJORITY
@@ -100,7 +97,7 @@ class ChannelConfig:
     batch: Batch
 
     def evaluate(self, path: str, signed_data: Iterable[SignedData]) -> None:
-        """Return when the signatures satisfy the policy at `path`, like CHANNEL_READERS.
+        """Return when the signatures satisfy the policy at `path`, like /Channel/Readers.
 
         Raises msp.PolicyError, with why signatures did not count.
         """
