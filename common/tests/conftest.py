@@ -150,11 +150,11 @@ class TLSAuthority:
             .public_bytes(serialization.Encoding.PEM)
         )
 
-    def issue(self, name: str) -> Pair:
+    def issue(self, name: str, *also: x509.GeneralName) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         names = x509.SubjectAlternativeName(
-            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *also]
         )
         certificate = (
             self._builder(subject, key.public_key())

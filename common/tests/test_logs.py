@@ -1,5 +1,6 @@
 """Levels by Fabric's logging spec, and the two forms of output."""
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -49,6 +50,9 @@ def test_spec_is_read_and_told_in_order(spec: str, normal: str) -> None:
         ("a,,b=debug", "has the logger name '' in 'a,,b=debug'"),
         ("a.=debug", "has the logger name 'a.' in 'a.=debug'"),
         ("a=b=debug", "has the logger name 'a=b'"),
+        (f"{'a' * 101}=debug", "a name has at most 100 characters and 8 levels"),
+        (".".join("abcdefghi") + "=debug", "a name has at most 100 characters and 8 levels"),
+        ("x" * 10_000, f"spec '{'x' * 100}'…"),
     ],
 )
 def test_wrong_spec_is_refused_and_changes_nothing(spec: str, sentence: str) -> None:
@@ -128,3 +132,20 @@ def test_console_is_for_people_and_plain_when_piped() -> None:
     assert first.index("serving") == second.index("odd thing")
     assert any("ZeroDivisionError" in line for line in trace)
     assert "hidden" not in output
+
+
+def test_a_process_remembers_so_many_loggers_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs._levels, "ever_named", set())
+    for request in range(10):
+        names = ",".join(f"flood.a{request}.n{number}" for number in range(100))
+        with contextlib.suppress(logs.LogSpecError):
+            logs.set_spec(f"{names}=debug")
+    kept = len(logging.root.manager.loggerDict)
+    for number in range(10):
+        with pytest.raises(logs.LogSpecError, match="more than the 1000 that a process remembers"):
+            logs.set_spec(",".join(f"more{number}.n{name}" for name in range(100)) + "=debug")
+    assert len(logging.root.manager.loggerDict) == kept
+    logs.set_spec("info:flood.a1.n1=debug")
+    assert logs.get_spec() == "flood.a1.n1=debug:info"

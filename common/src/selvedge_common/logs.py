@@ -11,6 +11,8 @@ from typing import Literal
 
 import structlog
 
+from selvedge_common.quoting import quoted
+
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -22,6 +24,10 @@ LEVELS = {
 }
 DEFAULT_LEVEL = "info"
 _NAME = re.compile(r"[\w#-]+(\.[\w#-]+)*")
+# The standard library keeps every logger ever named, and a place for each level of its name.
+_LONGEST_NAME = 100  # characters
+_MOST_LEVELS = 8
+_MOST_NAMES = 1000  # in the life of a process
 
 
 class LogSpecError(ValueError):
@@ -56,6 +62,7 @@ class _Levels:
     def __init__(self) -> None:
         self.default = DEFAULT_LEVEL
         self.loggers: dict[str, str] = {}
+        self.ever_named: set[str] = set()
 
 
 _levels = _Levels()
@@ -110,6 +117,13 @@ def set_spec(spec: str) -> None:
         LogSpecError: the spec is not valid; the levels in force stay.
     """
     default, loggers = _parse(spec)
+    named = _levels.ever_named | loggers.keys()
+    if len(named) > _MOST_NAMES:
+        raise LogSpecError(
+            f"Logging specs have named {len(named)} different loggers by now, more than the"
+            f" {_MOST_NAMES} that a process remembers; use names of before, or restart it."
+        )
+    _levels.ever_named = named
     for name in _levels.loggers.keys() - loggers.keys():
         logging.getLogger(name).setLevel(logging.NOTSET)
     for name, level in loggers.items():
@@ -138,13 +152,14 @@ def _parse(spec: str) -> tuple[str, dict[str, str]]:
         level = level.strip().lower()
         if level not in LEVELS:
             raise LogSpecError(
-                f"The logging spec {spec!r} has the level {level!r} in {field!r}; "
+                f"The logging spec {quoted(spec)} has the level {quoted(level)} in"
+                f" {quoted(field)}; "
                 f"use one of {', '.join(LEVELS)}."
             )
         if not equals:
             if default is not None:
                 raise LogSpecError(
-                    f"The logging spec {spec!r} gives the default level twice "
+                    f"The logging spec {quoted(spec)} gives the default level twice "
                     f"({default}, {level}); keep one."
                 )
             default = level
@@ -152,8 +167,13 @@ def _parse(spec: str) -> tuple[str, dict[str, str]]:
         for name in map(str.strip, names.split(",")):
             if not _NAME.fullmatch(name):
                 raise LogSpecError(
-                    f"The logging spec {spec!r} has the logger name {name!r} in {field!r}; "
-                    "write names as comm.tls, separated by commas."
+                    f"The logging spec {quoted(spec)} has the logger name {quoted(name)} in"
+                    f" {quoted(field)}; write names as comm.tls, separated by commas."
+                )
+            if len(name) > _LONGEST_NAME or name.count(".") >= _MOST_LEVELS:
+                raise LogSpecError(
+                    f"The logging spec {quoted(spec)} has the logger name {quoted(name)}; a name"
+                    f" has at most {_LONGEST_NAME} characters and {_MOST_LEVELS} levels."
                 )
             loggers[name] = level
     return default or DEFAULT_LEVEL, loggers

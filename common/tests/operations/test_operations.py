@@ -9,9 +9,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
 
 from selvedge_common import logs
 from selvedge_common.operations import Check, OperationsError, OperationsServer, OperationsTLS
+from selvedge_common.operations.connections import ENDED
 
 Start = Callable[..., Awaitable[OperationsServer]]
 
@@ -49,11 +51,16 @@ class Files:
         self.server = self._write("server", self.authority)
         self.client = self._write("client", self.authority)
         self.stranger = self._write("stranger", stranger)
+        self.chaincode = self._write(
+            "chaincode",
+            self.authority,
+            x509.UniformResourceIdentifier("selvedge://chaincode/asset-transfer"),
+        )
         self.root = folder / "root.crt"
         self.root.write_bytes(self.authority.root)
 
-    def _write(self, name: str, authority: Any) -> tuple[Path, Path]:
-        pair = authority.issue(name)
+    def _write(self, name: str, authority: Any, *names: x509.GeneralName) -> tuple[Path, Path]:
+        pair = authority.issue(name, *names)
         certificate, key = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         certificate.write_bytes(pair.certificate)
         key.write_bytes(pair.key)
@@ -195,6 +202,7 @@ async def test_certificate_of_a_stranger_is_refused(start: Start, files: Files) 
         (b"[]", 'send {"spec": "info"}'),
         (b"{}", 'send {"spec": "info"}'),
         (b"\xff", 'send {"spec": "info"}'),
+        (b"[" * 30_000, 'send {"spec": "info"}'),
         (b'{"spec": 5}', "must be text"),
         (b'{"spec": "loud"}', "has the level 'loud'"),
     ],
@@ -215,6 +223,76 @@ async def test_large_body_is_refused(start: Start, files: Files) -> None:
     trust = files.trust(files.client)
     status, _ = await _ask(server, "/logspec", "PUT", trust, data=b"x" * 100_000)
     assert status == 413
+
+
+async def test_a_chaincodes_certificate_changes_no_levels(start: Start, files: Files) -> None:
+    server = await start(files.tls)
+    trust = files.trust(files.chaincode)
+    status, answer = await _ask(server, "/logspec", "PUT", trust, json={"spec": "debug"})
+    assert status == 403
+    assert "A chaincode's certificate does not allow" in answer["error"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX", b"first"])
+async def test_a_connection_without_a_request_is_ended_in_time(
+    start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("selvedge_common.operations.server._HEADERS", 0.2)
+    server = await start()
+    reader, writer = await asyncio.open_connection(*server.address.split(":"))
+    if sent == b"first":  # one request, then half of another
+        writer.write(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\nGET /version HTTP/1.1\r\nX")
+        assert b"200 OK" in await reader.readuntil(b"\r\n")
+    else:
+        writer.write(sent)
+    async with asyncio.timeout(10):
+        await reader.read()
+    writer.close()
+
+
+async def test_a_slow_body_is_ended_in_time(
+    start: Start, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selvedge_common.operations.server._ANSWER", 0.2)
+    server = await start(files.tls)
+    host, port = server.address.split(":")
+    trust = files.trust(files.client)
+    reader, writer = await asyncio.open_connection(
+        host, port, ssl=trust, server_hostname="127.0.0.1"
+    )
+    writer.write(b"PUT /logspec HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{")
+    async with asyncio.timeout(10):
+        assert b"408" in await reader.read()
+    writer.close()
+
+
+async def test_a_slow_handshake_is_ended_in_time(
+    start: Start, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selvedge_common.operations.connections._HANDSHAKE", 0.2)
+    server = await start(files.tls)
+    reader, writer = await asyncio.open_connection(*server.address.split(":"))
+    async with asyncio.timeout(10):
+        await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize("by_tls", [False, True])
+async def test_beyond_the_bound_the_oldest_connection_makes_room(
+    start: Start, files: Files, monkeypatch: pytest.MonkeyPatch, by_tls: bool
+) -> None:
+    monkeypatch.setattr("selvedge_common.operations.server._MOST_CONNECTIONS", 3)
+    server = await start(files.tls if by_tls else None)
+    before = ENDED._value.get()
+    opened = [await asyncio.open_connection(*server.address.split(":")) for _ in range(5)]
+    assert (await _ask(server, "/version", trust=files.trust() if by_tls else None))[0] == 200
+    assert ENDED._value.get() - before == 3
+    async with asyncio.timeout(10):
+        for reader, writer in opened[:3]:
+            assert await reader.read() == b""
+            writer.close()
+    for _, writer in opened[3:]:
+        writer.close()
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:x", "localhost:70000"])
