@@ -147,6 +147,28 @@ async def test_metadata_alone_raises_the_version_and_never_makes_a_key(chain: An
     assert await chain.add(reader) == ["MVCC_READ_CONFLICT"]
 
 
+async def test_within_a_block_metadata_is_a_conflict_only_where_there_is_a_key(chain: Any) -> None:
+    write = [
+        kv.KVMetadataWrite(key=key, entries=[kv.KVMetadataEntry(name="P", value=b"p")])
+        for key in ("a", "absent")
+    ]
+    metadata = results_of({CHAINCODE: kv.KVRWSet(metadata_writes=write)})
+    await chain.add(chain.network.transaction(writes(a=b"1"))[1])
+    envelopes = [chain.network.transaction(metadata)[1]] + [
+        chain.simulate(lambda simulator, key=key: simulator.get_state(CHAINCODE, key))
+        for key in ("a", "absent")
+    ]
+    assert await chain.add(*envelopes) == ["VALID", "MVCC_READ_CONFLICT", "VALID"]
+
+
+async def test_within_a_block_a_delete_is_a_conflict_even_of_no_key(chain: Any) -> None:
+    envelopes = [
+        chain.simulate(lambda simulator: simulator.delete_state(CHAINCODE, "absent")),
+        chain.simulate(lambda simulator: simulator.get_state(CHAINCODE, "absent")),
+    ]
+    assert await chain.add(*envelopes) == ["VALID", "MVCC_READ_CONFLICT"]
+
+
 async def test_blocks_are_kept_as_committed_and_hang_together(chain: Any) -> None:
     for value in (b"1", b"2"):
         await chain.add(chain.network.transaction(writes(a=value))[1], b"rubbish")

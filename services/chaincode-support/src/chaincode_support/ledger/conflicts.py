@@ -29,8 +29,8 @@ def find_conflict(
 ) -> ValidationCode:
     """VALID, MVCC_READ_CONFLICT or PHANTOM_READ_CONFLICT: the first that applies.
 
-    `touched` holds every (namespace, key) that earlier transactions of the block wrote or deleted;
-    reading one of those is a conflict even if its version looks the same.
+    `touched` holds every (namespace, key) that earlier transactions of the block changed, as
+    state.apply says; reading one of those is a conflict even if its version looks the same.
     """
     for namespace, rwset in rwsets:
         for read in rwset.reads:

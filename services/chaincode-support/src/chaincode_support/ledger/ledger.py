@@ -251,10 +251,8 @@ class Ledger:
             code = self._judge(transaction, seen, touched)
             codes.append(code)
             if code == transaction_pb2.VALID:
-                state.apply(self._writer, Version(number, position), transaction.rwsets)
-                for namespace, rwset in transaction.rwsets:
-                    touched.update((namespace, write.key) for write in rwset.writes)
-                    touched.update((namespace, write.key) for write in rwset.metadata_writes)
+                height = Version(number, position)
+                touched |= state.apply(self._writer, height, transaction.rwsets)
         # The first transaction with an id keeps it: a duplicate must not hide the original's fate.
         self._writer.executemany(
             "INSERT OR IGNORE INTO tx (txid, block, position, code) VALUES (?, ?, ?, ?)",

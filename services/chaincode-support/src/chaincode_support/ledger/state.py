@@ -53,14 +53,17 @@ def apply(
     connection: sqlite3.Connection,
     height: Version,
     writes: Iterable[tuple[str, kv_rwset_pb2.KVRWSet]],
-) -> None:
+) -> set[tuple[str, str]]:
     """Write what a valid transaction wrote, and note each key in its history.
+
+    Gives every (namespace, key) that it wrote or deleted, or whose metadata it changed.
 
     As in Fabric (core/ledger/kvledger/txmgmt/validation/tx_ops.go): an empty value deletes; a write
     keeps the key's metadata; metadata alone raises the key's version, and does nothing to a key
-    that does not exist.
+    that does not exist. A delete counts whether the key existed or not.
     """
     block, tx = height
+    changed: set[tuple[str, str]] = set()
     for namespace, rwset in writes:
         for write in rwset.writes:
             if write.is_delete or not write.value:
@@ -68,7 +71,13 @@ def apply(
             else:
                 connection.execute(_PUT, (namespace, write.key, write.value, block, tx))
             connection.execute(_HISTORY, (namespace, write.key, block, tx))
+            changed.add((namespace, write.key))
         for metadata in rwset.metadata_writes:
             entries = kv_rwset_pb2.KVMetadataWrite(entries=metadata.entries)
             stored = entries.SerializeToString() if metadata.entries else None
-            connection.execute(_PUT_METADATA, (stored, block, tx, namespace, metadata.key))
+            updated = connection.execute(
+                _PUT_METADATA, (stored, block, tx, namespace, metadata.key)
+            )
+            if updated.rowcount:
+                changed.add((namespace, metadata.key))
+    return changed
