@@ -170,6 +170,33 @@ async def test_a_block_that_cannot_be_written_fails_its_envelopes_only(
     assert await ordering.order(b"lucky") == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "what", "then"),
+    [
+        (sqlite3.SQLITE_FULL, "database or disk is full", "The disk is full: make room"),
+        (sqlite3.SQLITE_IOERR, "disk I/O error", "Check the disk's health, then start again"),
+    ],
+)
+async def test_a_first_block_that_cannot_be_written_is_told_in_a_sentence(
+    open_ordering: Any, tmp_path: Path, monkeypatch: Any, code: int, what: str, then: str
+) -> None:
+    logs: list[log.BlockLog] = []
+
+    def append(self: log.BlockLog, _: object) -> None:
+        logs.append(self)
+        error = sqlite3.OperationalError(what)
+        error.sqlite_errorcode = code
+        raise error
+
+    with monkeypatch.context() as failing:
+        failing.setattr(log.BlockLog, "append", append)
+        with pytest.raises(LogUnusable, match=rf"Block 0 of channel .* {what}\. {then}"):
+            await open_ordering()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        logs[0]._writer.execute("SELECT 1")
+    assert (await open_ordering()).height == 1
+
+
 class FailingDisk:
     """A connection to a file that the disk does not give."""
 

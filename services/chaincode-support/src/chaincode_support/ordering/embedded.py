@@ -8,9 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from chaincode_support.ledger.store import remedy
 from chaincode_support.ordering import metrics
 from chaincode_support.ordering.cutter import BatchSize, Cutter
-from chaincode_support.ordering.errors import OrderingClosed, OrderingFailed, OrderingFull
+from chaincode_support.ordering.errors import (
+    LogUnusable,
+    OrderingClosed,
+    OrderingFailed,
+    OrderingFull,
+)
 from chaincode_support.ordering.log import BlockLog
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
@@ -92,11 +98,21 @@ class EmbeddedOrdering:
         Must be called on the running event loop. Raises LogUnusable.
         """
         log = BlockLog.open(folder, channel)
-        if log.height == 0:
-            first = genesis()
-            blocks.sign_block(first, signer, LAST_CONFIG)
-            log.append(first)
-        return cls(log, channel, signer, settings, call_later)
+        try:
+            if log.height == 0:
+                first = genesis()
+                blocks.sign_block(first, signer, LAST_CONFIG)
+                log.append(first)
+            return cls(log, channel, signer, settings, call_later)
+        except sqlite3.Error as error:
+            log.close()
+            raise LogUnusable(
+                f"Block 0 of channel {channel} could not be written to {log.file}: {error}. "
+                + remedy(error, "Check the disk's health, then start again: nothing is lost.")
+            ) from error
+        except BaseException:
+            log.close()
+            raise
 
     @property
     def height(self) -> int:
