@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -17,7 +18,13 @@ from prometheus_client import REGISTRY
 from selvedge_common.msp import PolicyNotSatisfied, identify
 from selvedge_common.protoutil import block_events, blocks
 from selvedge_common.protoutil.errors import MalformedSeek
-from selvedge_common.protoutil.seek import client_certificate_hash, deliver, filtered_block_response
+from selvedge_common.protoutil.responses import (
+    Backlog,
+    Responses,
+    block_response,
+    filtered_block_response,
+)
+from selvedge_common.protoutil.seek import client_certificate_hash, deliver
 from selvedge_common.protoutil.seek_request import (
     FOREVER,
     NEWEST,
@@ -84,6 +91,7 @@ class Stream:
         self._mark = mark
         self.sent: list[events_pb2.DeliverResponse] = []
         self.unread = 0
+        self.ended = ""
         self.change = asyncio.Event()
 
     def ask(self, request: Any) -> None:
@@ -101,6 +109,14 @@ class Stream:
         self.sent.append(events_pb2.DeliverResponse.FromString(message))
         self.unread += len(message)
         self.change.set()
+
+    @property
+    def pending_bytes(self) -> int:
+        return self.unread
+
+    def abort(self, code: grpc.StatusCode, details: str) -> None:
+        self.ended = f"{code.name}: {details}"
+        self.read_all()
 
     async def drained(self) -> None:
         while self.full:
@@ -138,9 +154,10 @@ def always(_: OpenedSeek) -> datetime:
 
 async def run(stream: Stream, chain: Chain, **how: Any) -> None:
     how.setdefault("check_access", always)
-    source = {"mychannel": chain}.get
+    how["backlog"] = how.get("backlog") or Backlog(1 << 30, 1)
+    responses = Responses(chain, how.pop("make_response", block_response))
     async with asyncio.timeout(PATIENCE):
-        await deliver(stream, source_of=source, **how)
+        await deliver(stream, responses_of={"mychannel": responses}.get, **how)
 
 
 def seek(start: Any, stop: Any, behavior: Any = WAIT) -> ab_pb2.SeekInfo:
@@ -408,3 +425,79 @@ async def test_a_long_replay_leaves_others_their_turn(client: Any) -> None:
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(run(stream, Chain(200)), other())
     assert max(after - before for before, after in itertools.pairwise(seen)) <= 16
+
+
+async def test_readers_share_what_was_made_of_a_block() -> None:
+    chain, made = Chain(40), []
+
+    def make(block: bytes) -> bytes:
+        made.append(block)
+        return block_response(block)
+
+    size = len(block_response(chain.blocks[-1]))
+    responses = Responses(chain, make, max_bytes=3 * size)
+    assert responses.response(0) is responses.response(0)
+    assert [responses.response(number) for number in (1, 2, 0, 3)]
+    kept = responses.response(0)
+    assert made == chain.blocks[:4]
+    assert responses.response(1) == block_response(chain.blocks[1])  # it had to go for block 3
+    assert len(made) == 5
+    assert responses.response(0) is kept
+
+
+def test_a_response_above_what_is_remembered_is_shared_all_the_same() -> None:
+    chain = Chain(2)
+    responses = Responses(chain, max_bytes=1)
+    assert responses.response(0) is responses.response(0)
+    assert responses.response(1) is responses.response(1)
+    assert chain.read == [0, 1]
+
+
+async def test_what_waits_for_all_readers_together_is_bounded(client: Any) -> None:
+    chain = Chain(30)
+    size = len(block_response(chain.blocks[-1]))
+    backlog = Backlog(10 * size, 1000)
+    streams = [
+        Stream(seek_envelope("mychannel", OLDEST, NEWEST, FAIL, client), mark=5 * size)
+        for _ in range(8)
+    ]
+    for stream in streams:
+        stream.half_close()
+    tasks = [asyncio.create_task(run(stream, chain, backlog=backlog)) for stream in streams]
+    async with asyncio.timeout(PATIENCE):
+        while not all(task.done() for task in tasks):
+            assert sum(stream.unread for stream in streams) <= 10 * size + 8 * 4
+            for stream in streams:
+                stream.read_all()
+            await asyncio.sleep(0)
+    assert [stream.answers for stream in streams] == [[*range(30), "SUCCESS"]] * 8
+
+
+async def test_a_stream_within_its_share_waits_for_nobody(client: Any) -> None:
+    chain = Chain(1)
+    size = len(block_response(chain.blocks[0]))
+    backlog = Backlog(4 * size, 2)
+    hog = Stream()
+    hog.unread = 100 * size
+    backlog.join(hog)
+    stream = Stream(seek_envelope("mychannel", OLDEST, NEWEST, FAIL, client))
+    stream.half_close()
+    await run(stream, chain, backlog=backlog)
+    assert stream.answers == [0, "SUCCESS"]
+    assert REGISTRY.get_sample_value("deliver_pending_bytes") == 100 * size
+
+
+async def test_who_does_not_read_is_ended_when_others_wait(client: Any) -> None:
+    chain = Chain(1)
+    size = len(block_response(chain.blocks[0]))
+    backlog = Backlog(4 * size, 1000, patience=0.05)
+    hog = Stream()
+    backlog.join(hog)
+    assert backlog.take(hog, 4 * size)
+    hog.unread = 4 * size
+    stream = Stream(seek_envelope("mychannel", OLDEST, NEWEST, FAIL, client))
+    stream.half_close()
+    await run(stream, chain, backlog=backlog)
+    assert stream.answers == [0, "SUCCESS"]
+    assert hog.ended.startswith("RESOURCE_EXHAUSTED: ")
+    assert "peer.limits.deliverBytes" in hog.ended

@@ -21,7 +21,8 @@ from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
 from chaincode_support.ordering.service import add_atomic_broadcast
 from selvedge_common.comm import GRPCServer, ServerConfig
 from selvedge_common.msp import MSP, SigningIdentity
-from selvedge_common.protoutil import blocks, config_block, endorsements, proposals, seek
+from selvedge_common.protoutil import blocks, config_block, endorsements, proposals
+from selvedge_common.protoutil.responses import Backlog, BlockSource
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -252,6 +253,7 @@ class Service:
         server: ServerConfig | None = None,
         *,
         max_streams: int = 20,
+        broadcast_streams: int = 100,
         pipeline: int = 50,
         blocks_ahead: int = 100,
     ) -> None:
@@ -277,15 +279,20 @@ class Service:
             settings.batch.absolute_bytes,
             self.committer.check_committing,
         )
-        broadcast = Broadcast({CHANNEL: ordered}, pipeline=pipeline)
+        broadcast = Broadcast(
+            {CHANNEL: ordered}, max_streams=broadcast_streams, pipeline=pipeline
+        )
         config = server or ServerConfig()
         self.server = GRPCServer("127.0.0.1:0", config)
 
-        def deliver(source: seek.BlockSource) -> Deliver:
+        backlog = Backlog(256 * 1024 * 1024, 2 * max_streams)
+
+        def deliver(source: BlockSource) -> Deliver:
             return Deliver(
                 {CHANNEL: Readable(channel, source)},
                 mutual_tls=config.secure.require_client_certificate,
                 max_streams=max_streams,
+                backlog=backlog,
             )
 
         add_atomic_broadcast(self.server, broadcast, deliver(self.ordering))

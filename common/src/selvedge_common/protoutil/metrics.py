@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client import Gauge
+
 from selvedge_common.metrics import FabricCounter
 
 _LABELS = ("channel", "filtered", "data_type")
@@ -13,6 +15,9 @@ deliver_requests_received = FabricCounter(
 )
 deliver_requests_completed = FabricCounter(
     "deliver_requests_completed", "Deliver requests answered.", (*_LABELS, "success")
+)
+deliver_pending_bytes = Gauge(
+    "deliver_pending_bytes", "Bytes sent by Deliver and not yet taken by the transport."
 )
 deliver_blocks_sent = FabricCounter("deliver_blocks_sent", "Blocks sent by Deliver.", _LABELS)
 

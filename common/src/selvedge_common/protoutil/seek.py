@@ -16,9 +16,8 @@ from typing import Protocol
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import IdentityError, PolicyError
 from selvedge_common.protoutil import metrics
-from selvedge_common.protoutil.block_events import filtered_block
-from selvedge_common.protoutil.blocks import parse_block
 from selvedge_common.protoutil.errors import MalformedSeek
+from selvedge_common.protoutil.responses import Backlog, Responses, Sender
 from selvedge_common.protoutil.seek_request import (
     OpenedSeek,
     SeekRefused,
@@ -26,7 +25,7 @@ from selvedge_common.protoutil.seek_request import (
     open_seek,
     resolve,
 )
-from selvedge_common.protoutil.wire import length_delimited, marshal
+from selvedge_common.protoutil.wire import marshal
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.peer import events_pb2
@@ -39,26 +38,8 @@ _BLOCKS_A_TURN = 16
 _log = get_logger("common.deliver")
 
 
-class BlockSource(Protocol):
-    """Who has the blocks of a channel."""
-
-    @property
-    def height(self) -> int:
-        """How many blocks there are; the newest has the number one below."""
-
-    def block(self, number: int) -> bytes:
-        """Give the marshalled block `number`, which is below `height`."""
-
-    async def wait_for(self, height: int) -> None:
-        """Return once `self.height` is at least `height`."""
-
-
-class DeliverStream(Protocol):
+class DeliverStream(Sender, Protocol):
     """What the loop needs of comm.MessageStream."""
-
-    @property
-    def peer(self) -> str:
-        """The client's address, for the log."""
 
     @property
     def full(self) -> bool:
@@ -72,19 +53,6 @@ class DeliverStream(Protocol):
 
     async def drained(self) -> None:
         """Return once little is waiting to be sent."""
-
-
-def block_response(block: bytes) -> bytes:
-    """Frame a marshalled block as a DeliverResponse, the peer's or the orderer's, unparsed."""
-    return length_delimited(events_pb2.DeliverResponse.BLOCK_FIELD_NUMBER, block)
-
-
-def filtered_block_response(block: bytes) -> bytes:
-    """Make the DeliverResponse with the filtered form of a marshalled block."""
-    return length_delimited(
-        events_pb2.DeliverResponse.FILTERED_BLOCK_FIELD_NUMBER,
-        marshal(filtered_block(parse_block(block))),
-    )
 
 
 def status_response(status: Status) -> bytes:
@@ -107,9 +75,9 @@ def client_certificate_hash(auth_context: Mapping[str, Sequence[bytes]]) -> byte
 async def deliver(
     stream: DeliverStream,
     *,
-    source_of: Callable[[str], BlockSource | None],
+    responses_of: Callable[[str], Responses | None],
     check_access: Callable[[OpenedSeek], datetime],
-    make_response: Callable[[bytes], bytes] = block_response,
+    backlog: Backlog,
     tls_binding: bytes | None = None,
     time_window: float = TIME_WINDOW,
     data_type: str = "block",
@@ -119,13 +87,13 @@ async def deliver(
 
     Each request is answered by its blocks and one status; after SUCCESS the next one is read, any
     other status is the last message. Blocks go out as the source marshalled them. A client that
-    reads slowly holds up only itself.
+    reads slowly holds up only itself, until the backlog is full.
 
     Args:
-        source_of: gives the blocks of a channel, None for an unknown one.
+        responses_of: gives the blocks of a channel, None for an unknown one.
         check_access: says until when the client may read; raises msp.IdentityError or
             msp.PolicyError to refuse it.
-        make_response: makes the response out of a marshalled block.
+        backlog: bounds what waits for all clients together.
         tls_binding: the `client_certificate_hash` that the request must repeat; empty refuses
             every request, None asks for nothing. Give it where TLS is mutual.
         time_window: how far the request's timestamp may be from `clock`, in seconds.
@@ -133,13 +101,14 @@ async def deliver(
         clock: gives the time in seconds since 1970.
     """
     metrics.deliver_streams_opened.inc()
+    backlog.join(stream)
     try:
         async for message in stream:
             try:
                 request = open_seek(message)
                 _check_binding(request, tls_binding, time_window, clock())
-                source = source_of(request.channel)
-                if source is None:
+                responses = responses_of(request.channel)
+                if responses is None:
                     raise SeekRefused(
                         common_pb2.NOT_FOUND,
                         f"The Deliver request is for the channel {request.channel!r}, which is not"
@@ -152,41 +121,47 @@ async def deliver(
             else:
                 counted = metrics.DeliverRequests(request.channel, data_type)
                 status = await _answer(
-                    stream, request, source, check_access, make_response, clock, counted
+                    stream, request, responses, check_access, backlog, clock, counted
                 )
                 counted.completed(status == common_pb2.SUCCESS)
             stream.send(status_response(status))
             if status != common_pb2.SUCCESS:
-                return
+                break
+        # What was not read yet counts for as long as it is here.
+        await stream.drained()
     finally:
+        backlog.leave(stream)
         metrics.deliver_streams_closed.inc()
 
 
 async def _answer(
     stream: DeliverStream,
     request: OpenedSeek,
-    source: BlockSource,
+    responses: Responses,
     check_access: Callable[[OpenedSeek], datetime],
-    make_response: Callable[[bytes], bytes],
+    backlog: Backlog,
     clock: Callable[[], float],
     counted: metrics.DeliverRequests,
 ) -> Status:
     try:
         allowed_until = check_access(request).timestamp()
-        blocks = resolve(request.seek, source.height)
+        blocks = resolve(request.seek, responses.height)
     except (IdentityError, PolicyError) as error:
         return _refuse(stream, common_pb2.FORBIDDEN, error)
     except SeekRefused as error:
         return _refuse(stream, error.status, error)
     number = blocks.start
     while True:
-        if number >= source.height:
+        if number >= responses.height:
             if request.seek.behavior == ab_pb2.SeekInfo.FAIL_IF_NOT_READY:
                 return common_pb2.NOT_FOUND
-            await source.wait_for(number + 1)
+            await responses.wait_for(number + 1)
         if clock() > allowed_until:
             return _refuse(stream, common_pb2.FORBIDDEN, "The client's certificate has expired.")
-        stream.send(make_response(source.block(number)))
+        if not backlog.take(stream, len(responses.response(number))):
+            # Nothing is held meanwhile: many may wait here, each for another block.
+            await backlog.wait_for(stream, len(responses.response(number)))
+        stream.send(responses.response(number))
         counted.block_sent()
         if stream.full:
             await stream.drained()

@@ -26,6 +26,7 @@ class Concurrency:
 @dataclass(frozen=True)
 class PeerLimits:
     concurrency: Concurrency
+    deliver_bytes: Size
 
 
 @dataclass(frozen=True)

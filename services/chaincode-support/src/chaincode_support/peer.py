@@ -27,6 +27,7 @@ from selvedge_common.comm import (
     StreamConfig,
 )
 from selvedge_common.logs import get_logger
+from selvedge_common.protoutil.responses import Backlog
 from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
 
 log = get_logger("peer")
@@ -89,8 +90,16 @@ class Peer:
         )
         mutual = secure.require_client_certificate
 
+        # On both listeners.
+        backlog = Backlog(config.peer.limits.deliver_bytes, 2 * limits.deliver_service)
+
         def deliver(readable: Readable) -> Deliver:
-            return Deliver({name: readable}, mutual_tls=mutual, max_streams=limits.deliver_service)
+            return Deliver(
+                {name: readable},
+                mutual_tls=mutual,
+                max_streams=limits.deliver_service,
+                backlog=backlog,
+            )
 
         # GRPCServer has the two methods of grpc.aio.Server that generated code calls.
         add_EndorserServicer_to_server(self._endorser, self.api)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from selvedge_common.comm import (
     ServerConfig,
 )
 from selvedge_common.protoutil import blocks, endorsements, metadata, proposals, seek, seek_request
+from selvedge_common.protoutil.responses import Backlog, Responses, block_response
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import (
     chaincode_event_pb2,
@@ -144,13 +145,15 @@ class Peer:
 
         def respond(block: bytes) -> bytes:
             self.streams[number] += 1
-            return seek.block_response(block)
+            return block_response(block)
+
+        responses = Responses(self.ledger, respond, max_bytes=0)
 
         await seek.deliver(
             stream,
-            source_of=lambda name: self.ledger if name == CHANNEL else None,
+            responses_of=lambda name: responses if name == CHANNEL else None,
             check_access=self._check_access,
-            make_response=respond,
+            backlog=Backlog(1 << 30, 1),
             tls_binding=seek.client_certificate_hash(stream.auth_context()),
         )
 

@@ -14,6 +14,13 @@ from chaincode_support.channel import Channel
 from selvedge_common.comm import GRPCServer, MessageStream, StatusError
 from selvedge_common.protoutil import seek, seek_request
 from selvedge_common.protoutil.config_block import READERS
+from selvedge_common.protoutil.responses import (
+    Backlog,
+    BlockSource,
+    Responses,
+    block_response,
+    filtered_block_response,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +28,30 @@ class Readable:
     """A channel, and whose blocks of it are read: the ledger's or the ordering's."""
 
     channel: Channel
-    source: seek.BlockSource
+    source: BlockSource
 
 
 class Deliver:
     """The Deliver streams of one service, at most `max_streams` of them at a time."""
 
     def __init__(
-        self, channels: Mapping[str, Readable], *, mutual_tls: bool, max_streams: int
+        self,
+        channels: Mapping[str, Readable],
+        *,
+        mutual_tls: bool,
+        max_streams: int,
+        backlog: Backlog,
     ) -> None:
-        """With `mutual_tls` each request must repeat the hash of its client's certificate."""
+        """With `mutual_tls` each request must repeat the hash of its client's certificate.
+
+        `backlog` bounds what waits for readers, and may be shared with other services.
+        """
         self._channels = channels
+        self._backlog = backlog
+        self._responses = {
+            filtered: {name: Responses(each.source, make) for name, each in channels.items()}
+            for filtered, make in ((False, block_response), (True, filtered_block_response))
+        }
         self._mutual_tls = mutual_tls
         self._max_streams = max_streams
         self._streams = 0
@@ -55,9 +75,9 @@ class Deliver:
         try:
             await seek.deliver(
                 stream,
-                source_of=self._source_of,
+                responses_of=self._responses[filtered].get,
                 check_access=self._check_access,
-                make_response=(seek.filtered_block_response if filtered else seek.block_response),
+                backlog=self._backlog,
                 data_type="filtered_block" if filtered else "block",
                 tls_binding=(
                     seek.client_certificate_hash(stream.auth_context())
@@ -67,10 +87,6 @@ class Deliver:
             )
         finally:
             self._streams -= 1
-
-    def _source_of(self, channel: str) -> seek.BlockSource | None:
-        readable = self._channels.get(channel)
-        return readable.source if readable is not None else None
 
     def _check_access(self, request: seek_request.OpenedSeek) -> datetime:
         """Until when the request's signer may read. Raises IdentityError or PolicyError."""
