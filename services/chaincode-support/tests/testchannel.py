@@ -279,9 +279,7 @@ class Service:
             settings.batch.absolute_bytes,
             self.committer.check_committing,
         )
-        broadcast = Broadcast(
-            {CHANNEL: ordered}, max_streams=broadcast_streams, pipeline=pipeline
-        )
+        broadcast = Broadcast({CHANNEL: ordered}, max_streams=broadcast_streams, pipeline=pipeline)
         config = server or ServerConfig()
         self.server = GRPCServer("127.0.0.1:0", config)
 

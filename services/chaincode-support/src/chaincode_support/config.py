@@ -90,6 +90,7 @@ class BatchSize:
 class OrdererLimits:
     pending_messages: int
     pending_bytes: Size
+    streams: int
     stream_pipeline: int
     blocks_ahead: int
 

@@ -76,6 +76,7 @@ class Peer:
                     self._committer.check_committing,
                 )
             },
+            max_streams=config.orderer.limits.streams,
             pipeline=config.orderer.limits.stream_pipeline,
         )
         secure = _secure(config, material)

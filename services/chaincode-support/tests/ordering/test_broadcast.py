@@ -242,6 +242,30 @@ async def test_a_stream_is_not_read_faster_than_its_pipeline_empties(
     assert {status_of(reply) for reply in replies} == {"SUCCESS"}
 
 
+async def test_streams_are_bounded_and_places_come_back(tmp_path: Path, network: Network) -> None:
+    counter = "broadcast_streams_refused_total"
+    before = REGISTRY.get_sample_value(counter) or 0
+    async with Service(network, tmp_path, settings(), broadcast_streams=1) as service:
+        async with grpc.aio.insecure_channel(service.server.address) as channel:
+            held = AtomicBroadcastStub(channel).Broadcast()
+            await held.write(common_pb2.Envelope.FromString(network.transaction()[1]))
+            await held.read()
+            assert REGISTRY.get_sample_value("broadcast_streams") == 1
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await broadcast(service, network.transaction()[1])
+            await held.done_writing()
+            assert await held.read() == grpc.aio.EOF
+        (reply,) = await broadcast(service, network.transaction()[1])
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.value.details() == (
+        "All 1 Broadcast streams that this service allows are open: close one, or raise "
+        "orderer.limits.streams."
+    )
+    assert REGISTRY.get_sample_value(counter) == before + 1
+    assert REGISTRY.get_sample_value("broadcast_streams") == 0
+    assert status_of(reply) == "SUCCESS"
+
+
 async def test_many_streams_at_once_lose_nothing(service: Service) -> None:
     made = [service.network.transaction() for _ in range(30)]
     await asyncio.gather(*(broadcast(service, envelope) for _, envelope in made))

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import grpc
+
 from chaincode_support.channel import Channel
 from chaincode_support.ordering import metrics
 from chaincode_support.ordering.errors import OrderingError, OrderingRefused
 from chaincode_support.ordering.interface import Ordering
-from selvedge_common.comm import MessageStream
+from selvedge_common.comm import MessageStream, StatusError
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import IdentityError, PolicyError
 from selvedge_common.protoutil.config_block import WRITERS
@@ -68,19 +70,40 @@ class _Entry:
 
 
 class Broadcast:
-    """The Broadcast streams of all channels."""
+    """The Broadcast streams of all channels, at most `max_streams` of them at a time."""
 
-    def __init__(self, channels: Mapping[str, OrderedChannel], *, pipeline: int) -> None:
+    def __init__(
+        self, channels: Mapping[str, OrderedChannel], *, max_streams: int, pipeline: int
+    ) -> None:
         """`pipeline`: envelopes of one stream in work at a time."""
         self._channels = channels
+        self._max_streams = max_streams
         self._pipeline = pipeline
+        self._streams = 0
 
     async def serve(self, stream: MessageStream) -> None:
         """Serve one stream; its replies come in the order of its messages.
 
         Envelopes are judged one after the other, yet a later one does not wait for an earlier one
         to become durable. A stream with `pipeline` of them in work is not read on.
+        Raises StatusError, RESOURCE_EXHAUSTED, above the limit of streams.
         """
+        if self._streams >= self._max_streams:
+            metrics.streams_refused.inc()
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"All {self._max_streams} Broadcast streams that this service allows are open: "
+                "close one, or raise orderer.limits.streams.",
+            )
+        self._streams += 1
+        metrics.streams.inc()
+        try:
+            await self._take_all(stream)
+        finally:
+            self._streams -= 1
+            metrics.streams.dec()
+
+    async def _take_all(self, stream: MessageStream) -> None:
         entries: asyncio.Queue[_Entry | None] = asyncio.Queue(self._pipeline)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._reply(stream, entries))

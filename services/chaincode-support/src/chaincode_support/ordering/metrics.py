@@ -31,6 +31,11 @@ pending_messages = Gauge(
 pending_bytes = Gauge(
     "ordering_pending_bytes", "Bytes of the transactions that wait to become durable.", ["channel"]
 )
+streams = Gauge("broadcast_streams", "The number of open Broadcast streams.")
+streams_refused = Counter(
+    "broadcast_streams_refused",
+    "The number of Broadcast streams refused because too many were open.",
+)
 refused = Counter(
     "ordering_refused",
     "Transactions refused, whose fault it was not, by reason: full, behind, stopped, closed.",
