@@ -60,7 +60,7 @@ def tour() -> list[str]:
     section = (ROOT / "README.md").read_text().split("## Five minutes")[1].split("\n## ")[0]
     blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if not line.startswith("export ")]
+    return [line for line in lines if line and not line.startswith("export ")]
 
 
 def test_the_tour_of_the_readme_works_as_written(stack: Stack) -> None:
