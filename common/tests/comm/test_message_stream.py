@@ -312,6 +312,64 @@ async def test_message_above_the_send_limit_ends_the_stream_by_name(scene: Scene
     assert "1001 bytes is above this listener's limit of 1000" in await call.details()
 
 
+async def test_message_above_the_send_limit_lets_those_before_it_go_first(scene: Scene) -> None:
+    async def send_much(stream: comm.MessageStream) -> None:
+        for number in range(100):
+            stream.send(b"%d" % number)
+        stream.send(b"x" * (stream.max_message_bytes + 1))
+        stream.send(b"too late")
+        await wait_for_ever(stream)
+
+    call = await scene.open(send_much, max_send_bytes=1000)
+    assert scene.stream.max_message_bytes == 1000
+    assert [message async for message in _quietly(call)] == [b"%d" % n for n in range(100)]
+    assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert scene.ended == "cancelled"
+
+
+async def test_above_the_bound_of_the_process_the_stream_with_the_most_is_ended(
+    scene: Scene, count: Count
+) -> None:
+    bound = {"bound": "max_pending_in_process", **LABELS}
+    before = count("grpc_server_stream_overflows_total", **bound)
+
+    def fill(messages: int) -> comm.MessageStreamHandler:
+        async def send(stream: comm.MessageStream) -> None:
+            for _ in range(messages):
+                stream.send(b"x" * 100_000)
+            await wait_for_ever(stream)
+
+        return send
+
+    # No client reads; gRPC takes a part of what is sent all the same.
+    config = comm.StreamConfig(max_pending_in_process=26_000_000)
+    calls, streams = [], []
+    for messages in (50, 200, 150):
+        calls.append(await scene.open(fill(messages), config))
+        streams.append(scene.stream)
+    await asyncio.wait_for(streams[1].wait_closed(), 10)
+    assert [stream.closed for stream in streams] == [False, True, False]
+    pending = [stream.pending_bytes for stream in streams]
+    assert pending[1] == 0
+    assert count("grpc_server_stream_pending_bytes") == sum(pending) > 0
+    assert count("grpc_server_stream_overflows_total", **bound) == before + 1
+    assert [message async for message in _quietly(calls[1])]
+    assert await calls[1].code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "above the limit of 26000000 bytes" in await calls[1].details()
+    for number in (0, 2):
+        calls[number].cancel()
+        await asyncio.wait_for(streams[number].wait_closed(), 10)
+    assert count("grpc_server_stream_pending_bytes") == 0
+
+
+async def test_details_of_a_status_are_bounded_and_printable(scene: Scene) -> None:
+    async def refuse(stream: comm.MessageStream) -> None:
+        stream.close(grpc.StatusCode.ABORTED, "\n" + "x" * 30_000_000)
+
+    call = await scene.open(refuse)
+    assert await call.details() == "\\n" + "x" * 999 + "…"
+
+
 async def test_message_above_the_receive_limit_ends_the_stream_by_name(
     scene: Scene, eventually: Eventually
 ) -> None:

@@ -1,6 +1,7 @@
 """Addresses, listeners, limits, keepalive, statuses, metrics and health of GRPCServer."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -187,6 +188,49 @@ async def test_handlers_exceptions_become_statuses(serve: Serve, connect: Connec
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(error.details())
     assert "under id" in str(error.details())
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream", "stream_unary", "stream_stream"])
+async def test_request_that_is_not_its_message_is_refused_with_a_sentence(
+    serve: Serve, connect: Connect, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def collect(requests: AsyncIterator[Any], _: Any) -> Any:
+        async for request in requests:
+            return request
+        return None
+
+    async def check(request: Any, _: Any) -> Any:
+        return health_pb2.HealthCheckResponse()
+
+    async def watch(request: Any, _: Any) -> Any:
+        yield health_pb2.HealthCheckResponse()
+
+    handle = {
+        "unary_unary": check,
+        "unary_stream": watch,
+        "stream_unary": collect,
+        "stream_stream": _both,
+    }[kind]
+    method = getattr(grpc, f"{kind}_rpc_method_handler")(
+        handle, health_pb2.HealthCheckRequest.FromString, lambda response: b""
+    )
+    server = await serve(lambda s: s.add_registered_method_handlers(SERVICE, {"Take": method}))
+    caller = getattr(connect(server), kind)(f"/{SERVICE}/Take")
+    for request, code in ((b"", "OK"), (b"\xff\xff", "INVALID_ARGUMENT")):
+        streaming = kind.startswith("stream")
+        call = caller(iter([request])) if streaming else caller(request)
+        if kind.endswith("stream"):
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                assert [message async for message in call] == [b""]
+        assert (await call.code()).name == code
+    assert "The 2 bytes sent to Take are not the message that it takes" in await call.details()
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_details_of_a_status_are_bounded_and_printable() -> None:
+    error = comm.StatusError(grpc.StatusCode.ABORTED, "\x1b" + "x" * 30_000_000)
+    assert error.details == "\\x1b" + "x" * 999 + "…"
+    assert len(str(error)) < 1100
 
 
 async def test_every_call_is_counted(

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from grpc.aio import EOF  # type: ignore[attr-defined]  # missing in the stubs
 
 from selvedge_common import logs
@@ -106,13 +107,15 @@ def _observe(path: str, handler: Any, calls: Calls) -> Handler:
         (True, True): "bidi_stream",
     }[handler.request_streaming, handler.response_streaming]
     method = Method(path, kind)
-    serializers = (handler.request_deserializer, handler.response_serializer)
+    parse = _parser(method, handler.request_deserializer)
+    # Requests are parsed here: gRPC answers one it cannot parse with UNKNOWN and logs a traceback.
+    serializers = (None, handler.response_serializer)
 
     def incoming(request: Any, call: Call) -> Any:
         if handler.request_streaming:
-            return _counted(request, call)
+            return _parsed(request, parse, call)
         call.received()
-        return request
+        return parse(request)
 
     if not handler.response_streaming:
         behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
@@ -131,7 +134,7 @@ def _observe(path: str, handler: Any, calls: Calls) -> Handler:
 
     async def stream(request: Any, context: Any) -> None:
         async with _observed(method, context, calls) as call:
-            observed = _CountingContext(context, call)
+            observed = _CountingContext(context, parse, call)
             responses = behaviour(incoming(request, call), observed)
             if isinstance(responses, Awaitable):
                 await responses
@@ -145,11 +148,28 @@ def _observe(path: str, handler: Any, calls: Calls) -> Handler:
     return grpc.unary_stream_rpc_method_handler(stream, *serializers)
 
 
-class _CountingContext:
-    """A servicer context that counts the messages read and written through it."""
+def _parser(method: Method, deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    def parse(request: bytes) -> Any:
+        if deserialize is None:
+            return request
+        try:
+            return deserialize(request)
+        except DecodeError as error:
+            raise StatusError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"The {len(request)} bytes sent to {method.name} are not the message that it takes"
+                f" ({error}): send that of {method.service}'s definition.",
+            ) from error
 
-    def __init__(self, context: Any, call: Call) -> None:
+    return parse
+
+
+class _CountingContext:
+    """A servicer context that parses what is read through it, and counts reads and writes."""
+
+    def __init__(self, context: Any, parse: Callable[[bytes], Any], call: Call) -> None:
         self._context = context
+        self._parse = parse
         self._call = call
 
     def __getattr__(self, name: str) -> Any:
@@ -157,19 +177,22 @@ class _CountingContext:
 
     async def read(self) -> Any:
         message = await self._context.read()
-        if message is not EOF:
-            self._call.received()
-        return message
+        if message is EOF:
+            return message
+        self._call.received()
+        return self._parse(message)
 
     async def write(self, message: Any) -> None:
         await self._context.write(message)
         self._call.sent()
 
 
-async def _counted(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+async def _parsed(
+    requests: AsyncIterator[bytes], parse: Callable[[bytes], Any], call: Call
+) -> AsyncIterator[Any]:
     async for request in requests:
         call.received()
-        yield request
+        yield parse(request)
 
 
 @contextlib.asynccontextmanager

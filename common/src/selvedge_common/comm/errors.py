@@ -2,6 +2,11 @@
 
 import grpc
 
+from selvedge_common.quoting import printable
+
+DETAILS_CHARACTERS = 1000
+"""The longest details of a status: a stranger's text in them does not travel whole."""
+
 
 class CommError(ValueError):
     """A server or a channel cannot be made as asked; the text is one sentence."""
@@ -27,10 +32,11 @@ class StatusError(Exception):
 
     Args:
         code: any status but OK.
-        details: one sentence for the client.
+        details: one sentence for the client, of which DETAILS_CHARACTERS travel.
     """
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        details = printable(details, DETAILS_CHARACTERS)
         super().__init__(f"{code.name}: {details}")
         self.code = code
         self.details = details

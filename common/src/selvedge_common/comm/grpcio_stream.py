@@ -5,6 +5,7 @@ grpcio takes one write at a time on a stream.
 """
 
 import asyncio
+import operator
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -14,9 +15,11 @@ import grpc.aio
 from grpc.aio import EOF  # type: ignore[attr-defined]  # missing in the stubs
 
 from selvedge_common.comm.calls import Calls, code_of_cancelled, status_of
+from selvedge_common.comm.errors import DETAILS_CHARACTERS
 from selvedge_common.comm.message_stream import MessageStreamHandler
-from selvedge_common.comm.metrics import Method
+from selvedge_common.comm.metrics import PENDING, Method
 from selvedge_common.comm.settings import ServerConfig
+from selvedge_common.quoting import printable
 
 # grpcio tells a reader that there are no more messages just before it cancels the call of a
 # client that left: microseconds as a rule, milliseconds on a busy machine. So a handler hears of
@@ -61,6 +64,10 @@ class GrpcioStream:
         return self._pending
 
     @property
+    def max_message_bytes(self) -> int:
+        return self._max_send_bytes
+
+    @property
     def full(self) -> bool:
         return self._pending > self._config.high_mark
 
@@ -82,14 +89,16 @@ class GrpcioStream:
             return
         size = len(message)
         if size > self._max_send_bytes:
-            self._overflow(
-                "max_send_bytes",
+            self._method.overflow("max_send_bytes")
+            self.close(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"A message of {size} bytes is above this listener's limit of "
                 f"{self._max_send_bytes} bytes for sending; raise the limit.",
             )
             return
         self._queue.append(message)
         self._pending += size
+        _process.pending += size
         if self._pending > self._config.low_mark:
             self._drained.clear()
         waiting = self._pending + _MESSAGE_COST * len(self._queue)
@@ -99,6 +108,8 @@ class GrpcioStream:
                 f"{waiting} bytes are waiting for a client that does not read them, "
                 f"above the limit of {self._config.max_pending} bytes; read faster.",
             )
+        elif _process.pending > self._config.max_pending_in_process:
+            max(_process.streams, key=_pending_of)._relieve(self._config.max_pending_in_process)
         self._work.set()
 
     async def drained(self) -> None:
@@ -120,18 +131,18 @@ class GrpcioStream:
     def close(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "") -> None:
         if self._status is not None:
             return
-        self._status = (code, details)
+        self._status = (code, printable(details, DETAILS_CHARACTERS))
         self._work.set()
-        if self._queue:
-            self._flush_timer = asyncio.get_running_loop().call_later(
-                self._config.flush_timeout, self._flush_expired
-            )
+        # Even when nothing is queued: the last message may be stuck on its way.
+        self._flush_timer = asyncio.get_running_loop().call_later(
+            self._config.flush_timeout, self._flush_expired
+        )
 
     def abort(self, code: grpc.StatusCode, details: str) -> None:
         if self._aborted or self._closed.is_set():
             return
         self._aborted = True
-        self._status = (code, details)
+        self._status = (code, printable(details, DETAILS_CHARACTERS))
         self._drop()
         if self._writer is not None:
             self._writer.cancel()
@@ -141,6 +152,7 @@ class GrpcioStream:
 
     async def serve(self, handler: MessageStreamHandler) -> None:
         """Run the whole stream; gRPC's task for the call."""
+        _process.streams.add(self)
         try:
             # Not left to the first write: a status cannot be sent while the headers are on their
             # way, and an abort may come then.
@@ -182,6 +194,7 @@ class GrpcioStream:
                 await write(message)
                 count_sent()
                 self._pending -= len(message)
+                _process.pending -= len(message)
                 if self._pending <= low_mark:
                     self._drained.set()
             if self._status is not None:
@@ -207,6 +220,7 @@ class GrpcioStream:
         """End handler and writer, and say so, before the status is handed to gRPC."""
         self._status = self._ending()  # so that nothing more is queued
         self._drop()
+        _process.streams.discard(self)
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         running = {task for task in (self._handler, self._writer) if task is not None}
@@ -229,6 +243,7 @@ class GrpcioStream:
 
     def _drop(self) -> None:
         self._queue.clear()
+        _process.pending -= self._pending
         self._pending = 0
         self._drained.set()
 
@@ -236,12 +251,33 @@ class GrpcioStream:
         self._method.overflow(bound)
         self.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
 
+    def _relieve(self, limit: int) -> None:
+        self._overflow(
+            "max_pending_in_process",
+            f"{_process.pending} bytes are waiting for all clients of this process, above the"
+            f" limit of {limit} bytes, and most of them, {self._pending}, for this one;"
+            " read faster.",
+        )
+
     def _flush_expired(self) -> None:
         self._overflow(
             "flush_timeout",
             f"The stream was ending but {self._pending} bytes were not read within "
             f"{self._config.flush_timeout:g} seconds; read faster.",
         )
+
+
+class _Process:
+    """What waits in all streams of the process."""
+
+    def __init__(self) -> None:
+        self.pending = 0  # bytes
+        self.streams: set[GrpcioStream] = set()
+
+
+_process = _Process()
+_pending_of = operator.attrgetter("pending_bytes")
+PENDING.set_function(lambda: _process.pending)
 
 
 def method_handler(

@@ -22,6 +22,11 @@ class MessageStream(Protocol):
         """Bytes sent by the handler and not yet taken by the transport."""
 
     @property
+    def max_message_bytes(self) -> int:
+        """The largest message that `send` takes: whoever would rather leave one out than end the
+        stream compares first."""
+
+    @property
     def full(self) -> bool:
         """Whether more than the high mark is pending."""
 
@@ -41,8 +46,9 @@ class MessageStream(Protocol):
     def send(self, message: bytes) -> None:
         """Queue a message; never blocks, and does nothing once the stream is ending.
 
-        A message above the listener's limit, or one that makes more than `max_pending` bytes
-        wait, ends the stream with RESOURCE_EXHAUSTED.
+        A message above `max_message_bytes` closes the stream with RESOURCE_EXHAUSTED once all
+        that is queued has gone; one that makes more than `max_pending` bytes wait ends it at once,
+        and one that makes too many wait in the whole process ends the stream with the most.
         """
 
     async def drained(self) -> None:

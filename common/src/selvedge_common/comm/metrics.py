@@ -3,7 +3,7 @@
 import time
 
 import grpc
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 _METHOD = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -25,6 +25,12 @@ OVERFLOWS = Counter(
     "grpc_server_stream_overflows_total",
     "Message streams ended because a bound on waiting bytes, size or flush time was passed.",
     ("grpc_service", "grpc_method", "bound"),
+)
+
+
+PENDING = Gauge(
+    "grpc_server_stream_pending_bytes",
+    "Bytes waiting to be sent in all message streams of the process.",
 )
 
 

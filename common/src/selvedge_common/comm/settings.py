@@ -61,12 +61,16 @@ class StreamConfig:
         high_mark: above it `full` is true.
         max_pending: a stream with more waiting is ended with RESOURCE_EXHAUSTED; each message
             counts 64 bytes more than it holds.
+        max_pending_in_process: when more waits in all message streams of the process together,
+            the one with the most waiting is ended with RESOURCE_EXHAUSTED. A message that waits
+            in several streams counts in each.
         flush_timeout: seconds a closing stream may take to send what is waiting.
     """
 
     low_mark: int = 64 * 1024
     high_mark: int = 1024 * 1024
     max_pending: int = 256 * 1024 * 1024
+    max_pending_in_process: int = 512 * 1024 * 1024
     flush_timeout: float = 30.0
 
 
