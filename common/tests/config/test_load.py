@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from selvedge_common.config import ConfigError, Duration, HostPort, Range, Size, load
+from selvedge_common.config import ConfigError, Duration, HostPort, Range, Size, load, loader
 
 DEFAULTS = """
 peer:
@@ -341,3 +341,19 @@ def test_bounds_hold_for_the_elements_of_a_list(tmp_path: Path) -> None:
     assert load(Bounded, file, None, {"CORE_PEERS": ":0,b:1"}).peers == [":0", "b:1"]
     with pytest.raises(ConfigError, match=r"peers\[1\] is 'b', but must be host:port"):
         load(Bounded, file, None, {"CORE_PEERS": "a:0,b"})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("day: 2024-13-45\n", "is not valid YAML: month must be in"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_yaml_that_stops_its_own_reader_is_refused_with_a_sentence(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    file = tmp_path / "core.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        loader._read(file, str(file))

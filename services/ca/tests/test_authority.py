@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
@@ -242,6 +243,16 @@ def test_a_request_signed_by_another_key_is_refused() -> None:
     tampered = x509.load_der_x509_csr(bytes(der)).public_bytes(serialization.Encoding.PEM)
     with pytest.raises(InvalidRequest, match="own signature does not verify"):
         public_key_of(tampered)
+
+
+def test_a_request_of_an_unknown_version_is_refused() -> None:
+    pem = _csr(ec.generate_private_key(ec.SECP256R1()))
+    der = x509.load_pem_x509_csr(pem).public_bytes(serialization.Encoding.DER)
+    odd = base64.encodebytes(der.replace(b"\x02\x01\x00", b"\x02\x01\x07", 1))
+    with pytest.raises(InvalidRequest, match="not PKCS #10"):
+        public_key_of(
+            b"-----BEGIN CERTIFICATE REQUEST-----\n%s-----END CERTIFICATE REQUEST-----\n" % odd
+        )
 
 
 @pytest.mark.parametrize("junk", [b"", b"junk", b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n"])

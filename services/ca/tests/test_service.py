@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 from services.ca.tests.running import RunningCa, running_ca, signing_request
 
 from certificate_authority import serving
-from certificate_authority.rate import Rate
+from certificate_authority.rate import Rate, RateByClient
 from certificate_authority.tokens import TokenStore
 from selvedge_common.enrolment import Enrolment
 from selvedge_protos.selvedge.ca.v1 import certificate_authority_pb2 as ca_pb2
@@ -172,13 +172,21 @@ async def test_roots_are_both_roots(ca: RunningCa) -> None:
     identity.verify_directly_issued_by(x509.load_pem_x509_certificate(roots.identity_root))
 
 
-async def test_requests_beyond_the_rate_are_refused_and_keep_their_token(tmp_path: Path) -> None:
+async def test_failures_beyond_the_rate_are_named_and_never_shut_out_a_live_token(
+    tmp_path: Path,
+) -> None:
     slow = {"CORE_CA_LIMITS_REQUESTSPERSECOND": "0.001", "CORE_CA_LIMITS_BURST": "1"}
     async with running_ca(tmp_path, **slow) as ca:
-        await ca.issue(ca.mint("alice", "user"), USER)
-        code, details = await status(ca.issue(ca.mint("bob", "user"), USER))
-        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "ca.limits" in details
+        codes = [(await status(ca.issue("x" * 43, USER)))[0] for _ in range(3)]
+        assert codes == [
+            grpc.StatusCode.PERMISSION_DENIED,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ]
+        _, details = await status(ca.issue("x" * 43, USER))
+        assert "this address sends more requests that fail than ca.limits allows" in details
+        for name in ("alice", "bob"):
+            await ca.issue(ca.mint(name, "user"), USER)
 
 
 async def test_an_oversized_request_is_refused(tmp_path: Path) -> None:
@@ -187,6 +195,15 @@ async def test_an_oversized_request_is_refused(tmp_path: Path) -> None:
         code, _ = await status(ca.issue(token, USER, b"x" * 5000))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         await ca.issue(token, USER)
+
+
+def test_each_address_has_a_rate_of_its_own_whatever_its_port() -> None:
+    rate = RateByClient(per_second=1, burst=1, clock=lambda: 0.0)
+    peers = ["ipv4:10.0.0.1:1", "ipv4:10.0.0.1:2", "ipv4:10.0.0.2:1", "ipv6:%5B::1%5D:1"]
+    assert [rate.take(peer) for peer in peers] == [True, False, True, True]
+    for number in range(20_000):
+        rate.take(f"ipv4:{number}:1")
+    assert len(rate._rates) == 10_000
 
 
 def test_the_rate_allows_a_burst_and_recovers() -> None:

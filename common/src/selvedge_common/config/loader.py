@@ -94,7 +94,14 @@ def _read(file: Traversable | Path, name: str) -> Any:
     loader.name = name
     try:
         return loader.get_single_data()
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise ConfigError(
+            f"The configuration {name} is nested too deeply; write it like core.yaml."
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        # A ValueError is that of a value such as a date with a month 13.
         problem = " ".join(str(error).split())
         raise ConfigError(f"The configuration {name} is not valid YAML: {problem}.") from error
     finally:

@@ -51,6 +51,8 @@ class Connections:
         listener.setblocking(False)
         listener.listen(_BACKLOG)
         self._accepting = asyncio.create_task(self._accept(listener))
+        # Not left to the task, which may be cancelled before it has begun.
+        self._accepting.add_done_callback(lambda _: listener.close())
 
     async def stop_accepting(self) -> None:
         """Take no more connections; those that are open go on."""
@@ -67,20 +69,19 @@ class Connections:
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                try:
-                    connection, _ = await loop.sock_accept(listener)
-                except OSError as error:
-                    log.warning("no connection can be accepted", reason=str(error))
-                    await asyncio.sleep(_PAUSE)
-                    continue
-                if len(self._open) >= self._most:
-                    self._make_room()
-                task = asyncio.create_task(self._serve(connection))
-                self._open[connection] = task
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("no connection can be accepted", reason=str(error))
+                await asyncio.sleep(_PAUSE)
+                continue
+            if len(self._open) >= self._most:
+                self._make_room()
+            task = asyncio.create_task(self._serve(connection))
+            self._open[connection] = task
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _make_room(self) -> None:
         ENDED.inc()

@@ -1,9 +1,13 @@
-"""A bound on how often something may be done."""
+"""Bounds on how often something may be done."""
 
 from __future__ import annotations
 
+import functools
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+
+_MOST_CLIENTS = 10_000
 
 
 class Rate:
@@ -33,3 +37,26 @@ class Rate:
             return False
         self._left -= 1
         return True
+
+
+class RateByClient:
+    """A `Rate` for each client's address; the address that failed longest ago is forgotten first.
+
+    Args:
+        per_second, burst, clock: of each address, as in `Rate`.
+    """
+
+    def __init__(
+        self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._new = functools.partial(Rate, per_second, burst, clock)
+        self._rates: OrderedDict[str, Rate] = OrderedDict()
+
+    def take(self, peer: str) -> bool:
+        """Uses one up for the address of `peer`, which is in gRPC's form; False at none left."""
+        address = peer.rpartition(":")[0]  # without the port, which is another each time
+        rate = self._rates.setdefault(address, self._new())
+        self._rates.move_to_end(address)
+        if len(self._rates) > _MOST_CLIENTS:
+            self._rates.popitem(last=False)
+        return rate.take()

@@ -18,7 +18,7 @@ from certificate_authority.errors import (
     TooManyRequests,
 )
 from certificate_authority.profiles import PROFILES, Profile, profile_named
-from certificate_authority.rate import Rate
+from certificate_authority.rate import RateByClient
 from certificate_authority.tokens import TokenStore
 from selvedge_common.comm import StatusError
 from selvedge_common.logs import get_logger
@@ -43,16 +43,21 @@ class CertificateAuthorityService(CertificateAuthorityServicer):
         authority: signs.
         tokens: decides who may have what.
         enrolments: knows the members' extra names, and gets a fresh token for every spent one.
-        rate: bound on Issue.
+        failures: bound on each address's requests for Issue that fail. It is asked when one has
+            failed, so that nobody is kept from using a live token by what others send.
     """
 
     def __init__(
-        self, authority: Authority, tokens: TokenStore, enrolments: Enrolments, rate: Rate
+        self,
+        authority: Authority,
+        tokens: TokenStore,
+        enrolments: Enrolments,
+        failures: RateByClient,
     ) -> None:
         self._authority = authority
         self._tokens = tokens
         self._enrolments = enrolments
-        self._rate = rate
+        self._failures = failures
         for profile in PROFILES:  # there from the start, so that a rate has a beginning
             metrics.CERTIFICATES_ISSUED.labels(profile)
 
@@ -63,16 +68,19 @@ class CertificateAuthorityService(CertificateAuthorityServicer):
     ) -> ca_pb2.IssueResponse:
         """A certificate for a signing request and a token; refusals say why."""
         try:
-            if not self._rate.take():
-                raise TooManyRequests(
-                    "rate", "the ca gets more requests than ca.limits allows: try again in a second"
-                )
             # Off the loop: the token store waits for the disk.
             issued = await asyncio.to_thread(self._issue, request)
-        except Refused as refusal:
+        except Refused as error:
+            refusal = error
+            if not self._failures.take(context.peer()):
+                refusal = TooManyRequests(
+                    "rate",
+                    "this address sends more requests that fail than ca.limits allows: see that"
+                    " token, profile and signing request are right and try again in a second",
+                )
             metrics.REQUESTS_REFUSED.labels(refusal.cause).inc()
             _log.warning("refused", caller=context.peer(), cause=refusal.cause, reason=str(refusal))
-            raise StatusError(_STATUS[type(refusal)], str(refusal)) from refusal
+            raise StatusError(_STATUS[type(refusal)], str(refusal)) from error
         except AuthorityError as error:
             metrics.REQUESTS_REFUSED.labels("unable").inc()
             _log.error("cannot issue", caller=context.peer(), reason=str(error))

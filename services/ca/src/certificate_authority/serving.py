@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from certificate_authority import volume
 from certificate_authority.config import Config
 from certificate_authority.errors import AuthorityError
-from certificate_authority.rate import Rate
+from certificate_authority.rate import RateByClient
 from certificate_authority.service import CertificateAuthorityService
 from certificate_authority.tokens import TokenStore
 from selvedge_common.comm import GRPCServer, SecureServerConfig, ServerConfig
@@ -48,8 +48,8 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
             max_concurrent_streams=limits.max_concurrent_streams,
         ),
     )
-    rate = Rate(limits.requests_per_second, limits.burst)
-    service = CertificateAuthorityService(made.authority, made.tokens, made.enrolments, rate)
+    failures = RateByClient(limits.requests_per_second, limits.burst)
+    service = CertificateAuthorityService(made.authority, made.tokens, made.enrolments, failures)
     # GRPCServer has the two methods of grpc.aio.Server that generated code calls.
     add_CertificateAuthorityServicer_to_server(service, server)  # type: ignore[arg-type]
     async with AsyncExitStack() as stack:
