@@ -28,6 +28,8 @@ async def start_peer(tmp_path: Path) -> AsyncIterator[StartPeer]:
         server: ServerConfig | None = None,
         startup_timeout: float = PATIENCE,
         max_streams: int = 10,
+        max_unregistered: int = 10,
+        max_waiting: int = 100,
         names: KnownNames | None = None,
         **overrides: Any,
     ) -> Peer:
@@ -35,9 +37,10 @@ async def start_peer(tmp_path: Path) -> AsyncIterator[StartPeer]:
         registry: Registry[ChaincodeStream] = Registry(names or KnownNames())
         support = ChaincodeSupport(
             registry,
-            ExternalLauncher(registry, startup_timeout, listener.address),
+            ExternalLauncher(registry, startup_timeout, listener.address, max_waiting=max_waiting),
             replace(SETTINGS, **overrides),
             max_streams=max_streams,
+            max_unregistered=max_unregistered,
         )
         listener.add_message_stream(METHOD, support.register)
         peer = Peer(listener.address, Ledger.open(tmp_path / str(len(running)), CHANNEL), support)

@@ -34,6 +34,7 @@ SETTINGS = StreamSettings(
     execute_timeout=PATIENCE,
     max_transactions=100,
     max_queries=8,
+    max_pending=1 << 28,
     require_certificate_name=False,
 )
 
@@ -138,16 +139,18 @@ class Peer:
         self, chaincode: str, txid: str = "t1", *args: bytes, is_init: bool = False
     ) -> Execution:
         """Run a transaction as the endorser does; its simulator is `simulators[-1]`."""
+        stream = await self.support.launch(chaincode)
         simulator = self.ledger.simulator(txid)
         self.simulators.append(simulator)
         return await self.support.execute(
+            stream,
             Transaction(
                 channel=CHANNEL,
                 txid=txid,
                 chaincode=chaincode,
                 input=ChaincodeInput(args=args, is_init=is_init),
                 simulator=simulator,
-            )
+            ),
         )
 
     async def commit(self, namespace: str, state: Mapping[str, bytes]) -> None:

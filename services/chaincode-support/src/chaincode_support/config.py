@@ -50,6 +50,7 @@ class Peer:
 @dataclass(frozen=True)
 class ChaincodeLimits:
     streams: int
+    unregistered: int
     transactions: int
     queries: int
     pending_bytes: Size

@@ -233,17 +233,25 @@ def _chaincode_support(config: Config, secure: SecureServerConfig) -> ChaincodeS
     registry: Registry[ChaincodeStream] = Registry(names)
     return ChaincodeSupport(
         registry,
-        ExternalLauncher(registry, startup_timeout(config), config.peer.chaincode_address),
+        ExternalLauncher(
+            registry,
+            startup_timeout(config),
+            config.peer.chaincode_address,
+            max_waiting=chaincode.limits.transactions,
+        ),
         StreamSettings(
             keepalive=chaincode.keepalive,
             register_timeout=chaincode.register_timeout,
             execute_timeout=chaincode.execute_timeout,
             max_transactions=chaincode.limits.transactions,
             max_queries=chaincode.limits.queries,
+            # The rest is left for the answers to transactions that run already.
+            max_pending=chaincode.limits.pending_bytes // 4 * 3,
             # Without client certificates there is nothing to compare a name with.
             require_certificate_name=(
                 chaincode.require_certificate_name and secure.require_client_certificate
             ),
         ),
         max_streams=chaincode.limits.streams,
+        max_unregistered=chaincode.limits.unregistered,
     )

@@ -164,3 +164,25 @@ async def test_an_unknown_txid_is_answered_with_it_and_the_stream_stays(
         payload=b"[01234567]No ledger context for GetState. Sending ERROR",
     )
     assert (await shim.ask(M.PUT_STATE, b"", M(txid="t"))).type == M.ERROR
+
+
+async def test_streams_that_have_not_registered_have_a_limit_of_their_own(
+    start_peer: StartPeer, dial: Dial
+) -> None:
+    peer = await start_peer(max_unregistered=1)
+    await dial(peer, "one:1.0")
+    silent = await dial(peer)
+    code, details = await (await dial(peer)).status()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "chaincode.limits.unregistered" in details
+    await silent.register("two:1.0")
+    await dial(peer, "three:1.0")
+
+
+async def test_a_certificate_that_is_no_chaincode_s_is_refused_at_once(
+    start_peer: StartPeer, dial: Dial
+) -> None:
+    peer = await start_peer(require_certificate_name=True)
+    code, details = await (await dial(peer)).status()
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "selvedge://chaincode/NAME" in details

@@ -12,8 +12,10 @@ from chaincode_support.chaincode.errors import (
     ChaincodeFailure,
     ExecuteTimeout,
     LaunchTimeout,
+    MessageTooLarge,
     StreamTerminated,
     TooManyTransactions,
+    TooManyWaiting,
     TransactionRunning,
     UnknownChaincode,
 )
@@ -233,3 +235,46 @@ async def test_a_flood_that_is_not_read_ends_only_its_own_stream(
     running = asyncio.create_task(peer.execute("other"))
     await other.complete(await other.hear())
     assert (await running).response.status == 200
+
+
+async def test_a_transaction_too_large_to_be_sent_fails_alone(
+    start_peer: StartPeer, dial: Dial
+) -> None:
+    peer = await start_peer(server=ServerConfig(max_send_bytes=100_000), max_pending=200_000)
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc", "t1"))
+    message = await shim.hear()
+    with pytest.raises(MessageTooLarge, match=r"RESOURCE_EXHAUSTED.* peer\.maxSendMsgSize"):
+        await peer.execute("mycc", "t2", bytes(100_000))
+    await shim.complete(message)
+    assert (await running).response.status == 200
+
+
+async def test_transactions_that_are_not_read_leave_room_for_answers(
+    start_peer: StartPeer, dial: Dial
+) -> None:
+    peer = await start_peer(max_pending=50_000)
+    shim = await dial(peer, "mycc:1.0")
+    with pytest.raises(MessageTooLarge, match=r"chaincode\.limits\.pendingBytes"):
+        await peer.execute("mycc", "t1", bytes(50_000))
+    running = asyncio.create_task(peer.execute("mycc", "t2"))
+    await shim.complete(await shim.hear())
+    assert (await running).response.status == 200
+
+
+async def test_those_that_wait_for_one_chaincode_are_bounded(
+    start_peer: StartPeer, dial: Dial
+) -> None:
+    peer = await start_peer(max_waiting=1)
+    shim = await dial(peer, "mycc:1.0")
+    await shim.half_close()
+    await shim.status()
+    waiting = asyncio.create_task(peer.execute("mycc", "t1"))
+    while not peer.registry.waiting("mycc"):
+        await asyncio.sleep(0)
+    with pytest.raises(TooManyWaiting, match="RESOURCE_EXHAUSTED"):
+        await peer.execute("mycc", "t2")
+    assert not peer.simulators  # nobody who waits holds a snapshot
+    shim = await dial(peer, "mycc:1.0")
+    await shim.complete(await shim.hear())
+    assert (await waiting).response.status == 200

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from testchannel import CHANNEL, Network, Service, fill_disk, make_room
 
 from chaincode_support.ordering import BatchSize, OrderingSettings
+from chaincode_support.ordering.broadcast import Broadcast
 from selvedge_common.msp import msp
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
@@ -271,3 +272,41 @@ async def test_many_streams_at_once_lose_nothing(service: Service) -> None:
     await asyncio.gather(*(broadcast(service, envelope) for _, envelope in made))
     await service.ledger.wait_for(service.ordering.height)
     assert all(service.ledger.has_transaction(txid) for txid, _ in made)
+
+
+async def test_what_strangers_wrote_is_repeated_in_part_and_logged_once(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    endless = of(service.network, channel_id="x" * 1_000_000)
+    replies = await broadcast(service, endless, endless, endless)
+    assert [status_of(reply) for reply in replies] == ["NOT_FOUND"] * 3
+    assert all(len(reply.info) < 1000 for reply in replies)
+    lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert len(lines) == 2
+    assert sum(map(len, lines)) < 2000
+
+
+async def test_a_stream_that_says_nothing_is_ended(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chaincode_support.ordering.broadcast.FIRST_MESSAGE_SECONDS", 0.05)
+    async with grpc.aio.insecure_channel(service.server.address) as channel:
+        call: Any = channel.stream_stream("/orderer.AtomicBroadcast/Broadcast")()
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_the_end_of_a_read_is_told_as_it_is() -> None:
+    class Gone:
+        """A stream whose client left, as the transport says it."""
+
+        peer = "ipv4:127.0.0.1:1"
+
+        def __aiter__(self) -> "Gone":
+            return self
+
+        async def __anext__(self) -> bytes:
+            raise grpc.aio.UsageError("RPC already finished.")
+
+    stream: Any = Gone()
+    with pytest.raises(grpc.aio.UsageError):
+        await Broadcast({}, pipeline=1, max_streams=1).serve(stream)

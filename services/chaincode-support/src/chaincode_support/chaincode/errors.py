@@ -35,6 +35,14 @@ class TooManyTransactions(ChaincodeError):
     """The chaincode runs as many transactions as one stream may."""
 
 
+class MessageTooLarge(ChaincodeError):
+    """The transaction is larger than the chaincode's stream takes, or takes now."""
+
+
+class TooManyWaiting(ChaincodeError):
+    """As many proposals as may already wait for the chaincode to come back."""
+
+
 class ChaincodeFailure(ChaincodeError):
     """The chaincode answered with ERROR, or a failed write aborted its transaction."""
 

@@ -10,10 +10,11 @@ import time
 from typing import Protocol
 
 from chaincode_support.chaincode import metrics
-from chaincode_support.chaincode.errors import LaunchTimeout, UnknownChaincode
+from chaincode_support.chaincode.errors import LaunchTimeout, TooManyWaiting, UnknownChaincode
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.stream import ChaincodeStream
 from chaincode_support.system_chaincodes import SYSTEM_CHAINCODES
+from selvedge_common.quoting import printable
 
 
 class Launcher(Protocol):
@@ -32,23 +33,38 @@ class ExternalLauncher:
     """
 
     def __init__(
-        self, registry: Registry[ChaincodeStream], startup_timeout: float, address: str
+        self,
+        registry: Registry[ChaincodeStream],
+        startup_timeout: float,
+        address: str,
+        *,
+        max_waiting: int,
     ) -> None:
+        """`max_waiting`: callers that may wait for one chaincode at a time."""
         self._registry = registry
         self._startup_timeout = startup_timeout
         self._address = address
+        self._max_waiting = max_waiting
 
     async def launch(self, name: str) -> ChaincodeStream:
         if not self._registry.known(name):
+            shown = printable(name)
             if name in SYSTEM_CHAINCODES:
                 raise UnknownChaincode(
                     f"{name} is a system chaincode of Fabric, which this peer does not serve yet: "
                     "call an application's chaincode, and read blocks through Deliver"
                 )
             raise UnknownChaincode(
-                f"chaincode {name} is not known to this peer: none of that name has registered; "
-                f"check the name, or start the chaincode with CORE_CHAINCODE_ID_NAME={name}:1.0 "
+                f"chaincode {shown} is not known to this peer: none of that name has registered; "
+                f"check the name, or start the chaincode with CORE_CHAINCODE_ID_NAME={shown}:1.0 "
                 f"and CORE_PEER_ADDRESS={self._address}"
+            )
+        if self._registry.waiting(name) >= self._max_waiting:
+            metrics.limit_refusals.labels("waiting").inc()
+            raise TooManyWaiting(
+                f"RESOURCE_EXHAUSTED: {self._max_waiting} proposals already wait for chaincode "
+                f"{name} to come back, the limit of chaincode.limits.transactions; start it again "
+                f"against {self._address}"
             )
         started = time.perf_counter()
         success = False

@@ -66,6 +66,12 @@ refusals = Counter(
     "The number of chaincode streams the peer ended, by gRPC status.",
     ("code",),
 )
+limit_refusals = Counter(
+    "chaincode_limit_refusals",
+    "The number of transactions and answers refused for their size (messageBytes), for what waits "
+    "to be read (pendingBytes), or for those that wait for their chaincode (waiting).",
+    ("limit",),
+)
 
 
 class RequestMetrics(NamedTuple):

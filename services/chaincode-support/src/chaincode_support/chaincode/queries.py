@@ -8,7 +8,7 @@ follows it.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import RequestError
@@ -66,10 +66,13 @@ class OpenQueries:
     def __len__(self) -> int:
         return len(self._open)
 
-    def start(self, namespace: str, rows: Iterator[tuple[str, bytes]]) -> QueryResponse:
-        """The first page of a new query over `rows` (key and value, in key order).
+    def start(
+        self, namespace: str, open_rows: Callable[[], Iterator[tuple[str, bytes]]]
+    ) -> QueryResponse:
+        """The first page of a new query over what `open_rows` gives (key and value, in key order).
 
-        Raises RequestError when the transaction has too many queries open.
+        Raises RequestError when the transaction has too many queries open: the rows are not opened
+        then, as a range that is opened is one that the transaction has read.
         """
         if len(self._open) >= self._limit:
             metrics.queries_refused.inc()
@@ -78,7 +81,7 @@ class OpenQueries:
                 "chaincode.limits.queries; close iterators before opening more"
             )
         identifier = str(uuid.uuid4())
-        self._open[identifier] = _OpenQuery(namespace, rows)
+        self._open[identifier] = _OpenQuery(namespace, open_rows())
         return self.next(identifier)
 
     def next(self, identifier: str) -> QueryResponse:

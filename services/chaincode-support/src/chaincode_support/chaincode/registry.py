@@ -74,6 +74,10 @@ class Registry(Generic[S]):
         """Whether the chaincode is here, or was before, also before the peer restarted."""
         return name in self._known
 
+    def waiting(self, name: str) -> int:
+        """How many callers wait for the chaincode."""
+        return len(self._waiting.get(name, ()))
+
     async def wait_for(self, name: str) -> S:
         """The stream that serves the chaincode, as soon as there is one."""
         stream = self._streams.get(name)

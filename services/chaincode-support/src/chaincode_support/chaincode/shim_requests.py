@@ -7,6 +7,7 @@ callback, so they never wait. Follows core/chaincode/handler.go of Fabric 1.0.6 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from chaincode_support.chaincode.errors import RequestError
 from chaincode_support.chaincode.transaction_contexts import TransactionContext
+from chaincode_support.ledger import SimulationTooLarge
 from selvedge_protos.peer.chaincode_shim_pb2 import (
     ChaincodeMessage,
     DelState,
@@ -45,12 +47,27 @@ class ShimRequest:
     writes: bool = False
 
 
+def _bounded(handle: Handle) -> Handle:
+    """A handle for what makes the transaction's read-write set grow."""
+
+    @functools.wraps(handle)
+    def answer(context: TransactionContext, message: ChaincodeMessage) -> bytes:
+        try:
+            return handle(context, message)
+        except SimulationTooLarge as error:
+            raise RequestError(f"RESOURCE_EXHAUSTED: {error}") from error
+
+    return answer
+
+
+@_bounded
 def get_state(context: TransactionContext, message: ChaincodeMessage) -> bytes:
     """GET_STATE: the value, empty when there is none. Never the transaction's own writes."""
     key = _key(GetState, message)
     return context.simulator.get_state(context.namespace, key) or b""
 
 
+@_bounded
 def put_state(context: TransactionContext, message: ChaincodeMessage) -> bytes:
     """PUT_STATE. The answer's payload is empty: Node hands it to the contract as the result."""
     request = _parse(PutState, message.payload)
@@ -59,12 +76,14 @@ def put_state(context: TransactionContext, message: ChaincodeMessage) -> bytes:
     return b""
 
 
+@_bounded
 def delete_state(context: TransactionContext, message: ChaincodeMessage) -> bytes:
     """DEL_STATE; deleting what is not there is fine. The answer's payload is empty."""
     context.simulator.delete_state(context.namespace, _named(_key(DelState, message)))
     return b""
 
 
+@_bounded
 def get_state_by_range(context: TransactionContext, message: ChaincodeMessage) -> bytes:
     """GET_STATE_BY_RANGE: the first page of the rows from startKey up to, without, endKey."""
     request = _parse(GetStateByRange, message.payload)
@@ -75,10 +94,13 @@ def get_state_by_range(context: TransactionContext, message: ChaincodeMessage) -
             "pagination (page size and bookmark) is not supported by this peer; read the range "
             "through its iterator"
         )
-    rows = context.simulator.range(context.namespace, request.startKey, request.endKey)
-    return context.queries.start(context.namespace, rows).SerializeToString()
+    return context.queries.start(
+        context.namespace,
+        lambda: context.simulator.range(context.namespace, request.startKey, request.endKey),
+    ).SerializeToString()
 
 
+@_bounded
 def query_state_next(context: TransactionContext, message: ChaincodeMessage) -> bytes:
     """QUERY_STATE_NEXT: the next page of an open query."""
     return context.queries.next(_parse(QueryStateNext, message.payload).id).SerializeToString()

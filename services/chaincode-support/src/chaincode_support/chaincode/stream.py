@@ -23,6 +23,7 @@ from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import (
     DuplicateChaincode,
     ExecuteTimeout,
+    MessageTooLarge,
     RequestError,
     StreamTerminated,
 )
@@ -35,6 +36,7 @@ from chaincode_support.chaincode.transaction_contexts import (
 )
 from selvedge_common.comm import MessageStream, StatusError
 from selvedge_common.logs import get_logger
+from selvedge_common.quoting import printable
 from selvedge_protos.peer.chaincode_pb2 import ChaincodeID, ChaincodeInput
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 from selvedge_protos.peer.proposal_pb2 import SignedProposal
@@ -47,6 +49,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*(:[A-Za-z0-9_.+-]+)?")
 _MAX_NAME = 256
 # What a chaincode that registers without a version is endorsed as: a transaction must name one.
 _DEFAULT_VERSION = "1.0"
+
+_CHAINCODE_URI = "selvedge://chaincode/"
 
 _T = ChaincodeMessage
 # From the chaincode these mean nothing once it is ready, and Fabric has always let them pass.
@@ -64,13 +68,18 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """What holds for every chaincode stream; times in seconds, `keepalive` 0 for none."""
+    """What holds for every chaincode stream; times in seconds, `keepalive` 0 for none.
+
+    `max_pending` is how many bytes may wait to be read when a transaction is sent: less than what
+    ends the stream, so that answers to running transactions still have room.
+    """
 
     keepalive: float
     register_timeout: float
     execute_timeout: float
     max_transactions: int
     max_queries: int
+    max_pending: int
     require_certificate_name: bool
 
 
@@ -111,6 +120,20 @@ class ChaincodeStream:
         """The chaincode's address, as gRPC gives it."""
         return self._stream.peer
 
+    def check_is_a_chaincode(self) -> None:
+        """Return when the client's certificate is any chaincode's, or need not be.
+
+        Raises StatusError PERMISSION_DENIED.
+        """
+        if self._settings.require_certificate_name and not any(
+            name.startswith(_CHAINCODE_URI) for name in self._certificate_names()
+        ):
+            raise StatusError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"the client certificate is no chaincode's: it must hold a URI {_CHAINCODE_URI}NAME"
+                "; issue one with `selvedge ca issue --chaincode NAME`",
+            )
+
     async def run(self) -> None:
         """Serve the stream until it ends; returns when the chaincode closed its side.
 
@@ -145,7 +168,7 @@ class ChaincodeStream:
 
         However it ends (also by cancellation), the transaction's queries are closed and its txid
         is unknown to the stream afterwards. Raises ExecuteTimeout, StreamTerminated,
-        TransactionRunning, TooManyTransactions.
+        TransactionRunning, TooManyTransactions, MessageTooLarge.
         """
         # The transport says `closed` a little later than this stream ends: a caller that was woken
         # in between would wait for an answer that nobody gives.
@@ -158,15 +181,7 @@ class ChaincodeStream:
         )
         metrics.transactions.inc()
         try:
-            self._send(
-                ChaincodeMessage(
-                    type=_T.INIT if transaction.input.is_init else _T.TRANSACTION,
-                    payload=transaction.input.SerializeToString(),
-                    txid=transaction.txid,
-                    channel_id=transaction.channel,
-                    proposal=transaction.proposal,
-                )
-            )
+            self._send_transaction(transaction)
             async with asyncio.timeout(self._settings.execute_timeout):
                 return await context.outcome
         except TimeoutError:
@@ -179,6 +194,32 @@ class ChaincodeStream:
         finally:
             self.transactions.remove(context)
             metrics.transactions.dec()
+
+    def _send_transaction(self, transaction: Transaction) -> None:
+        """Send it, unless sending would end the stream for all. Raises MessageTooLarge."""
+        data = ChaincodeMessage(
+            type=_T.INIT if transaction.input.is_init else _T.TRANSACTION,
+            payload=transaction.input.SerializeToString(),
+            txid=transaction.txid,
+            channel_id=transaction.channel,
+            proposal=transaction.proposal,
+        ).SerializeToString()
+        if len(data) > self._stream.max_message_bytes:
+            metrics.limit_refusals.labels("messageBytes").inc()
+            raise MessageTooLarge(
+                f"RESOURCE_EXHAUSTED: with its proposal the transaction has {len(data)} bytes for "
+                f"chaincode {self.name}, more than the {self._stream.max_message_bytes} of "
+                "peer.maxSendMsgSize: pass less in its arguments, which travel twice"
+            )
+        if self._stream.pending_bytes + len(data) > self._settings.max_pending:
+            metrics.limit_refusals.labels("pendingBytes").inc()
+            raise MessageTooLarge(
+                f"RESOURCE_EXHAUSTED: chaincode {self.name} has {self._stream.pending_bytes} bytes "
+                f"to read, and the {len(data)} of this transaction would make more than the "
+                f"{self._settings.max_pending} that chaincode.limits.pendingBytes has for "
+                "transactions; try again later"
+            )
+        self._stream.send(data)
 
     def _on_message(self, data: bytes) -> None:
         try:
@@ -243,25 +284,22 @@ class ChaincodeStream:
         """On mutual TLS, a chaincode is who its certificate says."""
         if not self._settings.require_certificate_name:
             return
-        authentication = self._stream.auth_context()
-        wanted = f"selvedge://chaincode/{self.name}"
-        presented = [
-            name.decode(errors="replace")
-            for name in authentication.get("x509_subject_alternative_name", ())
-        ]
+        wanted = _CHAINCODE_URI + self.name
+        presented = self._certificate_names()
         if wanted in presented:
             return
-        chaincodes = [name for name in presented if name.startswith("selvedge://chaincode/")]
-        common_names = [
-            name.decode(errors="replace") for name in authentication.get("x509_common_name", ())
-        ]
-        shown = ", ".join(chaincodes) or f"no chaincode (its name is {', '.join(common_names)!r})"
+        chaincodes = (name for name in presented if name.startswith(_CHAINCODE_URI))
+        shown = printable(", ".join(chaincodes))
         raise StatusError(
             grpc.StatusCode.PERMISSION_DENIED,
             f"REGISTER names chaincode {self.name}, but the client certificate is for {shown}: it "
             f"must hold the URI {wanted}; issue one with `selvedge ca issue --chaincode "
             f"{self.name}`",
         )
+
+    def _certificate_names(self) -> list[str]:
+        names = self._stream.auth_context().get("x509_subject_alternative_name", ())
+        return [name.decode(errors="replace") for name in names]
 
     def _answer(self, request: ShimRequest, message: ChaincodeMessage) -> None:
         started = time.perf_counter()
@@ -285,25 +323,24 @@ class ChaincodeStream:
                 )
                 reason = "the ledger could not do it; the peer's log says why"
             else:
-                self._reply(message, _T.RESPONSE, payload)
-                measured.completed(True, time.perf_counter() - started)
-                return
+                reply = _reply(message, _T.RESPONSE, payload)
+                if len(reply) <= self._stream.max_message_bytes:
+                    self._stream.send(reply)
+                    measured.completed(True, time.perf_counter() - started)
+                    return
+                metrics.limit_refusals.labels("messageBytes").inc()
+                reason = (
+                    f"RESOURCE_EXHAUSTED: the answer has {len(reply)} bytes, more than the "
+                    f"{self._stream.max_message_bytes} of peer.maxSendMsgSize; keep less under "
+                    "one key"
+                )
             reason = f"{_type_name(message.type)} failed: transaction ID: {message.txid}: {reason}"
-        self._reply(message, _T.ERROR, reason.encode())
+        self._stream.send(_reply(message, _T.ERROR, reason.encode()))
         measured.completed(False, time.perf_counter() - started)
         if context is not None and request.writes:
             context.complete(
                 ChaincodeMessage(type=_T.ERROR, payload=reason.encode(), txid=message.txid)
             )
-
-    def _reply(
-        self, message: ChaincodeMessage, kind: ChaincodeMessage.Type.ValueType, payload: bytes
-    ) -> None:
-        self._send(
-            ChaincodeMessage(
-                type=kind, payload=payload, txid=message.txid, channel_id=message.channel_id
-            )
-        )
 
     def _measured(self, kind: int, channel: str) -> metrics.RequestMetrics:
         measured = self._metrics.get((kind, channel))
@@ -351,6 +388,14 @@ class ChaincodeStream:
                 f"transaction unfinished, as {cause}"
             )
         )
+
+
+def _reply(
+    message: ChaincodeMessage, kind: ChaincodeMessage.Type.ValueType, payload: bytes
+) -> bytes:
+    return ChaincodeMessage(
+        type=kind, payload=payload, txid=message.txid, channel_id=message.channel_id
+    ).SerializeToString()
 
 
 def _type_name(kind: int) -> str:

@@ -14,7 +14,12 @@ from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import ChaincodeFailure
 from chaincode_support.chaincode.launcher import Launcher
 from chaincode_support.chaincode.registry import Registry
-from chaincode_support.chaincode.stream import ChaincodeStream, StreamSettings, Transaction
+from chaincode_support.chaincode.stream import (
+    ChaincodeStream,
+    State,
+    StreamSettings,
+    Transaction,
+)
 from selvedge_common.comm import MessageStream, StatusError
 from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
@@ -31,7 +36,11 @@ class Execution:
 
 
 class ChaincodeSupport:
-    """All chaincode streams of the peer, at most `max_streams` at a time."""
+    """All chaincode streams of the peer.
+
+    At most `max_streams` at a time, of which `max_unregistered` may not have registered yet: names
+    are taken once, streams without one could be anybody's.
+    """
 
     def __init__(
         self,
@@ -40,42 +49,65 @@ class ChaincodeSupport:
         settings: StreamSettings,
         *,
         max_streams: int,
+        max_unregistered: int,
     ) -> None:
         self.registry = registry
         self._launcher = launcher
         self._settings = settings
         self._max_streams = max_streams
-        self._streams = 0
+        self._max_unregistered = max_unregistered
+        self._streams: set[ChaincodeStream] = set()
 
     async def register(self, stream: MessageStream) -> None:
         """Serve `/protos.ChaincodeSupport/Register`, one call per stream.
 
-        Raises StatusError: RESOURCE_EXHAUSTED above the limit, else what ChaincodeStream.run does.
+        Raises StatusError: PERMISSION_DENIED for a certificate that is no chaincode's,
+        RESOURCE_EXHAUSTED above a limit, else what ChaincodeStream.run does.
         """
-        if self._streams >= self._max_streams:
-            metrics.refusals.labels(grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
+        served = ChaincodeStream(stream, self.registry, self._settings)
+        try:
+            served.check_is_a_chaincode()
+            self._check_room()
+        except StatusError as refusal:
+            metrics.refusals.labels(refusal.code.name).inc()
+            raise
+        self._streams.add(served)
+        metrics.streams.inc()
+        try:
+            await served.run()
+        finally:
+            self._streams.discard(served)
+            metrics.streams.dec()
+
+    def _check_room(self) -> None:
+        if len(self._streams) >= self._max_streams:
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"the peer serves {self._max_streams} chaincode streams, the limit of "
                 "chaincode.limits.streams; stop one, or raise the limit",
             )
-        self._streams += 1
-        metrics.streams.inc()
-        try:
-            await ChaincodeStream(stream, self.registry, self._settings).run()
-        finally:
-            self._streams -= 1
-            metrics.streams.dec()
+        unregistered = sum(stream.state is State.CREATED for stream in self._streams)
+        if unregistered >= self._max_unregistered:
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{unregistered} chaincode streams have not sent REGISTER yet, the limit of "
+                "chaincode.limits.unregistered; try again in a moment",
+            )
 
-    async def execute(self, transaction: Transaction) -> Execution:
-        """Run a transaction on the chaincode it names, waiting for the chaincode as needed.
+    async def launch(self, chaincode: str) -> ChaincodeStream:
+        """The chaincode's stream, waited for as needed; for `execute`.
+
+        Whoever takes a snapshot for it takes it afterwards: waiting must not hold one. Raises a
+        ChaincodeError whose sentence is for the client.
+        """
+        return self.registry.get(chaincode) or await self._launcher.launch(chaincode)
+
+    async def execute(self, stream: ChaincodeStream, transaction: Transaction) -> Execution:
+        """Run a transaction on the stream of the chaincode it names.
 
         The event's chaincode and txid are the peer's to say, whatever the chaincode wrote there.
         Raises a ChaincodeError whose sentence is for the client.
         """
-        stream = self.registry.get(transaction.chaincode)
-        if stream is None:
-            stream = await self._launcher.launch(transaction.chaincode)
         message = await stream.execute(transaction)
         if message.type == ChaincodeMessage.ERROR:
             raise ChaincodeFailure(

@@ -26,6 +26,7 @@ from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil.endorsements import create_proposal_response
 from selvedge_common.protoutil.proposals import OpenedProposal
+from selvedge_common.quoting import printable, quoted
 from selvedge_protos.peer.chaincode_pb2 import ChaincodeID
 from selvedge_protos.peer.peer_pb2_grpc import EndorserServicer
 from selvedge_protos.peer.proposal_pb2 import SignedProposal
@@ -81,7 +82,7 @@ class Endorser(EndorserServicer):
             channel = self._channels.get(proposal.channel)
             if channel is None:
                 return _failed(
-                    f"channel '{proposal.channel}' not found: this peer has "
+                    f"channel {quoted(proposal.channel)} not found: this peer has "
                     f"{', '.join(sorted(self._channels))}"
                 )
             # Names that never registered stay out of the labels: a client could make any number.
@@ -113,7 +114,7 @@ class Endorser(EndorserServicer):
             log.warning(
                 "proposal failed",
                 channel=channel.name,
-                chaincode=proposal.chaincode,
+                chaincode=printable(proposal.chaincode),
                 txid=proposal.txid,
                 reason=str(error)[:_LOGGED_CHARACTERS],
             )
@@ -135,8 +136,11 @@ class Endorser(EndorserServicer):
     async def _simulate(
         self, proposal: OpenedProposal, channel: Channel
     ) -> tuple[Execution, bytes]:
+        # The snapshot only then: a chaincode that is waited for must not hold those of the others.
+        stream = await self._chaincodes.launch(proposal.chaincode)
         with contextlib.closing(channel.ledger.simulator(proposal.txid)) as simulator:
             execution = await self._chaincodes.execute(
+                stream,
                 Transaction(
                     channel=channel.name,
                     txid=proposal.txid,
@@ -144,7 +148,7 @@ class Endorser(EndorserServicer):
                     input=proposal.input,
                     simulator=simulator,
                     proposal=proposal.signed,
-                )
+                ),
             )
             return execution, simulator.results()
 

@@ -21,6 +21,7 @@ from selvedge_common.msp import IdentityError, PolicyError
 from selvedge_common.protoutil.config_block import WRITERS
 from selvedge_common.protoutil.errors import MalformedMessage
 from selvedge_common.protoutil.wire import parse
+from selvedge_common.quoting import quoted
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 
@@ -35,6 +36,8 @@ _UNKNOWN = "unknown"
 _LARGE_BYTES = 1 << 20
 # How many envelopes of one stream are judged, 0.1 ms each, before others get a turn of the loop.
 _ENVELOPES_PER_TURN = 8
+# How long a new stream may say nothing.
+FIRST_MESSAGE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +107,26 @@ class Broadcast:
             metrics.streams.dec()
 
     async def _take_all(self, stream: MessageStream) -> None:
+        silence = asyncio.get_running_loop().call_later(FIRST_MESSAGE_SECONDS, _end_silent, stream)
         entries: asyncio.Queue[_Entry | None] = asyncio.Queue(self._pipeline)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._reply(stream, entries))
-            taken = 0
-            async for message in stream:
-                entry = _Entry(time.perf_counter())
-                await self._take(message, entry)
-                await entries.put(entry)
-                taken += 1
-                if taken % _ENVELOPES_PER_TURN == 0:
-                    await asyncio.sleep(0)
-            await entries.put(None)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._reply(stream, entries))
+                taken = 0
+                async for message in stream:
+                    silence.cancel()
+                    entry = _Entry(time.perf_counter())
+                    await self._take(message, entry)
+                    await entries.put(entry)
+                    taken += 1
+                    if taken % _ENVELOPES_PER_TURN == 0:
+                        await asyncio.sleep(0)
+                await entries.put(None)
+        except BaseExceptionGroup as failures:
+            # What ended the stream, as whoever serves it knows it: a client that has gone, say.
+            raise failures.exceptions[0] from None
+        finally:
+            silence.cancel()
 
     async def _take(self, message: bytes, entry: _Entry) -> None:
         try:
@@ -134,15 +145,29 @@ class Broadcast:
         entry.judged = entry.judged or time.perf_counter()
 
     async def _reply(self, stream: MessageStream, entries: asyncio.Queue[_Entry | None]) -> None:
-        while (entry := await entries.get()) is not None:
-            if entry.durable is not None:
-                try:
-                    await entry.durable
-                except OrderingError as error:
-                    entry.refused = _Refused(common_pb2.SERVICE_UNAVAILABLE, str(error))
-            if entry.refused is None:
-                stream.send(_SUCCESS)
-            else:
+        refused = 0
+        try:
+            while (entry := await entries.get()) is not None:
+                if not await self._reply_to(entry, stream, tell=refused == 0):
+                    refused += 1
+                if stream.full:
+                    await stream.drained()
+        finally:
+            if refused > 1:
+                # One line for all of them: a client must not be able to fill the log.
+                _log.warning("envelopes refused", peer=stream.peer, count=refused)
+
+    async def _reply_to(self, entry: _Entry, stream: MessageStream, *, tell: bool) -> bool:
+        """Whether the envelope was ordered; if not, `tell` the log."""
+        if entry.durable is not None:
+            try:
+                await entry.durable
+            except OrderingError as error:
+                entry.refused = _Refused(common_pb2.SERVICE_UNAVAILABLE, str(error))
+        if entry.refused is None:
+            stream.send(_SUCCESS)
+        else:
+            if tell:
                 _log.warning(
                     "envelope refused",
                     peer=stream.peer,
@@ -151,14 +176,13 @@ class Broadcast:
                     status=common_pb2.Status.Name(entry.refused.status),
                     reason=str(entry.refused),
                 )
-                stream.send(
-                    ab_pb2.BroadcastResponse(
-                        status=entry.refused.status, info=str(entry.refused)
-                    ).SerializeToString()
-                )
-            _observe(entry)
-            if stream.full:
-                await stream.drained()
+            stream.send(
+                ab_pb2.BroadcastResponse(
+                    status=entry.refused.status, info=str(entry.refused)
+                ).SerializeToString()
+            )
+        _observe(entry)
+        return entry.refused is None
 
     def _judge(self, message: bytes, entry: _Entry) -> OrderedChannel:
         """Give the channel that may take the envelope. Raises _Refused."""
@@ -185,7 +209,7 @@ class Broadcast:
         if ordered is None:
             raise _Refused(
                 common_pb2.NOT_FOUND,
-                f"There is no channel {channel_header.channel_id!r} here: "
+                f"There is no channel {quoted(channel_header.channel_id)} here: "
                 f"submit to {', '.join(sorted(self._channels))}.",
             )
         entry.channel = ordered.channel.name
@@ -215,6 +239,13 @@ class Broadcast:
         except (IdentityError, PolicyError) as error:
             raise _Refused(common_pb2.FORBIDDEN, str(error)) from error
         return ordered
+
+
+def _end_silent(stream: MessageStream) -> None:
+    stream.abort(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        f"no envelope came within {FIRST_MESSAGE_SECONDS:g} s: open the stream when there is one",
+    )
 
 
 def _observe(entry: _Entry) -> None:
