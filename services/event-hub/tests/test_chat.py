@@ -342,6 +342,37 @@ async def test_creator_that_does_not_parse_is_refused(house: House, creator: byt
     assert "creator" in sentence
 
 
+async def test_creator_of_a_megabyte_is_refused_at_once(house: House) -> None:
+    """Whatever it is filled with: it is not looked at."""
+    hub = await house.hub()
+    mspid = identities_pb2.SerializedIdentity(mspid="x" * 900_000).SerializeToString()
+    pem = identities_pb2.SerializedIdentity(
+        mspid="Org1MSP", id_bytes=b"-----BEGIN CERTIFICATE-----\n" * 30_000
+    ).SerializeToString()
+    for creator in (b"\x0a" * 900_000, mspid, pem):
+        client = house.client(hub)
+        message = client.sign(events_pb2.Event(creator=creator))
+        with capture_logs() as logged:
+            await client.say(message)
+            code, sentence = await client.refused()
+        assert code is grpc.StatusCode.UNAUTHENTICATED
+        assert "creator" in sentence
+        assert len(sentence) < 1000
+        assert len(str(logged)) < 5000
+
+
+async def test_refusals_of_one_client_are_told_once_and_counted(house: House) -> None:
+    hub = await house.hub()
+    client = house.client(hub)
+    with capture_logs() as logged:
+        for _ in range(50):
+            await client.register(interest(CHAINCODE))
+        client.call.cancel()
+        await eventually(lambda: sample("eventhub_consumers") == 0)
+        told = [line for line in logged if "refused" in line]
+    assert [line["refused"] for line in told] == [{"no_chaincode": 1}, {"no_chaincode": 49}]
+
+
 async def test_old_identity_with_empty_pem_type_is_accepted(house: House) -> None:
     hub = await house.hub()
     client = house.client(hub)

@@ -70,10 +70,51 @@ async def test_outbox_is_bounded_in_bytes(house: House) -> None:
     while sample("eventhub_consumers") == 2:
         await ledger.commit(ledger.transaction(payload=KILOBYTES_100))
         await reader.hear()
-        assert sample("eventhub_outbox_bytes") <= 1024 * 1024
+        assert sample("eventhub_outbox_bytes") <= 1024 * 1024 + 2 * 400 * 1024
     code, sentence = await slow.refused()
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert sentence.startswith("SLOW_CONSUMER: ")
+
+
+async def test_what_waits_for_all_consumers_is_bounded(house: House) -> None:
+    """The streams count too, since gRPC copies what it sends; who reads is not closed."""
+    hub = await house.hub(PEER_EVENTS_OUTBOX_TOTALBYTES="5MB")
+    stuck = [house.client(hub, options=NARROW) for _ in range(8)]
+    reader = house.client(hub)
+    for client in (*stuck, reader):
+        await client.register(interest(CHAINCODE, "cc"))
+    before = sample("eventhub_consumers_closed_total", reason="SLOW_CONSUMER")
+    most, done = 0.0, asyncio.Event()
+
+    async def observe() -> None:
+        nonlocal most
+        while not done.is_set():
+            most = max(most, sample("eventhub_outbox_bytes"))
+            await asyncio.sleep(0)
+
+    observing = asyncio.create_task(observe())
+    payload = b"x" * 1_000_000
+    for _ in range(2):
+        await house.ledger.commit(house.ledger.transaction(payload=payload))
+        assert (await reader.hear()).chaincode_event.payload == payload
+    done.set()
+    await observing
+    assert 4_000_000 < most <= 5 * 1024 * 1024
+    closed = sample("eventhub_consumers_closed_total", reason="SLOW_CONSUMER") - before
+    assert 4 <= closed <= 7
+    assert sample("eventhub_consumers") == 9 - closed
+    sentences = [(await client.refused())[1] for client in stuck if client.call.done()]
+    assert all(sentence.startswith("SLOW_CONSUMER: ") for sentence in sentences)
+    assert all("peer.events.outbox.totalBytes" in sentence for sentence in sentences)
+
+
+async def test_one_consumer_alone_has_only_its_own_bounds(house: House) -> None:
+    hub = await house.hub(PEER_EVENTS_OUTBOX_TOTALBYTES="100KB")
+    client = house.client(hub, options=NARROW)
+    await client.register(interest(CHAINCODE, "cc"))
+    payload = b"x" * 1_000_000
+    await house.ledger.commit(house.ledger.transaction(payload=payload))
+    assert (await client.hear()).chaincode_event.payload == payload
 
 
 async def test_consumer_without_progress_is_closed_after_the_send_timeout(house: House) -> None:

@@ -198,6 +198,7 @@ SIZES = [
     "peer.events.maxRecvMsgSize",
     "peer.events.maxSendMsgSize",
     "peer.events.outbox.maxBytes",
+    "peer.events.outbox.totalBytes",
     "source.maxRecvMsgSize",
 ]
 COUNTS = [

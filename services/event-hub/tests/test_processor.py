@@ -18,7 +18,7 @@ EVENT = HubEvent(BLOCK, "mychannel", b"event")
 
 
 def make_processor(timeout: float, size: int = 1) -> Processor:
-    consumers = Consumers(10, OutboxConfig(10, 1000, 1000), 60)
+    consumers = Consumers(10, OutboxConfig(10, 1000, 1000), 60, 10_000)
     return Processor(Interests(10), consumers, size, timeout)
 
 

@@ -206,6 +206,25 @@ async def test_damaged_source_is_unhealthy_until_its_block_was_read(house: House
     hub.hub.source.check_health()
 
 
+async def test_block_above_the_limit_is_unhealthy_until_it_may_be_read(house: House) -> None:
+    hub = await house.hub(SOURCE_MAXRECVMSGSIZE="16KB")
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 1)
+    labels = {"channel": "mychannel", "cause": "block_too_large"}
+    before = sample("eventhub_source_failures_total", **labels)
+    await house.ledger.commit(house.ledger.transaction(payload=b"x" * 100_000))
+    await house.ledger.commit(house.ledger.transaction())
+    await eventually(lambda: sample("eventhub_source_failures_total", **labels) > before)
+    while sample("eventhub_source_failures_total", **labels) < before + 4:
+        with pytest.raises(SourceUnfit, match=r"after block 0 .* source.maxRecvMsgSize"):
+            hub.hub.source.check_health()
+        await asyncio.sleep(0)
+    await hub.stop()
+
+    hub = await house.hub()
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 3)
+    hub.hub.source.check_health()
+
+
 async def test_only_what_concerns_the_credentials_is_blamed_on_them(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ class Chat:
         self._validator = validator
         self._interests = interests
         self._consumers = consumers
+        self._refused: dict[Outbox, Counter[str]] = {}
 
     async def __call__(self, stream: MessageStream) -> None:
         """Serve one stream until the consumer half-closes it, goes away or is refused.
@@ -48,12 +49,16 @@ class Chat:
         try:
             await self._converse(stream, outbox)
         finally:
+            self._tell_refused(outbox)
             self._interests.remove(outbox)
             self._consumers.leave(outbox)
 
     async def _converse(self, stream: MessageStream, outbox: Outbox) -> None:
         try:
             async for message in stream:
+                # The echo needs room like any event.
+                if self._consumers.crowded(len(message)):
+                    await self._consumers.make_room(len(message))
                 self._answer(message, outbox)
         except StatusError as error:
             reason = CloseReason.MESSAGE_REFUSED
@@ -128,10 +133,22 @@ class Chat:
             for result, number in results.items():
                 metrics.REGISTRATIONS.labels(operation=operation, result=result).inc(number)
         refused = {result: number for result, number in results.items() if result != "ok"}
-        if refused:
+        if not refused:
+            return
+        # A client may go on for ever: the first message is told of, the others as a number.
+        if outbox in self._refused:
+            self._refused[outbox].update(refused)
+        else:
+            self._refused[outbox] = Counter()
             log.info(
                 f"interests not {operation}ed",
                 peer=outbox.stream.peer,
                 refused=refused,
                 first=first,
             )
+
+    def _tell_refused(self, outbox: Outbox) -> None:
+        """Log how many interests were refused after those that the log has already."""
+        refused = self._refused.pop(outbox, None)
+        if refused:
+            log.info("more interests refused", peer=outbox.stream.peer, refused=dict(refused))

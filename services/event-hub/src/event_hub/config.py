@@ -22,6 +22,7 @@ class OutboxLimits:
 
     max_events: int
     max_bytes: Size
+    total_bytes: Size
 
 
 @dataclass(frozen=True)

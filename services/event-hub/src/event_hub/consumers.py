@@ -22,6 +22,11 @@ WATCH_SECONDS = 1.0
 # A consumer that is waited for and takes nothing for this many seconds is not waited for any more.
 STALL_SECONDS = 0.1
 
+# When too much waits for all consumers together, those that read have this many seconds to take it,
+# and this is how often the hub looks whether they have.
+ROOM_SECONDS = 1.0
+LOOK_SECONDS = 0.01
+
 
 class Consumers:
     """The outboxes of all open Chat streams.
@@ -31,19 +36,26 @@ class Consumers:
         outbox: the bounds of each one's outbox.
         send_timeout: seconds a consumer may leave its stream without progress while events wait
             for it (``peer.events.sendtimeout``); Fabric 1.2 has the same bound on each delivery.
+        total_bytes: how much may wait for all of them (``peer.events.outbox.totalBytes``). gRPC
+            copies what it sends, so bytes that consumers share count for each.
     """
 
-    def __init__(self, limit: int, outbox: OutboxConfig, send_timeout: float) -> None:
+    def __init__(
+        self, limit: int, outbox: OutboxConfig, send_timeout: float, total_bytes: int
+    ) -> None:
         self._limit = limit
         self._outbox_config = outbox
         self._send_timeout = send_timeout
+        self._total_bytes = total_bytes
+        self._estimate = 0  # of the bytes that wait; never too low
+        self._making_room = asyncio.Lock()
         self._open: set[Outbox] = set()
         self._closing = False
         self._relief = asyncio.Event()
         for reason in CloseReason:
             metrics.CONSUMERS_CLOSED.labels(reason=reason)
         metrics.OUTBOX_EVENTS.set_function(lambda: sum(o.queued_events for o in self))
-        metrics.OUTBOX_BYTES.set_function(lambda: sum(o.queued_bytes for o in self))
+        metrics.OUTBOX_BYTES.set_function(lambda: sum(o.waiting_bytes for o in self))
 
     def __iter__(self) -> Iterator[Outbox]:
         """Give the outboxes that are open now."""
@@ -105,6 +117,39 @@ class Consumers:
                 moved = outbox.taken_bytes != taken[outbox]
                 outbox.patience = outbox.patience - STALL_SECONDS if moved else 0
             waiting = [outbox for outbox in waiting if outbox.patience > 0]
+
+    def crowded(self, size: int) -> bool:
+        """Count `size` bytes that will wait, and tell whether that is too much in all."""
+        self._estimate += size
+        return self._estimate > self._total_bytes and self._too_much(size)
+
+    async def make_room(self, size: int) -> None:
+        """Return once `size` bytes more are not too much for all consumers together.
+
+        Those that read have a moment to take what is there; after it the consumer that most waits
+        for is closed, and the next one, until it is enough. The last one has its own bounds.
+        """
+        clock = asyncio.get_running_loop().time
+        async with self._making_room:
+            end = clock() + ROOM_SECONDS
+            # Streams do not tell when they have sent something.
+            while self._too_much(size) and clock() < end:  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_SECONDS)
+            while self._too_much(size):
+                largest = max(self._open, key=lambda outbox: outbox.waiting_bytes)
+                largest.close(
+                    CloseReason.SLOW_CONSUMER,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"more than {self._total_bytes} bytes are waiting for all clients of this hub, "
+                    f"and most of them, {largest.waiting_bytes}, for this one; read faster, "
+                    "register for less, or raise peer.events.outbox.totalBytes",
+                )
+
+    def _too_much(self, size: int = 0) -> bool:
+        """Count what waits, and `size` that will; one consumer alone is never too much."""
+        waiting = [bytes_ for outbox in self._open if (bytes_ := outbox.waiting_bytes)]
+        self._estimate = sum(waiting) + size
+        return self._estimate > self._total_bytes and len(waiting) > 1
 
     async def watch(self) -> None:
         """Close, for as long as it runs, who makes no progress for too long or has expired.

@@ -59,7 +59,9 @@ class Hub:
         self._material = material
         self._serving = False
         self._interests: Interests[Outbox] = Interests(events.max_interests)
-        self._consumers = Consumers(events.max_consumers, config.outbox, events.sendtimeout)
+        self._consumers = Consumers(
+            events.max_consumers, config.outbox, events.sendtimeout, events.outbox.total_bytes
+        )
         self._processor = Processor(
             self._interests, self._consumers, events.buffersize, events.timeout
         )
@@ -161,6 +163,7 @@ class Hub:
                 start=source.start,
                 reconnect_initial=source.reconnect.initial,
                 reconnect_max=source.reconnect.max,
+                max_block_bytes=source.max_recv_msg_size,
             ),
             dial=partial(self._material.dial, tls=source.tls, max_bytes=source.max_recv_msg_size),
             credentials=partial(self._material.credentials, tls=source.tls),
@@ -186,8 +189,11 @@ def stream_config(config: Config) -> StreamConfig:
     in_outbox = max(outbox.max_bytes, outbox.max_event_bytes)
     # No event is empty, so the window holds at most as many as it has bytes.
     events = STREAM_WINDOW_BYTES + outbox.max_events + 1
+    max_pending = in_stream + in_outbox + MESSAGE_COST_BYTES * events
     return StreamConfig(
         high_mark=STREAM_WINDOW_BYTES,
-        max_pending=in_stream + in_outbox + MESSAGE_COST_BYTES * events,
+        max_pending=max_pending,
+        # Consumers bounds this itself, and says why, but for one consumer alone.
+        max_pending_in_process=config.peer.events.outbox.total_bytes + max_pending,
         flush_timeout=config.peer.events.sendtimeout,
     )

@@ -29,7 +29,8 @@ CONSUMERS_CLOSED = Counter(
 OUTBOX_EVENTS = Gauge("eventhub_outbox_events", "Events waiting in outboxes, over all consumers.")
 OUTBOX_BYTES = Gauge(
     "eventhub_outbox_bytes",
-    "Bytes waiting in outboxes, over all consumers; bytes that consumers share count for each.",
+    "Bytes waiting in outboxes and their streams, over all consumers; bytes that consumers share "
+    "count for each.",
 )
 PROCESSOR_DEPTH = Gauge("eventhub_processor_depth", "Publications waiting in the processor.")
 PUBLICATIONS_DROPPED = Counter(

@@ -93,6 +93,12 @@ class Outbox:
         return self._queued_bytes
 
     @property
+    def waiting_bytes(self) -> int:
+        """How many bytes the transport has yet to take; none once the consumer is closed, but for
+        what its stream still sends."""
+        return self.stream.pending_bytes + (0 if self.closed else self._queued_bytes)
+
+    @property
     def idle(self) -> bool:
         """Whether everything was taken by the transport."""
         return not self._queue and not self.stream.pending_bytes

@@ -135,7 +135,10 @@ class Processor:
         if not consumers:
             return
         behind = []
-        for consumer in consumers:
+        # Not the handler list itself, which changes while room is waited for.
+        for consumer in tuple(consumers):
+            if self._consumers.crowded(len(event.message)):
+                await self._consumers.make_room(len(event.message))
             try:
                 if not consumer.offer(event.message):
                     behind.append(consumer)

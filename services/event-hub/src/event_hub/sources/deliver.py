@@ -25,6 +25,9 @@ from selvedge_protos.peer.events_pb2_grpc import DeliverStub
 
 log = get_logger("eventhub.source")
 
+# How gRPC begins to say that a message is above this side's limit.
+_TOO_LARGE = "CLIENT: Received message larger than max"
+
 Responses = AsyncIterator[events_pb2.DeliverResponse]
 
 
@@ -37,7 +40,8 @@ class SourceRefused(Exception):
 
 
 class SourceUnfit(Exception):
-    """A source has another channel than the one this hub has read: somebody has to decide."""
+    """A source has another channel than the one this hub has read, or a block that is too large
+    for it: somebody has to decide."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class DeliverConfig:
         start: where to begin when nothing was read yet.
         reconnect_initial: seconds of the first pause between attempts.
         reconnect_max: seconds of the longest one.
+        max_block_bytes: the largest message that the channel takes.
     """
 
     addresses: Sequence[str]
@@ -57,6 +62,7 @@ class DeliverConfig:
     start: Literal["oldest", "newest"]
     reconnect_initial: float
     reconnect_max: float
+    max_block_bytes: int
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,9 @@ class DeliverSource:
             await asyncio.sleep(self._pause())
 
     def check_health(self) -> None:
-        """Raises SourceUnfit once a source had blocks that do not continue those that were read,
-        until one has shown that its blocks do. A source that is not there is waited for."""
+        """Raises SourceUnfit once a source had blocks that do not continue those that were read, or
+        one that is too large, until blocks were read that were there when the stream began. A
+        source that is not there is waited for."""
         if self._unfit is not None:
             raise SourceUnfit(self._unfit)
 
@@ -128,6 +135,8 @@ class DeliverSource:
                 call = DeliverStub(channel).Deliver(iter(self._requests(shown)))
                 await self._follow(aiter(call), address)
         except grpc.aio.AioRpcError as error:
+            if _TOO_LARGE in str(error.details()):
+                return self._too_large(address, str(error.details()))
             return self._failed(error.code().name, address, str(error.details()))
         except SourceRefused as error:
             return self._failed(error.cause, address, str(error), loud=True)
@@ -232,6 +241,18 @@ class DeliverSource:
         self._failures = 0
         self._cause = None
         self._connected.set(1)
+
+    def _too_large(self, address: str, details: str) -> str:
+        """A block that will be as large at every attempt."""
+        last = self._chain.last
+        after = f"after block {last.number}" if last else "at the beginning"
+        sentence = (
+            f"a block of {self._config.channel} {after} is larger than the "
+            f"{self._config.max_block_bytes} bytes of source.maxRecvMsgSize ({details}); "
+            "raise that and start the hub again"
+        )
+        self._unfit = f"the source {address}: {sentence}"
+        return self._failed("block_too_large", address, sentence, loud=True)
 
     def _failed(self, cause: str, address: str, reason: str, *, loud: bool = False) -> str:
         # The same failure again is no news, unless somebody has to mend it.
