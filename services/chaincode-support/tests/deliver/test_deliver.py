@@ -11,11 +11,13 @@ import grpc
 import pytest
 from testchannel import CHANNEL, Network, Organisation, Service, writes
 
+from chaincode_support.deliver.deliver import Deliver
 from chaincode_support.ordering import BatchSize, OrderingSettings
 from selvedge_common import comm
 from selvedge_common.msp import ORDERER
 from selvedge_common.msp.policies import signed_by_role
 from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil.responses import Backlog
 from selvedge_common.protoutil.seek_request import FOREVER, NEWEST, OLDEST, seek_envelope
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
@@ -203,3 +205,50 @@ async def test_with_mutual_tls_a_request_is_bound_to_its_connection(
         ]:
             request = ask(network, 0, 0, tls_cert_hash=claimed)
             assert await answers(DeliverStub(channel).Deliver, request) == expected
+
+
+async def test_one_certificate_has_its_share_of_the_streams(network: Network) -> None:
+    class Stream:
+        """A client that says nothing, on mutual TLS."""
+
+        peer = "ipv4:127.0.0.1:1"
+
+        def __init__(self, certificate: bytes) -> None:
+            self._certificate = certificate
+
+        def auth_context(self) -> dict[str, list[bytes]]:
+            return {"x509_pem_cert": [self._certificate]}
+
+        def __aiter__(self) -> "Stream":
+            return self
+
+        async def __anext__(self) -> bytes:
+            await asyncio.Event().wait()
+            raise StopAsyncIteration
+
+    one, other = (network.organisation.issue_tls(name)[0] for name in ("one", "other"))
+    deliver = Deliver({}, mutual_tls=True, max_streams=8, backlog=Backlog(1 << 20, 8))
+
+    def open_stream(certificate: bytes) -> "asyncio.Task[None]":
+        stream: Any = Stream(certificate)
+        return asyncio.create_task(deliver.deliver(stream))
+
+    first = [open_stream(one), open_stream(one)]
+    with pytest.raises(comm.StatusError, match=r"its share of .*deliverService"):
+        await open_stream(one)
+    theirs = open_stream(other)
+    first.pop().cancel()
+    again = open_stream(one)
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in (*first, theirs, again))
+    for task in (*first, theirs, again):
+        task.cancel()
+
+
+async def test_a_stream_that_asks_for_nothing_is_ended(
+    channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chaincode_support.deliver.deliver.FIRST_REQUEST_SECONDS", 0.05)
+    open_stream: Any = channel.stream_stream  # the stubs want what may be left out
+    call = open_stream("/protos.Deliver/Deliver")()
+    assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -4,6 +4,8 @@ The loop itself is protoutil.seek's, which follows release 2.5, common/deliver; 
 deliverevents.go and orderer/common/server say what the services send.
 """
 
+import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +13,7 @@ from datetime import datetime
 import grpc
 
 from chaincode_support.channel import Channel
+from chaincode_support.deliver import metrics
 from selvedge_common.comm import GRPCServer, MessageStream, StatusError
 from selvedge_common.protoutil import seek, seek_request
 from selvedge_common.protoutil.config_block import READERS
@@ -31,8 +34,17 @@ class Readable:
     source: BlockSource
 
 
+# One client's certificate may have a stream in this many of those that a service allows.
+CLIENT_SHARE = 4
+# How long a new stream may take to say what it wants.
+FIRST_REQUEST_SECONDS = 30.0
+
+
 class Deliver:
-    """The Deliver streams of one service, at most `max_streams` of them at a time."""
+    """The Deliver streams of one service, at most `max_streams` of them at a time.
+
+    With mutual TLS a single certificate has at most a quarter of them.
+    """
 
     def __init__(
         self,
@@ -54,7 +66,9 @@ class Deliver:
         }
         self._mutual_tls = mutual_tls
         self._max_streams = max_streams
+        self._max_of_client = max(1, max_streams // CLIENT_SHARE)
         self._streams = 0
+        self._of_client: Counter[bytes] = Counter()
 
     async def deliver(self, stream: MessageStream) -> None:
         """Serve a stream of whole blocks."""
@@ -65,28 +79,50 @@ class Deliver:
         await self._serve(stream, filtered=True)
 
     async def _serve(self, stream: MessageStream, *, filtered: bool) -> None:
+        client = seek.client_certificate_hash(stream.auth_context()) if self._mutual_tls else None
+        self._check_room(client)
+        responses = self._responses[filtered]
+        silence = asyncio.get_running_loop().call_later(FIRST_REQUEST_SECONDS, _end_silent, stream)
+
+        def responses_of(channel: str) -> Responses | None:
+            silence.cancel()
+            return responses.get(channel)
+
+        self._streams += 1
+        if client is not None:
+            self._of_client[client] += 1
+        try:
+            await seek.deliver(
+                stream,
+                responses_of=responses_of,
+                check_access=self._check_access,
+                backlog=self._backlog,
+                data_type="filtered_block" if filtered else "block",
+                tls_binding=client,
+            )
+        finally:
+            silence.cancel()
+            self._streams -= 1
+            if client is not None:
+                self._of_client[client] -= 1
+                if not self._of_client[client]:
+                    del self._of_client[client]
+
+    def _check_room(self, client: bytes | None) -> None:
         if self._streams >= self._max_streams:
+            metrics.streams_refused.labels("all").inc()
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"All {self._max_streams} Deliver streams that this service allows are open: "
                 "close one, or raise peer.limits.concurrency.deliverService.",
             )
-        self._streams += 1
-        try:
-            await seek.deliver(
-                stream,
-                responses_of=self._responses[filtered].get,
-                check_access=self._check_access,
-                backlog=self._backlog,
-                data_type="filtered_block" if filtered else "block",
-                tls_binding=(
-                    seek.client_certificate_hash(stream.auth_context())
-                    if self._mutual_tls
-                    else None
-                ),
+        if client is not None and self._of_client[client] >= self._max_of_client:
+            metrics.streams_refused.labels("client").inc()
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"This client's certificate has {self._max_of_client} Deliver streams open, its "
+                "share of peer.limits.concurrency.deliverService: close one.",
             )
-        finally:
-            self._streams -= 1
 
     def _check_access(self, request: seek_request.OpenedSeek) -> datetime:
         """Until when the request's signer may read. Raises IdentityError or PolicyError."""
@@ -96,6 +132,13 @@ class Deliver:
         identity.verify(signed.message, signed.signature)
         channel.require(READERS, identity)
         return identity.expires_at
+
+
+def _end_silent(stream: MessageStream) -> None:
+    stream.abort(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        f"No request came within {FIRST_REQUEST_SECONDS:g} s: open the stream when there is one.",
+    )
 
 
 def add_peer_deliver(server: GRPCServer, deliver: Deliver) -> None:
