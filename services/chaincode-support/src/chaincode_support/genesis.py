@@ -69,6 +69,8 @@ def open_channel(config: Config, material: Material, ordering: EmbeddedOrdering)
             name,
             synchronous=config.ledger.synchronous,
             max_simulations=config.ledger.max_simulations,
+            # What holds more could not be ordered.
+            max_simulation_bytes=config.orderer.batch_size.absolute_max_bytes,
             max_wal_bytes=config.ledger.max_wal_bytes,
         ),
         configuration.msps,

@@ -10,6 +10,8 @@ from rawshim import Dial, Peer, RawShim, StartPeer
 
 from chaincode_support.chaincode.errors import ChaincodeFailure
 from chaincode_support.chaincode.support import Execution
+from chaincode_support.ledger.ledger import DEFAULT_MAX_SIMULATION_BYTES
+from selvedge_common.comm import ServerConfig
 from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV
 from selvedge_protos.peer.chaincode_shim_pb2 import (
     ChaincodeMessage,
@@ -24,6 +26,7 @@ from selvedge_protos.peer.chaincode_shim_pb2 import (
 )
 
 M = ChaincodeMessage
+ROOMY = ServerConfig(max_receive_bytes=2 * DEFAULT_MAX_SIMULATION_BYTES)
 
 
 @asynccontextmanager
@@ -256,6 +259,49 @@ async def test_a_page_of_large_values_ends_early_and_loses_nothing(peer: Peer, d
         following = QueryStateNext(id=page.id).SerializeToString()
         rest = parse(await shim.ask(M.QUERY_STATE_NEXT, following, message))
         assert (keys(rest), rest.has_more) == (["k4", "k5"], False)
+
+
+async def test_what_a_transaction_writes_is_bounded(start_peer: StartPeer, dial: Dial) -> None:
+    peer = await start_peer(server=ROOMY)
+    shim = await dial(peer, "mycc:1.0")
+    half = bytes(DEFAULT_MAX_SIMULATION_BYTES // 2)
+    async with transaction(peer, shim) as (running, message):
+        assert (await shim.put("a", half, message)).type == M.RESPONSE
+        assert (await shim.put("a", half, message)).type == M.RESPONSE
+        refused = await shim.put("b", half, message)
+        assert refused.type == M.ERROR
+        assert refused.payload.decode() == (
+            f"PUT_STATE failed: transaction ID: {message.txid}: RESOURCE_EXHAUSTED: The "
+            f"transaction reads and writes more than {DEFAULT_MAX_SIMULATION_BYTES} bytes, the "
+            "limit of orderer.batchSize.absoluteMaxBytes, above which none can be ordered: do less "
+            "in one transaction."
+        )
+        with pytest.raises(ChaincodeFailure, match="RESOURCE_EXHAUSTED"):
+            await running
+
+
+@pytest.mark.parametrize("kind", [M.GET_STATE, M.DEL_STATE, M.GET_STATE_BY_RANGE])
+async def test_what_a_transaction_names_is_bounded(
+    start_peer: StartPeer, dial: Dial, kind: int
+) -> None:
+    peer = await start_peer(server=ROOMY)
+    shim = await dial(peer, "mycc:1.0")
+    key = "k" * DEFAULT_MAX_SIMULATION_BYTES
+    payload = {
+        M.GET_STATE: GetState(key=key),
+        M.DEL_STATE: DelState(key=key),
+        M.GET_STATE_BY_RANGE: GetStateByRange(startKey=key),
+    }[kind].SerializeToString()
+    async with transaction(peer, shim) as (running, message):
+        refused = await shim.ask(kind, payload, message)
+        assert refused.type == M.ERROR
+        assert "RESOURCE_EXHAUSTED: The transaction reads" in refused.payload.decode()
+        if kind == M.DEL_STATE:
+            with pytest.raises(ChaincodeFailure, match="RESOURCE_EXHAUSTED"):
+                await running
+        else:
+            await shim.complete(message)
+            assert (await running).response.status == 200
 
 
 async def test_open_queries_of_a_transaction_are_bounded(start_peer: StartPeer, dial: Dial) -> None:

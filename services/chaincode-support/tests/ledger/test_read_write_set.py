@@ -3,10 +3,19 @@
 from hashlib import sha256
 
 import pytest
+from prometheus_client import REGISTRY
 
-from chaincode_support.ledger.read_write_set import RangeReads, ReadWriteSet, Version
+from chaincode_support.ledger import SimulationTooLarge
+from chaincode_support.ledger.read_write_set import (
+    ENTRY_BYTES,
+    RangeReads,
+    ReadWriteSet,
+    Version,
+)
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
+
+LIMIT = 10_000
 
 
 def read(key: str, block: int, tx: int) -> kv.KVRead:
@@ -23,11 +32,11 @@ def expected(**namespaces: kv.KVRWSet) -> bytes:
 
 
 def test_nothing_read_or_written_is_empty() -> None:
-    assert ReadWriteSet().serialize() == b""
+    assert ReadWriteSet(LIMIT).serialize() == b""
 
 
 def test_namespaces_reads_and_writes_are_sorted_and_the_last_write_counts() -> None:
-    recorded = ReadWriteSet()
+    recorded = ReadWriteSet(LIMIT)
     recorded.write("zcc", "k", b"1")
     recorded.read("acc", "b", Version(7, 1))
     recorded.read("acc", "a", None)
@@ -44,7 +53,7 @@ def test_namespaces_reads_and_writes_are_sorted_and_the_last_write_counts() -> N
 
 
 def test_the_version_of_the_very_first_transaction_is_present() -> None:
-    recorded = ReadWriteSet()
+    recorded = ReadWriteSet(LIMIT)
     recorded.read("cc", "k", Version(0, 0))
     assert recorded.serialize() == expected(
         cc=kv.KVRWSet(reads=[kv.KVRead(key="k", version=kv.Version())])
@@ -52,7 +61,7 @@ def test_the_version_of_the_very_first_transaction_is_present() -> None:
 
 
 def test_a_range_left_early_ends_with_its_last_key() -> None:
-    recorded = ReadWriteSet()
+    recorded = ReadWriteSet(LIMIT)
     part = recorded.range("cc", "a", "m")
     part.add("b", Version(1, 0))
     whole = recorded.range("cc", "a", "m")
@@ -72,7 +81,7 @@ def test_a_range_left_early_ends_with_its_last_key() -> None:
 
 
 def test_an_empty_range_has_no_reads() -> None:
-    recorded = ReadWriteSet()
+    recorded = ReadWriteSet(LIMIT)
     recorded.range("cc", "a", "m").exhaust()
     info = kv.RangeQueryInfo(start_key="a", end_key="m", itr_exhausted=True)
     assert recorded.serialize() == expected(cc=kv.KVRWSet(range_queries_info=[info]))
@@ -121,3 +130,59 @@ def test_a_top_level_over_the_degree_becomes_one_node() -> None:
     assert summary(25, 2).reads_merkle_hashes == kv.QueryReadsMerkleSummary(
         max_degree=2, max_level=3, max_level_hashes=[sha256(b"".join(parents)).digest()]
     )
+
+
+def test_the_size_is_exact_and_what_is_written_again_counts_once() -> None:
+    recorded = ReadWriteSet(3 * ENTRY_BYTES + len("räkäk") + 10 + 2)
+    for _ in range(5):
+        recorded.read("cc", "rä", None)
+        recorded.write("cc", "kä", bytes(10))
+    recorded.write("cc", "kä", bytes(9))
+    recorded.write("cc", "k", b"1")
+    with pytest.raises(SimulationTooLarge, match=r"orderer\.batchSize\.absoluteMaxBytes"):
+        recorded.write("cc", "k", b"12")
+
+
+def test_what_is_refused_is_not_recorded_and_counted_once() -> None:
+    counter = "ledger_simulations_too_large_total"
+    before = REGISTRY.get_sample_value(counter) or 0
+    recorded = ReadWriteSet(LIMIT)
+    recorded.write("cc", "k", b"1")
+    held = recorded.serialize()
+    for key in ("k", "other"):
+        with pytest.raises(SimulationTooLarge, match=f"more than {LIMIT} bytes"):
+            recorded.write("cc", key, bytes(LIMIT))
+    with pytest.raises(SimulationTooLarge):
+        recorded.read("cc", "k", None)
+    with pytest.raises(SimulationTooLarge):
+        recorded.range("cc", "", "")
+    assert recorded.serialize() == held
+    assert REGISTRY.get_sample_value(counter) == before + 1
+
+
+def test_reads_and_open_ranges_count() -> None:
+    size = ENTRY_BYTES + len("k0")
+    reading, ranging = ReadWriteSet(9 * size), ReadWriteSet(9 * size)
+    for n in range(9):
+        reading.read("cc", f"k{n}", None)
+        ranging.range("cc", "a", "b")
+    with pytest.raises(SimulationTooLarge):
+        reading.read("cc", "k9", None)
+    with pytest.raises(SimulationTooLarge):
+        ranging.range("cc", "a", "b")
+
+
+def test_rows_count_until_they_are_hashed() -> None:
+    recorded = ReadWriteSet(LIMIT)
+    part = recorded.range("cc", "", "")
+    for n in range(20_000):
+        part.add(f"k{n:05}", Version(1, n))
+    recorded = ReadWriteSet(50 * ENTRY_BYTES)
+    part = recorded.range("cc", "", "")
+    for n in range(40):
+        part.add(f"k{n:05}", Version(1, n))
+    other = recorded.range("cc", "", "")
+    for n in range(2):
+        other.add(f"k{n:05}", Version(1, n))
+    with pytest.raises(SimulationTooLarge):
+        other.add("k" * 7 * ENTRY_BYTES, Version(1, 2))

@@ -8,6 +8,7 @@ from chaincode_support.ledger.errors import (
     LedgerClosed,
     LedgerError,
     LedgerUnusable,
+    SimulationTooLarge,
 )
 from chaincode_support.ledger.ledger import Ledger
 from chaincode_support.ledger.simulator import RangeIterator, Simulator
@@ -24,5 +25,6 @@ __all__ = [
     "LedgerError",
     "LedgerUnusable",
     "RangeIterator",
+    "SimulationTooLarge",
     "Simulator",
 ]

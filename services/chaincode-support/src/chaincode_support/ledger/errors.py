@@ -9,6 +9,10 @@ class LedgerBusy(LedgerError):
     """Every snapshot that the settings allow is in use by a running simulation."""
 
 
+class SimulationTooLarge(LedgerError):
+    """The simulation reads and writes more than a transaction that can be ordered."""
+
+
 class LedgerUnusable(LedgerError):
     """The channel's file cannot be opened, is damaged, or belongs to something else."""
 

@@ -40,6 +40,7 @@ from selvedge_protos.peer import transaction_pb2
 _log = get_logger("ledger")
 
 DEFAULT_MAX_SIMULATIONS = 128
+DEFAULT_MAX_SIMULATION_BYTES = 10 << 20
 DEFAULT_MAX_WAL_BYTES = 64 << 20
 
 
@@ -57,6 +58,7 @@ class Ledger:
         channel: str,
         writer: sqlite3.Connection,
         max_simulations: int,
+        max_simulation_bytes: int,
         max_wal_bytes: int,
     ) -> None:
         self.channel = channel
@@ -64,6 +66,7 @@ class Ledger:
         self._writer = writer
         self._wal = WriteAheadLog(file, channel, writer, max_wal_bytes)
         self._reader = open_reader(file)
+        self._max_simulation_bytes = max_simulation_bytes
         self._snapshots = SnapshotPool(file, channel, max_simulations)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ledger-{channel}")
         self._height, self._last_hash = _tip(writer)
@@ -79,19 +82,21 @@ class Ledger:
         *,
         synchronous: str = "FULL",
         max_simulations: int = DEFAULT_MAX_SIMULATIONS,
+        max_simulation_bytes: int = DEFAULT_MAX_SIMULATION_BYTES,
         max_wal_bytes: int = DEFAULT_MAX_WAL_BYTES,
     ) -> Self:
         """Open the channel's ledger in `folder`, or make an empty one.
 
         `synchronous` is SQLite's pragma (FULL: a commit is on the disk before it is told of);
-        `max_simulations` bounds the snapshots out at a time, `max_wal_bytes` the write-ahead log,
-        but for what a snapshot still needs of it. Raises LedgerUnusable.
+        `max_simulations` bounds the snapshots out at a time, `max_simulation_bytes` what each
+        reads and writes, `max_wal_bytes` the write-ahead log, but for what a snapshot still needs
+        of it. Raises LedgerUnusable.
         """
         file = channel_file(folder, channel)
         writer = open_writer(file, channel, synchronous)
         try:
             _check_newest_block(writer, file)
-            return cls(file, channel, writer, max_simulations, max_wal_bytes)
+            return cls(file, channel, writer, max_simulations, max_simulation_bytes, max_wal_bytes)
         except sqlite3.Error as error:
             writer.close()
             raise LedgerUnusable(
@@ -134,7 +139,7 @@ class Ledger:
 
         Raises LedgerBusy when as many as the settings allow are running.
         """
-        return Simulator(self._snapshots, txid)
+        return Simulator(self._snapshots, txid, self._max_simulation_bytes)
 
     async def wait_for(self, height: int) -> None:
         """Return once there are at least `height` blocks."""

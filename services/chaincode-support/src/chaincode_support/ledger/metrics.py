@@ -44,6 +44,10 @@ wal_bytes = Gauge(
 simulations_in_use = Gauge(
     "ledger_simulations_in_use", "Simulations that hold a snapshot now.", ["channel"]
 )
+simulations_too_large = Counter(
+    "ledger_simulations_too_large",
+    "Simulations that read and wrote more than a transaction that can be ordered.",
+)
 simulations_refused = Counter(
     "ledger_simulations_refused",
     "Simulations refused because every snapshot was in use.",

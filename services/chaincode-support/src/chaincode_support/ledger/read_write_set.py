@@ -8,11 +8,43 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
+from chaincode_support.ledger import metrics
+from chaincode_support.ledger.errors import SimulationTooLarge
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 
 # Fabric's degree: a range of up to this many rows is recorded key by key, a longer one as hashes.
 RANGE_HASH_DEGREE = 50
+
+# What an entry counts beside its key and value: short keys take memory too, and versions.
+ENTRY_BYTES = 64
+_DIGEST_BYTES = 32
+
+
+class _Size:
+    """The bytes that a simulation holds: of entries, keys and values."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+
+    def add(self, size: int) -> None:
+        """Hold `size` more bytes, or fewer when it is negative. Raises SimulationTooLarge."""
+        within = self._held <= self._limit
+        self._held += size
+        if self._held <= self._limit:
+            return
+        if within:
+            metrics.simulations_too_large.inc()
+        raise SimulationTooLarge(
+            f"The transaction reads and writes more than {self._limit} bytes, the limit of "
+            "orderer.batchSize.absoluteMaxBytes, above which none can be ordered: do less in one "
+            "transaction."
+        )
+
+
+def _entry_size(key: str) -> int:
+    return ENTRY_BYTES + len(key.encode())
 
 
 class Version(NamedTuple):
@@ -42,11 +74,18 @@ class RangeReads:
     def __init__(self, degree: int = RANGE_HASH_DEGREE) -> None:
         self._degree = degree
         self._pending: list[kv_rwset_pb2.KVRead] = []
+        self._pending_size = 0
         self._levels: list[list[bytes]] = []  # [0] is level 1, the leaves
+
+    @property
+    def size(self) -> int:
+        """Bytes held now."""
+        return self._pending_size + _DIGEST_BYTES * sum(map(len, self._levels))
 
     def add(self, key: str, version: Version) -> None:
         """Record the next row."""
         self._pending.append(key_read(key, version))
+        self._pending_size += _entry_size(key)
         if len(self._pending) > self._degree:
             self._add_leaf()
 
@@ -70,6 +109,7 @@ class RangeReads:
     def _add_leaf(self) -> None:
         rows = kv_rwset_pb2.QueryReads(kv_reads=self._pending).SerializeToString()
         self._pending = []
+        self._pending_size = 0
         self._append(0, sha256(rows).digest())
         level = 0
         while len(self._levels[level]) > self._degree:
@@ -104,8 +144,10 @@ class RangeReads:
 class RangeRead:
     """One range as its reader went through it."""
 
-    def __init__(self, namespace: str, start: str, end: str) -> None:
+    def __init__(self, namespace: str, start: str, end: str, size: _Size) -> None:
+        size.add(_entry_size(start) + len(end.encode()))
         self.namespace = namespace
+        self._size = size
         self._start = start
         self._end = end
         self._last = ""
@@ -113,9 +155,11 @@ class RangeRead:
         self._reads = RangeReads()
 
     def add(self, key: str, version: Version) -> None:
-        """The reader got this row."""
+        """The reader is to get this row. Raises SimulationTooLarge."""
+        before = self._reads.size
         self._last = key
         self._reads.add(key, version)
+        self._size.add(self._reads.size - before)
 
     def exhaust(self) -> None:
         """The reader was told that there are no more rows."""
@@ -155,24 +199,36 @@ class _Namespace:
 
 
 class ReadWriteSet:
-    """Collects the reads and writes of one simulation."""
+    """Collects the reads and writes of one simulation, at most `limit` bytes of them.
 
-    def __init__(self) -> None:
+    Counted are keys, values that are written, and ENTRY_BYTES for each read, write and range. What
+    goes beyond raises SimulationTooLarge, and so does everything new after it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._size = _Size(limit)
         self._namespaces: dict[str, _Namespace] = {}
         self._ranges: list[RangeRead] = []
 
     def read(self, namespace: str, key: str, version: Version | None) -> None:
         """A key was read; `version` is None when it did not exist."""
-        self._namespace(namespace).reads[key] = version
+        reads = self._namespace(namespace).reads
+        if key not in reads:
+            self._size.add(_entry_size(key))
+        reads[key] = version
 
     def write(self, namespace: str, key: str, value: bytes) -> None:
         """A key is to be written, or deleted when `value` is empty."""
-        self._namespace(namespace).writes[key] = value
+        writes = self._namespace(namespace).writes
+        before = writes.get(key)
+        new = _entry_size(key) if before is None else -len(before)
+        self._size.add(new + len(value))
+        writes[key] = value
 
     def range(self, namespace: str, start: str, end: str) -> RangeRead:
         """A range was opened; the returned record follows its reader."""
         self._namespace(namespace)
-        read = RangeRead(namespace, start, end)
+        read = RangeRead(namespace, start, end, self._size)
         self._ranges.append(read)
         return read
 

@@ -43,14 +43,15 @@ class RangeIterator(Iterator[tuple[str, bytes]]):
 class Simulator:
     """Reads of one snapshot, and a record of them and of the writes; sees none of its own writes.
 
-    Synchronous, for one user at a time. Every call after close() raises LedgerClosed.
+    Synchronous, for one user at a time. Every call after close() raises LedgerClosed; reads and
+    writes of more than `max_bytes` together raise SimulationTooLarge.
     """
 
-    def __init__(self, pool: SnapshotPool, txid: str) -> None:
+    def __init__(self, pool: SnapshotPool, txid: str, max_bytes: int) -> None:
         self.txid = txid
         self._pool = pool
         self._connection: sqlite3.Connection | None = pool.take()
-        self._recorded = ReadWriteSet()
+        self._recorded = ReadWriteSet(max_bytes)
         self._ranges: list[RangeIterator] = []
         self._results: bytes | None = None
 
@@ -75,8 +76,9 @@ class Simulator:
 
     def range(self, namespace: str, start: str, end: str) -> RangeIterator:
         """Rows from `start` (included) to `end` (excluded) in byte order; "" leaves a side open."""
-        rows = state.scan(self._open(), namespace, start, end)
-        iterator = RangeIterator(rows, self._recorded.range(namespace, start, end))
+        connection = self._open()
+        read = self._recorded.range(namespace, start, end)
+        iterator = RangeIterator(state.scan(connection, namespace, start, end), read)
         self._ranges.append(iterator)
         return iterator
 
