@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selvedge_common.protoutil.errors import MalformedProposal
-from selvedge_common.protoutil.proposals import create_proposal, open_proposal, sign_proposal
+from selvedge_common.protoutil.field_count import has_more_fields
+from selvedge_common.protoutil.proposals import (
+    MAX_FIELDS,
+    create_proposal,
+    open_proposal,
+    sign_proposal,
+)
 from selvedge_common.protoutil.wire import transaction_id
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import chaincode_pb2, proposal_pb2
@@ -156,3 +162,27 @@ def test_random_bytes_raise_only_malformed_proposal(client: Any, data: bytes) ->
 
 def test_a_transaction_id_is_hex_of_sha256_over_nonce_and_creator() -> None:
     assert transaction_id(b"ab", b"c") == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "many",
+    [{"args": [b""] * (MAX_FIELDS + 1)}, {"transient": {str(n): b"" for n in range(10_001)}}],
+)
+def test_too_many_entries_are_refused_before_they_are_taken_apart(
+    client: Any, many: dict[str, Any]
+) -> None:
+    usual: dict[str, Any] = {"channel": "c", "chaincode": "cc", "args": []}
+    proposal, _ = create_proposal(**{**usual, **many}, creator=client.serialized)
+    with pytest.raises(MalformedProposal, match="more than 10000 entries"):
+        open_proposal(sign_proposal(proposal, client))
+
+
+def test_as_many_arguments_as_allowed_are_taken(client: Any) -> None:
+    args = [b"argument"] * (MAX_FIELDS - 10)
+    proposal, _ = create_proposal("c", "cc", args, client.serialized)
+    assert len(open_proposal(sign_proposal(proposal, client)).input.args) == len(args)
+
+
+@given(st.binary(max_size=200), st.integers(0, 20))
+def test_counting_fields_takes_any_bytes(data: bytes, most: int) -> None:
+    assert has_more_fields(data, most, (1, 3)) in (True, False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from selvedge_common.protoutil.errors import MalformedMessage, MalformedProposal
+from selvedge_common.protoutil.field_count import has_more_fields
 from selvedge_common.protoutil.wire import (
     Signer,
     marshal,
@@ -21,8 +22,15 @@ from selvedge_common.protoutil.wire import (
     timestamp_of,
     transaction_id,
 )
+from selvedge_common.quoting import quoted
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import chaincode_pb2, proposal_pb2
+
+# Arguments, decorations and transient entries of a proposal: far more than any chaincode is given,
+# and so few that taking them apart holds nobody up.
+MAX_FIELDS = 10_000
+# ChaincodeInvocationSpec.chaincode_spec, ChaincodeSpec.input.
+_INPUT_PATH = (1, 3)
 
 _PROPOSAL_TYPES = (common_pb2.ENDORSER_TRANSACTION, common_pb2.CONFIG)
 
@@ -163,6 +171,7 @@ def _open(signed: proposal_pb2.SignedProposal) -> OpenedProposal:
         common_pb2.SignatureHeader, header.signature_header, "signature header of the proposal"
     )
     _check_headers(channel_header, signature_header)
+    _check_fields(proposal.payload, "payload")
     payload = parse(
         proposal_pb2.ChaincodeProposalPayload, proposal.payload, "payload of the proposal"
     )
@@ -203,8 +212,16 @@ def _check_headers(
     expected = transaction_id(signature_header.nonce, signature_header.creator)
     if channel_header.tx_id != expected:
         raise MalformedProposal(
-            f"The proposal has the transaction id {channel_header.tx_id!r} and its nonce and"
+            f"The proposal has the transaction id {quoted(channel_header.tx_id)} and its nonce and"
             f" creator give {expected}: set the hex SHA-256 over nonce and creator."
+        )
+
+
+def _check_fields(data: bytes, what: str, path: tuple[int, ...] = ()) -> None:
+    if has_more_fields(data, MAX_FIELDS, path):
+        raise MalformedProposal(
+            f"The {what} of the proposal has more than {MAX_FIELDS} entries: pass fewer arguments,"
+            " decorations or transient entries, and put more into each."
         )
 
 
@@ -221,16 +238,17 @@ def _chaincode_spec(
         raise MalformedProposal(
             "The proposal's header names no chaincode: set chaincode_id in its extension."
         )
+    _check_fields(payload.input, "chaincode input", _INPUT_PATH)
     spec = parse(
         chaincode_pb2.ChaincodeInvocationSpec, payload.input, "chaincode input of the proposal"
     ).chaincode_spec
     if not spec.HasField("input"):
         raise MalformedProposal(
-            f"The proposal gives the chaincode {name!r} no input: set the spec's input."
+            f"The proposal gives the chaincode {quoted(name)} no input: set the spec's input."
         )
     if spec.chaincode_id.name != name:
         raise MalformedProposal(
-            f"The proposal's header names the chaincode {name!r} and its input"
-            f" {spec.chaincode_id.name!r}: name the same one in both."
+            f"The proposal's header names the chaincode {quoted(name)} and its input"
+            f" {quoted(spec.chaincode_id.name)}: name the same one in both."
         )
     return spec
