@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from selvedge_cli import options
+from selvedge_cli.errors import FAILED
 from selvedge_common import logs
 
 # Module and what the list of commands says. A command is imported when it is called: most of the
@@ -73,6 +74,12 @@ def main() -> None:
         status = failure.exit_code
     except (KeyboardInterrupt, click.Abort):
         status = 130
+    except OSError as failure:
+        if options.debugging:
+            raise
+        where = f"{failure.filename}: " if failure.filename else ""
+        click.echo(f"selvedge: {where}{failure.strerror or failure}", err=True)
+        status = FAILED
     except Exception as failure:
         if options.debugging:
             raise
@@ -81,5 +88,5 @@ def main() -> None:
             "(run again with --debug and report what it prints)",
             err=True,
         )
-        status = 1
+        status = FAILED
     sys.exit(status if isinstance(status, int) else 0)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 
 from selvedge_cli.records import Record
+from selvedge_common.quoting import printable
 
 
 def render(record: Record, *, as_json: bool) -> str:
     """One line: JSON, or what a person wants to read of it."""
     if as_json:
         return json.dumps(record, ensure_ascii=False)
-    return _LINES[record["type"]](record)
+    line = _LINES[record["type"]](record)
+    # Names and payloads are a stranger's: they must neither command the terminal nor fake a line.
+    return printable(line, limit=len(line))
 
 
 def _block(record: Record) -> str:
