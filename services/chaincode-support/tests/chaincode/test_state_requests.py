@@ -282,7 +282,7 @@ async def test_what_a_transaction_writes_is_bounded(start_peer: StartPeer, dial:
 
 @pytest.mark.parametrize("kind", [M.GET_STATE, M.DEL_STATE, M.GET_STATE_BY_RANGE])
 async def test_what_a_transaction_names_is_bounded(
-    start_peer: StartPeer, dial: Dial, kind: int
+    start_peer: StartPeer, dial: Dial, kind: M.Type.ValueType
 ) -> None:
     peer = await start_peer(server=ROOMY)
     shim = await dial(peer, "mycc:1.0")

@@ -248,14 +248,16 @@ async def test_streams_are_bounded_and_places_come_back(tmp_path: Path, network:
     before = REGISTRY.get_sample_value(counter) or 0
     async with Service(network, tmp_path, settings(), broadcast_streams=1) as service:
         async with grpc.aio.insecure_channel(service.server.address) as channel:
-            held = AtomicBroadcastStub(channel).Broadcast()
+            # The stubs know no call that is written to by hand.
+            method: Any = AtomicBroadcastStub(channel).Broadcast
+            held = method()
             await held.write(common_pb2.Envelope.FromString(network.transaction()[1]))
             await held.read()
             assert REGISTRY.get_sample_value("broadcast_streams") == 1
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await broadcast(service, network.transaction()[1])
             await held.done_writing()
-            assert await held.read() == grpc.aio.EOF
+            assert await held.code() is grpc.StatusCode.OK
         (reply,) = await broadcast(service, network.transaction()[1])
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refused.value.details() == (
