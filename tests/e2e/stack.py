@@ -102,6 +102,8 @@ class Stack(ABC):
             address,
             credentials,
             [
+                # A connection of its own, made with this user's certificate and no other's.
+                ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.max_receive_message_length", MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MESSAGE_BYTES),
                 # A service that is being restarted is dialled again at once.

@@ -42,6 +42,8 @@ def channel(
     if (certificate is None) != (key is None):
         raise CommError("A client certificate and its key go together; give both or neither.")
     arguments = {
+        # Of its own: gRPC lets channels share a connection that was made with another certificate.
+        "grpc.use_local_subchannel_pool": 1,
         "grpc.max_receive_message_length": max_bytes,
         "grpc.max_send_message_length": max_bytes,
         "grpc.keepalive_time_ms": _PING_INTERVAL_MS,
