@@ -16,14 +16,30 @@ from pathlib import Path
 
 import uvloop
 
-from bench import committing, endorsing, fanout, images, latency, resident, startup, states
+from bench import (
+    committing,
+    endorsing,
+    fanout,
+    images,
+    latency,
+    resident,
+    startup,
+    states,
+    transport,
+)
 from bench.effort import FULL, QUICK, Effort
 from bench.process import BenchError
+from bench.progress import say
 from bench.row import Row, table
 from bench.site import site
 from selvedge_cli.errors import CommandError
 
-ALONE = {"startup": startup.measure, "memory": resident.measure, "images": images.measure}
+ALONE = {
+    "startup": startup.measure,
+    "memory": resident.measure,
+    "images": images.measure,
+    "transport": transport.measure,
+}
 """What needs no running services, or starts its own."""
 ON_SERVICES = {
     "latency": latency.measure,
@@ -34,7 +50,7 @@ ON_SERVICES = {
 }
 """What shares services, which are started once."""
 EPILOG = """examples:
-  python -m bench                              everything, about two minutes
+  python -m bench                              everything, about five minutes
   python -m bench --quick --only latency       whether it works
   python -m bench --json > before.json         to compare with later
 
@@ -117,11 +133,6 @@ def describe_machine() -> dict[str, object]:
         # Where it is not, every start compiles the project's sources anew.
         "byte code": "not kept" if sys.dont_write_bytecode else "kept",
     }
-
-
-def say(what: str) -> None:
-    """A line on what is going on, for whoever waits."""
-    print(f"bench: {what} …", file=sys.stderr, flush=True)
 
 
 @contextmanager

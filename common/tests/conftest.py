@@ -143,12 +143,36 @@ class TLSAuthority:
     def __init__(self, name: str) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self.root = (
+        self.root = self.renewed()
+
+    def renewed(self) -> bytes:
+        """A new certificate of the same root: same name, same key."""
+        return (
             self._builder(self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
             .public_bytes(serialization.Encoding.PEM)
         )
+
+    def revoke(self, *pairs: Pair) -> bytes:
+        """A revocation list that names these, PEM."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now)
+            .next_update(now + timedelta(hours=1))
+        )
+        for pair in pairs:
+            certificate = x509.load_pem_x509_certificate(pair.certificate)
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(certificate.serial_number)
+                .revocation_date(now)
+                .build()
+            )
+        signed = builder.sign(self._key, hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM)
 
     def issue(self, name: str, *also: x509.GeneralName) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())

@@ -1,6 +1,7 @@
 """A server and channels for a test, closed at its end."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -24,13 +25,20 @@ def eventually() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     return wait
 
 
+@pytest.fixture(params=comm.TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> Any:
+    """What carries the servers of a test; each test that serves runs over both."""
+    return request.param
+
+
 @pytest.fixture
-async def serve() -> AsyncIterator[Callable[..., Awaitable[comm.GRPCServer]]]:
+async def serve(transport: Any) -> AsyncIterator[Callable[..., Awaitable[comm.GRPCServer]]]:
     """Start a server that `prepare` adds services to."""
     servers: list[comm.GRPCServer] = []
 
     async def start(prepare: Prepare, config: comm.ServerConfig | None = None) -> comm.GRPCServer:
-        server = comm.GRPCServer("127.0.0.1:0", config or comm.ServerConfig())
+        config = dataclasses.replace(config or comm.ServerConfig(), transport=transport)
+        server = comm.GRPCServer("127.0.0.1:0", config)
         servers.append(server)
         prepare(server)
         await server.start()

@@ -56,6 +56,17 @@ class House:
             await channel.close()
         return True
 
+    async def watch(self, authority: Any) -> Any:
+        """A Watch call over a connection with a certificate of that authority, past its first
+        answer."""
+        pair = authority.issue("client")
+        channel = self._connect(
+            self.server, root_cas=self.authority.root, certificate=pair.certificate, key=pair.key
+        )
+        call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
+        return call
+
 
 @pytest.fixture
 def house(serve: Serve, connect: Connect, make_tls_authority: Callable[..., Any]) -> House:
@@ -122,16 +133,32 @@ async def test_set_replaces_all_roots(house: House) -> None:
     assert await house.admits(house.second)
 
 
-async def test_open_connection_outlives_its_root(house: House, connect: Connect) -> None:
+async def test_connections_outlive_changes_that_leave_their_chain_good(
+    house: House, make_tls_authority: Callable[..., Any]
+) -> None:
     await house.start(house.first.root)
-    pair = house.first.issue("client")
-    channel = connect(
-        house.server, root_cas=house.authority.root, certificate=pair.certificate, key=pair.key
-    )
-    stub = health_pb2_grpc.HealthStub(channel)
-    await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
-    house.server.set_client_root_cas([])
-    await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    watch = await house.watch(house.first)
+    house.server.append_client_root_cas([house.second.root])
+    house.server.set_client_root_cas([house.second.root, house.first.renewed()])
+    house.server.remove_client_root_cas([house.second.root])
+    next_pair = make_tls_authority("next server root").issue("server")
+    house.server.replace_server_certificate(next_pair.certificate, next_pair.key)
+    house.server.set_serving("", False)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_only_the_native_transport_ends_connections_whose_root_is_gone(
+    house: House, transport: Any
+) -> None:
+    await house.start(house.first.root, house.second.root)
+    leaving, staying = await house.watch(house.first), await house.watch(house.second)
+    house.server.remove_client_root_cas([house.first.root])
+    house.server.set_serving("", False)
+    assert (await staying.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    if transport == "native":
+        assert await leaving.code() is grpc.StatusCode.UNAVAILABLE
+    else:
+        assert (await leaving.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.mark.parametrize("change", ["append", "remove", "set"])

@@ -259,13 +259,14 @@ async def test_stream_above_its_bound_is_ended_by_name(
 
 async def test_empty_messages_are_bounded_too(scene: Scene, eventually: Eventually) -> None:
     async def flood(stream: comm.MessageStream) -> None:
-        for _ in range(1000):
+        # More than the client's window takes, empty as they are.
+        for _ in range(2_000_000):
             stream.send(b"")
         await wait_for_ever(stream)
 
     call = await scene.open(flood, comm.StreamConfig(max_pending=10_000))
     await eventually(lambda: scene.stream.closed)
-    assert [message async for message in _quietly(call)].count(b"") < 1000
+    assert {message async for message in _quietly(call)} <= {b""}
     assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -342,9 +343,9 @@ async def test_above_the_bound_of_the_process_the_stream_with_the_most_is_ended(
         return send
 
     # No client reads; gRPC takes a part of what is sent all the same.
-    config = comm.StreamConfig(max_pending_in_process=26_000_000)
+    config = comm.StreamConfig(max_pending_in_process=21_500_000)
     calls, streams = [], []
-    for messages in (50, 200, 150):
+    for messages in (10, 200, 190):
         calls.append(await scene.open(fill(messages), config))
         streams.append(scene.stream)
     await asyncio.wait_for(streams[1].wait_closed(), 10)
@@ -355,7 +356,7 @@ async def test_above_the_bound_of_the_process_the_stream_with_the_most_is_ended(
     assert count("grpc_server_stream_overflows_total", **bound) == before + 1
     assert [message async for message in _quietly(calls[1])]
     assert await calls[1].code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "above the limit of 26000000 bytes" in await calls[1].details()
+    assert "above the limit of 21500000 bytes" in await calls[1].details()
     for number in (0, 2):
         calls[number].cancel()
         await asyncio.wait_for(streams[number].wait_closed(), 10)
@@ -376,7 +377,8 @@ async def test_message_above_the_receive_limit_ends_the_stream_by_name(
     call = await scene.open(echo, max_receive_bytes=1000)
     await call.write(b"x" * 1001)
     assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "1001 vs. 1000" in await call.details()
+    assert "1001" in await call.details()
+    assert "1000" in await call.details()
     await eventually(lambda: scene.stream.closed)
 
 

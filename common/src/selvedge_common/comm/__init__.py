@@ -11,6 +11,8 @@ from selvedge_common.comm.errors import (
 from selvedge_common.comm.message_stream import MessageStream, MessageStreamHandler
 from selvedge_common.comm.server import GRPCServer
 from selvedge_common.comm.settings import (
+    TRANSPORTS,
+    Http2Config,
     KeepaliveConfig,
     SecureServerConfig,
     ServerConfig,
@@ -18,10 +20,12 @@ from selvedge_common.comm.settings import (
 )
 
 __all__ = [
+    "TRANSPORTS",
     "AddressError",
     "CertificateError",
     "CommError",
     "GRPCServer",
+    "Http2Config",
     "KeepaliveConfig",
     "MessageStream",
     "MessageStreamHandler",

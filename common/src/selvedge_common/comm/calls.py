@@ -22,7 +22,7 @@ Handler = Any  # grpc.RpcMethodHandler; its stubs are generic, the class is not
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
-def status_of(error: Exception, method: Method) -> tuple[grpc.StatusCode, str]:
+def status_of(error: Exception, service: str, method: str) -> tuple[grpc.StatusCode, str]:
     """The status a client gets for a handler's exception.
 
     What a StatusError says is meant for the client. Anything else is a fault of ours: it is
@@ -31,12 +31,10 @@ def status_of(error: Exception, method: Method) -> tuple[grpc.StatusCode, str]:
     if isinstance(error, StatusError):
         return error.code, error.details
     fault = secrets.token_hex(4)
-    log.error(
-        "handler failed", service=method.service, method=method.name, id=fault, exc_info=error
-    )
+    log.error("handler failed", service=service, method=method, id=fault, exc_info=error)
     return (
         grpc.StatusCode.INTERNAL,
-        f"An internal error ended {method.name}; the server's log has it under id {fault}.",
+        f"An internal error ended {method}; the server's log has it under id {fault}.",
     )
 
 
@@ -213,7 +211,7 @@ async def _observed(method: Method, context: Any, calls: Calls) -> AsyncIterator
         code = code_of_cancelled(context, timeout)
         raise
     except Exception as error:
-        code, details = status_of(error, method)
+        code, details = status_of(error, method.service, method.name)
         await context.abort(code, details)
     finally:
         call.finished(code)

@@ -1,11 +1,10 @@
 """The TLS side of a server: its pair and the client roots, both replaceable while serving."""
 
-import threading
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
-import grpc
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -15,8 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 from selvedge_common.comm.errors import CertificateError, NoClientRootCertificates
 from selvedge_common.comm.settings import SecureServerConfig
 
-# grpc.ServerCertificateConfiguration, a name the stubs do not have.
-ServerCertificateConfiguration = Any
+_Entry: TypeAlias = tuple[bytes, int]  # a certificate's issuer, DER, and its serial number
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 
@@ -24,16 +22,21 @@ _BEGIN = b"-----BEGIN CERTIFICATE-----"
 class ServerCredentials:
     """What handshakes use. A change holds for every handshake that starts after it.
 
-    gRPC asks for the configuration at each handshake, on a thread of its own; `_fetch` only
-    hands over what was prepared here, and nothing when nothing changed.
+    Args:
+        config: what is used at first.
+
+    Raises:
+        NoClientRootCertificates: a PEM given as client roots holds no certificate.
+        CertificateError: the pair, a root or a revocation list cannot be used.
     """
 
     def __init__(self, config: SecureServerConfig) -> None:
-        self._required = config.require_client_certificate
+        self.required = config.require_client_certificate
+        self.requested = config.request_client_certificate
         self._pair = (config.certificate, config.key)
         self._roots = _index(config.client_root_cas)
-        self._lock = threading.Lock()
-        self._changed: ServerCertificateConfiguration | None = None
+        self._revoked = _revoked(config.revocation_lists, self._roots)
+        self._on_change: Callable[[], None] = lambda: None
         _check_pair(*self._pair)
 
     @property
@@ -42,56 +45,74 @@ class ServerCredentials:
         return self._pair[0]
 
     @property
+    def key(self) -> bytes:
+        """Its private key, PEM."""
+        return self._pair[1]
+
+    @property
     def client_root_cas(self) -> list[bytes]:
         """The client roots in force, one PEM each, in the order they came."""
         return list(self._roots.values())
 
-    def grpc(self) -> grpc.ServerCredentials:
-        """The credentials to give to gRPC."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._fetch, require_client_authentication=self._required
-        )
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Have this called after each change. What it raises undoes the change."""
+        self._on_change = callback
 
     def append_client_root_cas(self, roots: Iterable[bytes]) -> None:
         """Add roots. Raises NoClientRootCertificates, CertificateError; then none is added."""
-        self._replace_roots(self._roots | _index(roots))
+        self._change(roots=self._roots | _index(roots))
 
     def remove_client_root_cas(self, roots: Iterable[bytes]) -> None:
         """Drop roots; unknown ones do not matter. Raises as append does."""
         gone = _index(roots)
-        self._replace_roots({der: pem for der, pem in self._roots.items() if der not in gone})
+        self._change(roots={der: pem for der, pem in self._roots.items() if der not in gone})
 
     def set_client_root_cas(self, roots: Iterable[bytes]) -> None:
         """Put these roots in place of all others. Raises as append does."""
-        self._replace_roots(_index(roots))
+        self._change(roots=_index(roots))
 
     def replace_certificate(self, certificate: bytes, key: bytes) -> None:
         """Serve another pair. Raises CertificateError; then the old one stays."""
         _check_pair(certificate, key)
-        self._pair = (certificate, key)
-        self._publish()
+        self._change(pair=(certificate, key))
 
-    def _replace_roots(self, roots: dict[bytes, bytes]) -> None:
-        self._roots = roots
-        self._publish()
+    def set_revocation_lists(self, lists: Iterable[bytes]) -> None:
+        """Put these lists in place of all others. Raises CertificateError; then those stay."""
+        self._change(revoked=_revoked(lists, self._roots))
 
-    def _publish(self) -> None:
-        changed = self._configuration()
-        with self._lock:
-            self._changed = changed
+    def trusts(self, chain: Sequence[bytes]) -> bool:
+        """Whether a client may stay whose chain was verified in its handshake.
 
-    def _configuration(self) -> ServerCertificateConfiguration:
-        certificate, key = self._pair
-        # With no roots gRPC trusts none, so a required client certificate is always refused.
-        roots = b"".join(self._roots.values()) or None
-        return grpc.ssl_server_certificate_configuration(
-            [(key, certificate)], root_certificates=roots
-        )
+        Args:
+            chain: its certificates, DER; none if it showed none.
+        """
+        if not chain:
+            return True
+        certificates = [x509.load_der_x509_certificate(der) for der in chain]
+        if any(_entry(each.issuer, each.serial_number) in self._revoked for each in certificates):
+            return False
+        if any(der in self._roots for der in chain):
+            return True
+        # The root may have been renewed: then its name and key are the same.
+        roots = [x509.load_der_x509_certificate(der) for der in self._roots]
+        return any(_issued(root, each) for root in roots for each in certificates)
 
-    def _fetch(self) -> Any:
-        with self._lock:
-            changed, self._changed = self._changed, None
-        return changed
+    def _change(
+        self,
+        *,
+        pair: tuple[bytes, bytes] | None = None,
+        roots: dict[bytes, bytes] | None = None,
+        revoked: frozenset[_Entry] | None = None,
+    ) -> None:
+        before = self._pair, self._roots, self._revoked
+        self._pair = pair or self._pair
+        self._roots = self._roots if roots is None else roots
+        self._revoked = self._revoked if revoked is None else revoked
+        try:
+            self._on_change()
+        except CertificateError:
+            self._pair, self._roots, self._revoked = before
+            raise
 
 
 def _index(roots: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -129,3 +150,41 @@ def _check_pair(certificate: bytes, key: bytes) -> None:
         raise CertificateError(
             "The server's key does not belong to its certificate; give the matching pair."
         )
+
+
+def _revoked(lists: Iterable[bytes], roots: Iterable[bytes]) -> frozenset[_Entry]:
+    """The certificates that the lists name. One that is out of date still counts: what was revoked
+    stays so."""
+    issuers = [x509.load_der_x509_certificate(der) for der in roots]
+    found: set[_Entry] = set()
+    for pem in lists:
+        try:
+            revocations = x509.load_pem_x509_crl(pem)
+            signed = any(
+                issuer.subject == revocations.issuer
+                and revocations.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+                for issuer in issuers
+            )
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise CertificateError(
+                f"A revocation list cannot be read: {error}; give PEM (X509 CRL)."
+            ) from error
+        if not signed:
+            raise CertificateError(
+                f"The revocation list of {revocations.issuer.rfc4514_string()} is not signed by any"
+                " client root; give the issuer's certificate among the client roots."
+            )
+        found.update(_entry(revocations.issuer, each.serial_number) for each in revocations)
+    return frozenset(found)
+
+
+def _entry(issuer: x509.Name, serial: int) -> _Entry:
+    return issuer.public_bytes(), serial
+
+
+def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True

@@ -1,9 +1,10 @@
-"""Holding an address from construction on, and letting gRPC listen there at start.
+"""Holding an address from construction on, and listening there from start.
 
-gRPC core cannot be given a listening socket. It can bind an address that another socket of the
-same user holds, if both set SO_REUSEPORT. So an address is taken exclusively, by listening on
-it, and then passed to a holder: a socket that is bound and never listens. A holder gets no
-connections, so from start on all of them reach gRPC; before it, they are refused.
+An address is taken exclusively, by listening on it, and then passed to a holder: a socket that is
+bound and does not listen, so that connections are refused until start. The native transport then
+listens on the holder. gRPC core cannot be given a socket, but it can bind an address that another
+socket of the same user holds, if both set SO_REUSEPORT; as the holder gets no connections, all of
+them reach gRPC.
 """
 
 import socket
@@ -23,7 +24,7 @@ def listen(address: str) -> socket.socket:
         raise AddressError("Missing address parameter")
     host, port = split(address)
     try:
-        if not host and socket.has_dualstack_ipv6():
+        if host in ("", "::") and socket.has_dualstack_ipv6():
             return socket.create_server(
                 ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
             )
@@ -37,19 +38,13 @@ def listen(address: str) -> socket.socket:
 
 
 def hold(listener: socket.socket) -> socket.socket:
-    """Close `listener` and return a socket that holds its address for this user's sockets.
+    """Close a listener of ours and return a socket that holds its address for this user's sockets.
 
     Raises:
-        AddressError: it is not a bound TCP socket; it stays as it is.
+        AddressError: something else took the address meanwhile.
     """
-    if listener.family not in (socket.AF_INET, socket.AF_INET6) or (
-        listener.type != socket.SOCK_STREAM
-    ):
-        raise AddressError("The listener is not a TCP socket; give a bound TCP socket.")
     holder = socket.socket(listener.family)
     try:
-        if not listener.getsockname()[1]:
-            raise AddressError("The listener is not bound; bind it to an address first.")
         for sharing in (listener, holder):
             sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if listener.family == socket.AF_INET6:
@@ -70,10 +65,21 @@ def hold(listener: socket.socket) -> socket.socket:
             f"The listener at {name(listener)} cannot be taken over: {error.strerror}; "
             "give another port, or wait until the last program on it is gone."
         ) from error
-    except AddressError:
-        holder.close()
-        raise
     return holder
+
+
+def check(listener: socket.socket) -> None:
+    """Check that a server can be made on it.
+
+    Raises:
+        AddressError: it is not a bound TCP socket.
+    """
+    if listener.family not in (socket.AF_INET, socket.AF_INET6) or (
+        listener.type != socket.SOCK_STREAM
+    ):
+        raise AddressError("The listener is not a TCP socket; give a bound TCP socket.")
+    if not listener.getsockname()[1]:
+        raise AddressError("The listener is not bound; bind it to an address first.")
 
 
 def name(listener: socket.socket) -> str:

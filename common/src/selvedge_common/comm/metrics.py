@@ -26,11 +26,32 @@ OVERFLOWS = Counter(
     "Message streams ended because a bound on waiting bytes, size or flush time was passed.",
     ("grpc_service", "grpc_method", "bound"),
 )
-
-
 PENDING = Gauge(
     "grpc_server_stream_pending_bytes",
     "Bytes waiting to be sent in all message streams of the process.",
+)
+
+
+RECEIVING = Gauge(
+    "grpc_server_receiving_bytes",
+    "Bytes of messages that are not whole or not taken yet, in all streams of the process; native"
+    " transport.",
+)
+CONNECTIONS = Gauge("grpc_server_connections", "Open connections; native transport.")
+CONNECTIONS_ENDED = Counter(
+    "grpc_server_connections_ended_total",
+    "Connections that ended, by why; native transport.",
+    ("reason",),
+)
+HANDSHAKE_FAILURES = Counter(
+    "grpc_server_handshake_failures_total",
+    "TLS handshakes that failed, by why; native transport.",
+    ("reason",),
+)
+LIMITS = Counter(
+    "grpc_server_limits_passed_total",
+    "Times that a client was stopped at a limit of its connection; native transport.",
+    ("limit",),
 )
 
 

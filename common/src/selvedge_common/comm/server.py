@@ -7,14 +7,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from selvedge_common.comm import grpcio_stream, health, listener, reflection
+from selvedge_common.comm import health, listener, reflection
 from selvedge_common.comm.calls import CallInterceptor, Calls
 from selvedge_common.comm.credentials import ServerCredentials
 from selvedge_common.comm.errors import AddressError, CommError
+from selvedge_common.comm.grpcio.server import GrpcioServer
 from selvedge_common.comm.message_stream import MessageStreamHandler
-from selvedge_common.comm.settings import ServerConfig, grpc_options
-
-_CLEAN_UP = 5.0  # seconds that cancelled handlers may take to end
+from selvedge_common.comm.native.server import NativeServer
+from selvedge_common.comm.settings import ServerConfig
 
 
 class GRPCServer:
@@ -25,50 +25,72 @@ class GRPCServer:
 
     Args:
         address: `host:port`, held from now on; port 0 takes a free one.
-        config: TLS, keepalive and limits.
+        config: the transport, TLS, keepalive and limits.
+        interceptors: asked for the handler of each call, in this order, as grpc.aio.server does.
 
     Raises:
         AddressError: "Missing address parameter", or the address cannot be bound.
         CertificateError: the TLS material cannot be used.
     """
 
-    def __init__(self, address: str, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        address: str,
+        config: ServerConfig,
+        interceptors: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = (),
+    ) -> None:
         if not address:
             raise AddressError("Missing address parameter")
         # The material is checked first, so that a refusal leaves no address held.
         credentials = _credentials(config)
-        self._init(listener.listen(address), config, credentials)
+        self._init(listener.hold(listener.listen(address)), config, credentials, interceptors)
 
     @classmethod
-    def from_listener(cls, sock: socket.socket, config: ServerConfig) -> "GRPCServer":
-        """Take over an open listener's address; the listener is closed.
-
-        Connections that wait in its backlog are reset, those that come before start refused,
-        all later ones reach the server.
+    def from_listener(
+        cls,
+        sock: socket.socket,
+        config: ServerConfig,
+        interceptors: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = (),
+    ) -> "GRPCServer":
+        """Serve on an open listener, those included that wait in its backlog; it is closed at stop.
 
         Raises:
             AddressError: it is not a bound TCP socket.
             CertificateError: the TLS material cannot be used.
+            CommError: the transport is grpcio, which cannot be given a socket.
         """
+        if config.transport != "native":
+            raise CommError(
+                f"The transport {config.transport} cannot serve on an open listener; use native, "
+                "or give the address."
+            )
+        listener.check(sock)
         server = cls.__new__(cls)
-        server._init(sock, config, _credentials(config))
+        server._init(sock, config, _credentials(config), interceptors)
         return server
 
     def _init(
-        self, sock: socket.socket, config: ServerConfig, credentials: ServerCredentials | None
+        self,
+        sock: socket.socket,
+        config: ServerConfig,
+        credentials: ServerCredentials | None,
+        interceptors: Sequence["grpc.aio.ServerInterceptor[Any, Any]"],
     ) -> None:
-        self._listener = listener.hold(sock)
-        self._address = listener.name(self._listener)
+        self._listener = sock
+        self._address = listener.name(sock)
         self._config = config
         self._credentials = credentials
         self._services: set[str] = set()
         self._message_streams: set[str] = set()
         self._health = health.HealthServicer()
         self._calls = Calls()
-        self._started = False
-        self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._message_streams, self._calls)],
-            options=grpc_options(config),
+        transport = NativeServer if config.transport == "native" else GrpcioServer
+        self._server: NativeServer | GrpcioServer = transport(
+            sock,
+            config,
+            credentials,
+            [*interceptors, CallInterceptor(self._message_streams, self._calls)],
+            self._calls,
         )
 
     @property
@@ -78,13 +100,8 @@ class GRPCServer:
 
     @property
     def listener(self) -> socket.socket:
-        """The socket that holds the address; it never listens itself, gRPC's own does."""
+        """The socket that holds the address; over grpcio another one listens there."""
         return self._listener
-
-    @property
-    def server(self) -> grpc.aio.Server:
-        """The underlying grpcio server."""
-        return self._server
 
     @property
     def server_certificate(self) -> bytes:
@@ -122,12 +139,27 @@ class GRPCServer:
         self._tls().append_client_root_cas(roots)
 
     def remove_client_root_cas(self, roots: Iterable[bytes]) -> None:
-        """Trust these client roots no more, from the next handshake on. Raises as append."""
+        """Trust these client roots no more, from the next handshake on; the native transport also
+        ends connections whose certificate does not verify any more. Raises as append."""
         self._tls().remove_client_root_cas(roots)
 
     def set_client_root_cas(self, roots: Iterable[bytes]) -> None:
-        """Trust these client roots only, from the next handshake on. Raises as append."""
+        """Trust these client roots only; as remove and append together."""
         self._tls().set_client_root_cas(roots)
+
+    def set_revocation_lists(self, lists: Iterable[bytes]) -> None:
+        """Refuse the client certificates that these lists name, and end the connections of theirs.
+
+        Raises:
+            CertificateError: a list cannot be read, or no client root signed it; nothing is
+                changed.
+            CommError: the server is without TLS, or its transport is grpcio.
+        """
+        if self._config.transport != "native":
+            raise CommError(
+                "The transport grpcio reads no revocation lists; use native for this listener."
+            )
+        self._tls().set_revocation_lists(lists)
 
     def replace_server_certificate(self, certificate: bytes, key: bytes) -> None:
         """Serve another certificate, from the next handshake on.
@@ -152,9 +184,7 @@ class GRPCServer:
     ) -> None:
         """Take handlers as grpc.aio.Server does; called by generated code."""
         self._services.add(service)
-        # The stubs are older than this method of grpc.aio.Server.
-        server: Any = self._server
-        server.add_registered_method_handlers(service, dict(handlers))
+        self._server.add_registered_method_handlers(service, handlers)
 
     def add_message_stream(self, path: str, handler: MessageStreamHandler) -> None:
         """Serve a bidirectional method by the message-stream face.
@@ -170,8 +200,8 @@ class GRPCServer:
         if len(parts) != 3 or parts[0] or not parts[1] or not parts[2]:
             raise CommError(f"The method {path!r} is malformed; write /package.Service/Method.")
         self._message_streams.add(path)
-        method = grpcio_stream.method_handler(path, handler, self._config, self._calls)
-        self.add_registered_method_handlers(parts[1], {parts[2]: method})
+        self._services.add(parts[1])
+        self._server.add_message_stream(path, handler)
 
     def set_serving(self, service: str, serving: bool) -> None:
         """Set a service's health; the empty name is the server. All serve from start on
@@ -182,31 +212,20 @@ class GRPCServer:
         """Begin to serve.
 
         Raises:
-            AddressError: gRPC cannot bind the held address.
+            AddressError: the held address cannot be listened on.
         """
         health.add_health(self._health, self)
         reflection.add_reflection({*self._services, *reflection.SERVICES}, self)
         for service in ("", *self._services):
             self._health.set_default(service, True)
-        try:
-            if self._credentials is None:
-                self._server.add_insecure_port(self._address)
-            else:
-                self._server.add_secure_port(self._address, self._credentials.grpc())
-        except RuntimeError as error:
-            raise AddressError(f"gRPC cannot listen on {self._address}: {error}.") from error
         await self._server.start()
-        self._started = True
 
     async def stop(self, grace: float) -> None:
         """Stop: not serving for health at once, no new calls, the rest cancelled after
         `grace` seconds, and the address is free again."""
         self._health.drain()
         try:
-            if self._started:
-                await self._server.stop(grace)
-                # gRPC leaves as soon as it has cancelled the handlers; they have yet to clean up.
-                await self._calls.ended(_CLEAN_UP)
+            await self._server.stop(grace)
         finally:
             self._listener.close()
 

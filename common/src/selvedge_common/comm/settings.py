@@ -17,6 +17,10 @@ class SecureServerConfig:
         server_root_cas: roots by which clients verify this server.
         client_root_cas: roots by which client certificates are verified; replaceable live.
         require_client_certificate: refuse clients without a certificate of those roots.
+        request_client_certificate: ask clients for a certificate even where none is required; one
+            that is given is verified. Native transport only.
+        revocation_lists: client certificates named in one of these are refused; each is signed by
+            a client root. Native transport only.
     """
 
     use_tls: bool = False
@@ -25,13 +29,15 @@ class SecureServerConfig:
     server_root_cas: tuple[bytes, ...] = ()
     client_root_cas: tuple[bytes, ...] = ()
     require_client_certificate: bool = False
+    request_client_certificate: bool = False
+    revocation_lists: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.require_client_certificate and not self.use_tls:
-            raise CommError(
-                "Client certificates are required but TLS is off; set use_tls, "
-                "or leave require_client_certificate off."
-            )
+        for name in ("require_client_certificate", "request_client_certificate"):
+            if getattr(self, name) and not self.use_tls:
+                raise CommError(
+                    f"Client certificates need TLS, which is off; set use_tls, or leave {name} off."
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,46 @@ class StreamConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Http2Config:
+    """Bounds of the connections of a listener; the native transport's, but for the first.
+
+    Attributes:
+        max_header_list_bytes: what the headers of a call may take, each field counting 32 bytes
+            more than it holds; more ends the call with RESOURCE_EXHAUSTED, and more than four
+            times as much the connection.
+        max_connections: at once, those in their handshake included; a further one is closed.
+        receive_window: bytes that a client may send on one stream ahead of its handler.
+        max_receiving_in_process: bytes of messages that are not whole or not taken yet, of all
+            connections of the process; above it, the stream with the most on the connection with
+            the most is ended with RESOURCE_EXHAUSTED. A waiting message counts 64 bytes more than
+            it holds.
+        max_pending: bytes that wait to be sent on one connection; above it, the stream with the
+            most is ended with RESOURCE_EXHAUSTED.
+        max_unread_replies: answers to pings and settings that a client may leave unread.
+        overhead_bytes: frames that carry no messages, each counting 41 bytes beside its payload,
+            beyond what messages earn: at once, and again each minute. More end the connection.
+        resets: streams that a client may cancel, or have refused, beyond those that ran to their
+            end: at once, and again each minute. More end the connection.
+    """
+
+    max_header_list_bytes: int = 16 * 1024
+    max_connections: int = 10_000
+    receive_window: int = 1024 * 1024
+    max_receiving_in_process: int = 512 * 1024 * 1024
+    max_pending: int = 512 * 1024 * 1024
+    max_unread_replies: int = 1000
+    overhead_bytes: int = 1024 * 1024
+    resets: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.receive_window < 2**31:
+            raise CommError("The receive window is from 1 byte to 2 GiB less one byte.")
+
+
+TRANSPORTS = ("native", "grpcio")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """A listener: its TLS, its pings and its limits.
 
@@ -85,9 +131,11 @@ class ServerConfig:
             RESOURCE_EXHAUSTED.
         max_send_bytes: largest message sent; likewise.
         max_concurrent_streams: calls at once on one connection.
-        transport: what carries the server.
+        transport: what carries the server: `native`, or `grpcio`, the reference.
         stream: bounds of each message stream.
-        handshake_timeout: seconds a connection may take to finish its handshake.
+        handshake_timeout: seconds a connection may take for its TLS handshake, then for HTTP/2's,
+            and for the headers of a call.
+        http2: bounds of connections.
     """
 
     secure: SecureServerConfig = field(default_factory=SecureServerConfig)
@@ -95,37 +143,24 @@ class ServerConfig:
     max_receive_bytes: int = 4 * 1024 * 1024
     max_send_bytes: int = 4 * 1024 * 1024
     max_concurrent_streams: int = 1000
-    transport: Literal["grpcio"] = "grpcio"
+    transport: Literal["native", "grpcio"] = "native"
     stream: StreamConfig = field(default_factory=StreamConfig)
     handshake_timeout: float = 20.0
+    http2: Http2Config = field(default_factory=Http2Config)
 
     def __post_init__(self) -> None:
-        if self.transport != "grpcio":
-            raise CommError(f"The transport {self.transport!r} is unknown; use grpcio.")
-
-
-def grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
-    """The options of a grpcio server, by gRPC core's own names."""
-    keepalive = config.keepalive
-    return [
-        ("grpc.so_reuseport", 1),  # the address is already held by our own socket
-        ("grpc.max_receive_message_length", config.max_receive_bytes),
-        ("grpc.max_send_message_length", config.max_send_bytes),
-        ("grpc.max_concurrent_streams", config.max_concurrent_streams),
-        ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_timeout)),
-        ("grpc.keepalive_time_ms", _milliseconds(keepalive.interval)),
-        # Both: a keepalive ping is a ping first, and those have a minute of their own.
-        ("grpc.keepalive_timeout_ms", _milliseconds(keepalive.timeout)),
-        ("grpc.http2.ping_timeout_ms", _milliseconds(keepalive.timeout)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        (
-            "grpc.http2.min_ping_interval_without_data_ms",
-            _milliseconds(keepalive.min_ping_interval),
-        ),
-        ("grpc.http2.max_ping_strikes", keepalive.max_ping_strikes),
-    ]
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
+        if self.transport not in TRANSPORTS:
+            raise CommError(
+                f"The transport {self.transport!r} is unknown; use {' or '.join(TRANSPORTS)}."
+            )
+        if self.transport == "native":
+            return
+        if self.secure.request_client_certificate and not self.secure.require_client_certificate:
+            raise CommError(
+                "The transport grpcio cannot ask for a client certificate that is not required; "
+                "use native, or require it."
+            )
+        if self.secure.revocation_lists:
+            raise CommError(
+                "The transport grpcio reads no revocation lists; use native, or give none."
+            )

@@ -5,7 +5,6 @@ grpcio takes one write at a time on a stream.
 """
 
 import asyncio
-import operator
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,8 @@ from grpc.aio import EOF  # type: ignore[attr-defined]  # missing in the stubs
 from selvedge_common.comm.calls import Calls, code_of_cancelled, status_of
 from selvedge_common.comm.errors import DETAILS_CHARACTERS
 from selvedge_common.comm.message_stream import MessageStreamHandler
-from selvedge_common.comm.metrics import PENDING, Method
+from selvedge_common.comm.metrics import Method
+from selvedge_common.comm.pending import MESSAGE_COST, PROCESS
 from selvedge_common.comm.settings import ServerConfig
 from selvedge_common.quoting import printable
 
@@ -25,8 +25,6 @@ from selvedge_common.quoting import printable
 # client that left: microseconds as a rule, milliseconds on a busy machine. So a handler hears of
 # a half-close this many seconds late, and a client that left seldom passes for one.
 _HALF_CLOSE_DELAY = 0.025
-# What a queued message takes beside its bytes, so that a bound also holds for empty ones.
-_MESSAGE_COST = 64
 
 
 class GrpcioStream:
@@ -98,18 +96,18 @@ class GrpcioStream:
             return
         self._queue.append(message)
         self._pending += size
-        _process.pending += size
+        PROCESS.pending += size
         if self._pending > self._config.low_mark:
             self._drained.clear()
-        waiting = self._pending + _MESSAGE_COST * len(self._queue)
+        waiting = self._pending + MESSAGE_COST * len(self._queue)
         if waiting > self._config.max_pending:
             self._overflow(
                 "max_pending",
                 f"{waiting} bytes are waiting for a client that does not read them, "
                 f"above the limit of {self._config.max_pending} bytes; read faster.",
             )
-        elif _process.pending > self._config.max_pending_in_process:
-            max(_process.streams, key=_pending_of)._relieve(self._config.max_pending_in_process)
+        else:
+            PROCESS.check(self._config.max_pending_in_process)
         self._work.set()
 
     async def drained(self) -> None:
@@ -152,7 +150,7 @@ class GrpcioStream:
 
     async def serve(self, handler: MessageStreamHandler) -> None:
         """Run the whole stream; gRPC's task for the call."""
-        _process.streams.add(self)
+        PROCESS.streams.add(self)
         try:
             # Not left to the first write: a status cannot be sent while the headers are on their
             # way, and an abort may come then.
@@ -181,7 +179,7 @@ class GrpcioStream:
             # From a read; the call is over for gRPC.
             self.close(grpc.StatusCode.UNAVAILABLE, "The server is stopping.")
         except Exception as error:
-            self.close(*status_of(error, self._method))
+            self.close(*status_of(error, self._method.service, self._method.name))
         else:
             self.close()
 
@@ -194,7 +192,7 @@ class GrpcioStream:
                 await write(message)
                 count_sent()
                 self._pending -= len(message)
-                _process.pending -= len(message)
+                PROCESS.pending -= len(message)
                 if self._pending <= low_mark:
                     self._drained.set()
             if self._status is not None:
@@ -220,7 +218,7 @@ class GrpcioStream:
         """End handler and writer, and say so, before the status is handed to gRPC."""
         self._status = self._ending()  # so that nothing more is queued
         self._drop()
-        _process.streams.discard(self)
+        PROCESS.streams.discard(self)
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         running = {task for task in (self._handler, self._writer) if task is not None}
@@ -243,7 +241,7 @@ class GrpcioStream:
 
     def _drop(self) -> None:
         self._queue.clear()
-        _process.pending -= self._pending
+        PROCESS.pending -= self._pending
         self._pending = 0
         self._drained.set()
 
@@ -251,13 +249,9 @@ class GrpcioStream:
         self._method.overflow(bound)
         self.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
 
-    def _relieve(self, limit: int) -> None:
-        self._overflow(
-            "max_pending_in_process",
-            f"{_process.pending} bytes are waiting for all clients of this process, above the"
-            f" limit of {limit} bytes, and most of them, {self._pending}, for this one;"
-            " read faster.",
-        )
+    def relieve(self, sentence: str) -> None:
+        """End this stream, since too much waits in the process and most of it here."""
+        self._overflow("max_pending_in_process", sentence)
 
     def _flush_expired(self) -> None:
         self._overflow(
@@ -265,19 +259,6 @@ class GrpcioStream:
             f"The stream was ending but {self._pending} bytes were not read within "
             f"{self._config.flush_timeout:g} seconds; read faster.",
         )
-
-
-class _Process:
-    """What waits in all streams of the process."""
-
-    def __init__(self) -> None:
-        self.pending = 0  # bytes
-        self.streams: set[GrpcioStream] = set()
-
-
-_process = _Process()
-_pending_of = operator.attrgetter("pending_bytes")
-PENDING.set_function(lambda: _process.pending)
 
 
 def method_handler(

@@ -1,0 +1,1 @@
+"""The fast transport: HTTP/2 and gRPC on asyncio, for servers."""

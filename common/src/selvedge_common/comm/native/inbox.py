@@ -1,0 +1,197 @@
+"""What a client has sent on one stream and its handler has not taken yet."""
+
+import asyncio
+import operator
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import grpc
+
+from selvedge_common.comm.errors import StatusError
+from selvedge_common.comm.metrics import RECEIVING
+from selvedge_common.comm.native.messages import MessageReader
+
+if TYPE_CHECKING:
+    from selvedge_common.comm.native.stream import Stream
+
+# What a message that waits takes beside its bytes, so that a bound also holds for empty ones.
+_MESSAGE_COST = 64
+
+
+class Inbox:
+    """The messages of one stream, from the bytes of its frames to the handler.
+
+    Args:
+        stream: whose they are; it is told to refuse what cannot be taken.
+        reader: puts them together.
+    """
+
+    __slots__ = (
+        "_callback",
+        "_closed",
+        "_queue",
+        "_queued",
+        "_reader",
+        "_stream",
+        "_waiter",
+        "held",
+    )
+
+    def __init__(self, stream: "Stream", reader: MessageReader) -> None:
+        self._stream = stream
+        self._reader = reader
+        self._queue: deque[bytes] = deque()
+        self._queued = 0  # what the messages in it take
+        self._callback: Callable[[bytes], None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+        self.held = 0
+
+    @property
+    def behind(self) -> bool:
+        """Whether whole messages wait to be taken: then the client gets no more credit."""
+        return bool(self._queue)
+
+    def feed(self, data: bytes) -> None:
+        """Take in the payload of a DATA frame."""
+        for message in self._reader.feed(data):
+            if self._callback is None:
+                self._queue.append(message)
+                self._queued += len(message) + _MESSAGE_COST
+            else:
+                self._hand_over(message)
+        if self._queue:
+            self._wake()
+        if self.held or self._queued or self._reader.held_bytes:
+            self._hold()
+        refusal = self._reader.refusal
+        if refusal is not None:
+            too_large = refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            self._stream.refuse(refusal, "max_receive_bytes" if too_large else "")
+
+    def close(self) -> None:
+        """No more will come: the client has half-closed."""
+        self._closed = True
+        if self._reader.held_bytes:
+            self._stream.refuse(
+                StatusError(
+                    grpc.StatusCode.INTERNAL,
+                    f"The stream ended {self._reader.held_bytes} bytes into a message; send the "
+                    "length that is announced.",
+                )
+            )
+        self._wake()
+
+    def drop(self) -> None:
+        """Forget what waits; the stream is over."""
+        self._queue.clear()
+        self._queued = 0
+        self._reader = _NOTHING
+        self._callback = None
+        self._hold()
+
+    async def read(self) -> bytes | None:
+        """The next message; None after the last."""
+        while not self._queue:
+            if self._closed:
+                return None
+            await self._wait()
+        return self._take()
+
+    async def receive(self, on_message: Callable[[bytes], None]) -> None:
+        """Call `on_message` for each message in the turn of the loop in which it arrives."""
+        while self._queue:
+            on_message(self._take())
+        if self._closed:
+            return
+        self._callback = on_message
+        try:
+            while not self._closed:
+                await self._wait()
+        finally:
+            self._callback = None
+
+    def _take(self) -> bytes:
+        message = self._queue.popleft()
+        self._queued -= len(message) + _MESSAGE_COST
+        self._hold()
+        if not self._queue:
+            self._stream.give_credit()
+        return message
+
+    def _hand_over(self, message: bytes) -> None:
+        assert self._callback is not None
+        try:
+            self._callback(message)
+        except Exception as error:
+            # It is `receive` that raises it, in the handler's task.
+            self._callback = None
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(error)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _hold(self) -> None:
+        """Account for what is held now, in the stream, its connection and the process."""
+        held = self._reader.held_bytes + self._queued
+        grown, self.held = held - self.held, held
+        if grown:
+            self._stream.connection.holdings.add(grown)
+
+
+_NOTHING = MessageReader(0, "identity")
+
+
+class Holdings:
+    """What is held for the streams of one connection, and with it for the process.
+
+    Args:
+        limit: bytes that may be held in the process.
+        streams: gives the streams of the connection.
+    """
+
+    def __init__(self, limit: int, streams: Callable[[], "list[Stream]"]) -> None:
+        self.bytes = 0
+        self._limit = limit
+        self._streams = streams
+
+    def add(self, grown: int) -> None:
+        """Count more, or less. Above the limit, who holds the most of the process is relieved."""
+        global _held
+        self.bytes += grown
+        _held += grown
+        if self.bytes:
+            _holders.add(self)
+        else:
+            _holders.discard(self)
+        if grown > 0 and _held > self._limit:
+            # By connection first: many small streams of one client are no better than a large one.
+            max(_holders, key=_bytes_of)._relieve(self._limit)
+
+    def _relieve(self, limit: int) -> None:
+        stream = max(self._streams(), key=lambda stream: stream.inbox.held)
+        stream.refuse(
+            StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{_held} bytes of messages that are not whole or not taken yet are held for all "
+                f"clients of this process, above the limit of {limit} bytes, and most of them, "
+                f"{self.bytes}, for this one; send less at a time.",
+            ),
+            "max_receiving_in_process",
+        )
+
+
+_held = 0
+_holders: set[Holdings] = set()
+_bytes_of = operator.attrgetter("bytes")
+RECEIVING.set_function(lambda: _held)

@@ -1,0 +1,271 @@
+"""The native server: accepts connections, finds methods, and stops in order."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from selvedge_common import logs
+from selvedge_common.comm.calls import Calls
+from selvedge_common.comm.credentials import ServerCredentials
+from selvedge_common.comm.message_stream import MessageStreamHandler
+from selvedge_common.comm.metrics import CONNECTIONS, HANDSHAKE_FAILURES, LIMITS
+from selvedge_common.comm.native import headers, message_stream, tls
+from selvedge_common.comm.native.call import Call, Details, Handler
+from selvedge_common.comm.native.connection import Connection
+from selvedge_common.comm.native.stream import Stream
+from selvedge_common.comm.settings import ServerConfig
+
+log = logs.get_logger("comm")
+
+_BACKLOG = 1024
+_ACCEPTS_A_TURN = 64  # so that a flood of connections leaves time for those that are there
+_PAUSE = 0.5  # seconds without accepting when the process has no file descriptors left
+_TELL_EVERY = 5.0  # seconds between two lines on failing handshakes
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_FAREWELL = 1.0  # seconds that the last answers may take to leave
+
+
+class NativeServer:
+    """A gRPC server on a listening socket; the face of grpc.aio.Server as far as ours needs it.
+
+    Args:
+        listener: a bound TCP socket.
+        config: TLS, keepalive and bounds.
+        credentials: the TLS material; None for plaintext.
+        interceptors: asked for the handler of each call, in this order.
+        calls: keeps the tasks of message streams.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        config: ServerConfig,
+        credentials: ServerCredentials | None,
+        interceptors: "Sequence[grpc.aio.ServerInterceptor[Any, Any]]",
+        calls: Calls,
+    ) -> None:
+        self._listener = listener
+        self._config = config
+        self._credentials = credentials
+        self._context = tls.context(credentials) if credentials else None
+        if credentials is not None:
+            credentials.on_change(self._renew)
+        self._interceptors = tuple(interceptors)
+        self._calls = calls
+        self._methods: dict[str, Handler] = {}
+        self._generic: list[Any] = []
+        self._loop = asyncio.get_running_loop()
+        self._greeting: set[asyncio.Task[None]] = set()  # connections in their handshake
+        self._connections: set[Connection] = set()
+        self._running: set[Call] = set()
+        self._alone = asyncio.Event()  # there is no connection
+        self._alone.set()
+        self._quiet = asyncio.Event()  # no call runs
+        self._stopping = False
+        self._stopped = asyncio.Event()
+        self._told: dict[str, float] = {}
+
+    # The face of grpc.aio.Server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        """Take handlers as grpc.aio.Server does."""
+        self._generic += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Take handlers as grpc.aio.Server does."""
+        for name, handler in handlers.items():
+            self._methods[f"/{service}/{name}"] = handler
+
+    def add_message_stream(self, path: str, handler: MessageStreamHandler) -> None:
+        """Serve a method by the message-stream face."""
+        self._methods[path] = message_stream.method_handler(
+            path, handler, self._config, self._calls
+        )
+
+    async def start(self) -> None:
+        """Begin to accept connections."""
+        self._listener.setblocking(False)
+        self._listener.listen(_BACKLOG)
+        self._loop.add_reader(self._listener, self._accept)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new connections and calls, and end those that still run after `grace` seconds."""
+        self._stopping = True
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+        for task in self._greeting:
+            task.cancel()
+        for connection in self._connections:
+            connection.go_away()
+        if self._running:
+            self._quiet.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._quiet.wait()
+        for call in list(self._running):
+            call.stop()
+        for connection in list(self._connections):
+            connection.close("server")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await self._alone.wait()
+        for connection in list(self._connections):
+            connection.abort("server")
+        self._stopped.set()
+
+    async def wait_for_termination(self) -> None:
+        """Wait until the server has stopped."""
+        await self._stopped.wait()
+
+    # What connections ask of it
+
+    def open(self, stream: Stream) -> None:
+        """Serve a new stream, or say why not."""
+        request = stream.request
+        limit = self._config.http2.max_header_list_bytes
+        if not request.is_grpc:
+            stream.answer_plainly(
+                415,
+                "This is a gRPC server: it takes POST requests whose content-type is "
+                "application/grpc. Use a gRPC client, such as grpcurl.\n",
+            )
+        elif request.size > limit:
+            LIMITS.labels("max_header_list_bytes").inc()
+            _refuse(
+                stream,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"The call's headers take {request.size} bytes, above this listener's limit of "
+                f"{limit}; send less metadata, or raise the limit.",
+            )
+        elif request.encoding not in headers.ENCODINGS:
+            _refuse(
+                stream,
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"Messages compressed by {request.encoding!r} cannot be read here; use one of "
+                f"{', '.join(headers.ENCODINGS)}.",
+            )
+        else:
+            stream.connection.running += 1
+            self._running.add(Call(stream, self, self._done))
+
+    def arrived(self, connection: Connection) -> None:
+        """A connection is made."""
+        self._connections.add(connection)
+        self._alone.clear()
+        CONNECTIONS.inc()
+        if self._credentials and not self._credentials.trusts(connection.identity.chain):
+            connection.fail(tls.NO_LONGER_TRUSTED)
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        CONNECTIONS.dec()
+        if not self._connections:
+            self._alone.set()
+
+    async def find(self, details: Details) -> Handler | None:
+        """The handler of a call, as the interceptors leave it."""
+        return await self._intercept(0, details)
+
+    async def _intercept(self, number: int, details: Details) -> Handler | None:
+        if number == len(self._interceptors):
+            return self._lookup(details)
+
+        async def proceed(details: Any) -> Handler | None:
+            return await self._intercept(number + 1, details)
+
+        return await self._interceptors[number].intercept_service(proceed, details)  # type: ignore[arg-type]
+
+    def _lookup(self, details: Any) -> Handler | None:
+        handler = self._methods.get(details.method)
+        if handler is not None:
+            return handler
+        for generic in self._generic:
+            handler = generic.service(details)
+            if handler is not None:
+                return handler
+        return None
+
+    def _done(self, call: Call) -> None:
+        self._running.discard(call)
+        call.stream.connection.running -= 1
+        if not self._running:
+            self._quiet.set()
+
+    # Connections
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            try:
+                client, name = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_FILES:
+                    raise
+                self._tell("no_files", f"No connection can be accepted: {error.strerror}.", "")
+                LIMITS.labels("open_files").inc()
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(_PAUSE, self._accept_again)
+                return
+            if len(self._connections) + len(self._greeting) >= self._config.http2.max_connections:
+                LIMITS.labels("max_connections").inc()
+                self._tell(
+                    "max_connections",
+                    f"More than {self._config.http2.max_connections} connections are open; new "
+                    "ones are closed at once.",
+                    "",
+                )
+                client.close()
+                continue
+            client.setblocking(False)
+            # Answers are small, and each is wanted now.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self._loop.create_task(self._greet(client, tls.address(name)))
+            self._greeting.add(task)
+            task.add_done_callback(self._greeting.discard)
+
+    def _accept_again(self) -> None:
+        if not self._stopping:
+            self._loop.add_reader(self._listener, self._accept)
+
+    async def _greet(self, client: socket.socket, peer: str) -> None:
+        """Shake hands with a client, by the certificates of this moment."""
+        context = self._context
+        secure = context is not None
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: Connection(self, self._config, secure=secure),
+                client,
+                ssl=context,
+                ssl_handshake_timeout=self._config.handshake_timeout if secure else None,
+            )
+        except OSError as error:  # also TLS's
+            reason, why = tls.handshake_failure(error)
+            HANDSHAKE_FAILURES.labels(reason).inc()
+            self._tell(reason, why, peer)
+
+    def _tell(self, reason: str, why: str, peer: str) -> None:
+        """Log trouble with connections, but not each time: anybody can cause it."""
+        now = self._loop.time()
+        if now - self._told.get(reason, float("-inf")) >= _TELL_EVERY:
+            self._told[reason] = now
+            log.warning("connection refused", reason=reason, why=why, peer=peer)
+
+    def _renew(self) -> None:
+        """The certificates or the client roots have changed."""
+        assert self._credentials is not None
+        self._context = tls.context(self._credentials)
+        for connection in list(self._connections):
+            if not self._credentials.trusts(connection.identity.chain):
+                connection.fail(tls.NO_LONGER_TRUSTED)
+
+
+def _refuse(stream: Stream, code: grpc.StatusCode, details: str) -> None:
+    stream.finish(headers.trailers(code, details, alone=True))

@@ -1,0 +1,314 @@
+"""One HTTP/2 stream (RFC 9113, section 5): its states, its flow control, and what waits in it."""
+
+import itertools
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from selvedge_common.comm.errors import StatusError
+from selvedge_common.comm.native import frames
+from selvedge_common.comm.native.frames import ConnectionFault, ErrorCode, StreamFault
+from selvedge_common.comm.native.headers import Request, plain_response
+from selvedge_common.comm.native.inbox import Inbox
+from selvedge_common.comm.native.messages import PREFIX_BYTES, MessageReader, prefix
+
+if TYPE_CHECKING:
+    from selvedge_common.comm.native.connection import Connection
+
+# What a connection may take from one stream before it is another's turn.
+_TURN_BYTES = 64 * 1024
+# Seconds that a client may take to read the rest of a message that is the last it gets.
+_CUT_PATIENCE = 10.0
+
+
+class Receiver(Protocol):
+    """Who a stream is for."""
+
+    def lost(self) -> None:
+        """The client cancelled the stream, or its connection is gone: nothing can be sent."""
+
+    def refuse(self, refusal: StatusError, limit: str) -> None:
+        """What the client sent is not taken, because of `limit` if that is not empty."""
+
+    def progressed(self) -> None:
+        """Some of what waited left."""
+
+    def sent_all(self) -> None:
+        """Everything left, the status included."""
+
+
+class Stream:
+    """One stream of a connection, from its request until both sides have ended it.
+
+    Args:
+        connection: what carries it.
+        number: its id.
+        request: what opened it.
+    """
+
+    __slots__ = (
+        "_ending",
+        "_expected",
+        "_owed",
+        "_queue",
+        "_receive_window",
+        "connection",
+        "ended",
+        "half_closed",
+        "headers_sent",
+        "inbox",
+        "number",
+        "pending",
+        "receiver",
+        "request",
+        "send_window",
+    )
+
+    def __init__(self, connection: "Connection", number: int, request: Request) -> None:
+        self.connection = connection
+        self.number = number
+        self.request = request
+        self.receiver: Receiver | None = None
+        self.inbox = Inbox(
+            self, MessageReader(connection.config.max_receive_bytes, request.encoding)
+        )
+        self.half_closed = False  # by the client
+        self.ended = False  # by us, or by the client's cancelling: nothing is sent any more
+        self.headers_sent = False
+        self.pending = 0  # bytes of `_queue`
+        self.send_window = connection.initial_window
+        self._receive_window = connection.config.http2.receive_window
+        self._owed = 0  # credit that the client has yet to be given back
+        self._expected = request.content_length
+        self._queue: deque[bytes | memoryview] = deque()
+        self._ending: bytes | None = None  # trailers to follow the queue; empty for none
+
+    # What the client does
+
+    def on_data(self, payload: bytes, flow: int, end: bool) -> None:
+        """Take a DATA frame that counts `flow` bytes, its padding included.
+
+        Raises:
+            ConnectionFault: it is more than the client was allowed.
+            StreamFault: the client has half-closed, or announced another length.
+        """
+        if self.half_closed:
+            raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA came after the stream's end.")
+        self._receive_window -= flow
+        if self._receive_window < 0:
+            raise ConnectionFault(
+                ErrorCode.FLOW_CONTROL_ERROR, "DATA is more than the stream's window allows."
+            )
+        if self._expected is not None:
+            self._expected -= len(payload)
+            if self._expected < 0 or (end and self._expected):
+                raise StreamFault(
+                    ErrorCode.PROTOCOL_ERROR, "DATA is not as long as content-length says."
+                )
+        self._owed += flow
+        if payload and self.receiver is not None and not self.ended:
+            self.inbox.feed(payload)
+        if end:
+            self.on_half_close()
+        elif self._owed:
+            self.give_credit()
+
+    def on_half_close(self) -> None:
+        """The client sends no more. Raises StreamFault if it announced more."""
+        if self._expected:
+            raise StreamFault(
+                ErrorCode.PROTOCOL_ERROR, "The stream ended before what content-length says."
+            )
+        self.half_closed = True
+        self.inbox.close()
+
+    def on_window(self, increment: int) -> None:
+        """The client takes more. Raises StreamFault when that is more than there can be."""
+        if not increment:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "A WINDOW_UPDATE adds nothing.")
+        self.send_window += increment
+        if self.send_window > frames.MAX_WINDOW:
+            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "A stream's window is too large.")
+        if self.pending:
+            self.connection.want(self)
+
+    def on_lost(self) -> None:
+        """The client cancelled the stream, or its connection is gone."""
+        self.half_closed = True
+        self._close()
+        if self.receiver is not None:
+            self.receiver.lost()
+
+    def give_credit(self) -> None:
+        """Let the client send as much as was taken, unless its messages wait for the handler."""
+        owed = self._owed
+        if (
+            owed * 2 < self.connection.config.http2.receive_window
+            or self.inbox.behind
+            or self.half_closed
+            or self.ended
+        ):
+            return
+        self._owed = 0
+        self._receive_window += owed
+        self.connection.write(frames.window_update(self.number, owed))
+
+    def refuse(self, refusal: StatusError, limit: str = "") -> None:
+        """Take nothing more from the client, and tell it why."""
+        self.inbox.drop()
+        if self.receiver is not None:
+            self.receiver.refuse(refusal, limit)
+
+    # What is sent to it
+
+    def send_headers(self, block: bytes) -> None:
+        """Begin the response."""
+        self.headers_sent = True
+        if not self.ended:
+            self.connection.write_headers(self.number, block, end=False)
+
+    def send_message(self, message: bytes, compressed: bool = False) -> None:
+        """Send a message as soon as the client takes it."""
+        if self.ended:
+            return
+        connection, size = self.connection, len(message) + PREFIX_BYTES
+        if (
+            not self.pending
+            and size <= self.send_window
+            and size <= connection.send_window
+            and size <= connection.max_frame
+            and not connection.paused
+        ):
+            self.send_window -= size
+            connection.send_window -= size
+            connection.write(
+                frames.head(size, frames.DATA, 0, self.number) + prefix(len(message), compressed),
+                message,
+            )
+            connection.worked(size)
+            return
+        self._queue.append(prefix(len(message), compressed))
+        self._queue.append(message)
+        self._enqueued(size)
+
+    def answer_plainly(self, status: int, text: str) -> None:
+        """Answer somebody who does not speak gRPC."""
+        body = text.encode()
+        self.send_headers(plain_response(status, body))
+        self._queue.append(body)
+        self._ending = b""
+        self._enqueued(len(body))
+
+    def finish(self, trailers: bytes) -> None:
+        """End the stream once everything has gone that waits."""
+        if self.ended or self._ending is not None:
+            return
+        self._ending = trailers
+        if not self.pending:
+            self._end()
+
+    def cut(self, trailers: bytes) -> None:
+        """End the stream without what waits, but for the rest of a message that has begun:
+        clients take a message that is cut short for a fault and do not look at the status."""
+        if self.ended:
+            return
+        self._ending = trailers
+        # Each message is two entries, its prefix and itself; a view is what is left of an entry.
+        begun = (
+            1
+            if len(self._queue) % 2
+            else 2 * isinstance(self._queue and self._queue[0], memoryview)
+        )
+        self._queue = deque(itertools.islice(self._queue, begun))
+        left = sum(map(len, self._queue))
+        self.connection.enqueued(left - self.pending)
+        self.pending = left
+        if not left:
+            self._end()
+        else:
+            self.connection.loop.call_later(_CUT_PATIENCE, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.ended:
+            self.fail(ErrorCode.CANCEL)
+
+    def fail(self, code: ErrorCode) -> None:
+        """End the stream with RST_STREAM, and the work on it."""
+        if not self.ended:
+            self.connection.write(frames.reset(self.number, code))
+            self._close()
+        if self.receiver is not None:
+            self.receiver.lost()
+
+    def pump(self) -> None:
+        """Send of what waits, as much as both windows and the connection's turn allow."""
+        connection, turn, waited = self.connection, _TURN_BYTES, self.pending
+        while self.pending and turn > 0 and not connection.paused:
+            size = min(self.pending, self.send_window, connection.send_window, connection.max_frame)
+            if size <= 0:
+                break
+            turn -= size
+            last = size == self.pending and self._ending == b""
+            parts = self._dequeue(size)
+            self.send_window -= size
+            connection.send_window -= size
+            flags = frames.END_STREAM if last else 0
+            connection.write(frames.head(size, frames.DATA, flags, self.number), *parts)
+            connection.worked(size)
+        if self.pending < waited and self.receiver is not None:
+            self.receiver.progressed()
+        if not self.pending and self._ending is not None:
+            self._end()
+
+    @property
+    def waiting(self) -> int:
+        """How many entries wait, two a message."""
+        return len(self._queue)
+
+    @property
+    def sendable(self) -> bool:
+        """Whether something waits that the stream's own window lets go."""
+        return self.pending > 0 and self.send_window > 0
+
+    def _enqueued(self, size: int) -> None:
+        self.pending += size
+        self.connection.enqueued(size)
+        self.connection.want(self)
+
+    def _dequeue(self, size: int) -> list[bytes | memoryview]:
+        parts: list[bytes | memoryview] = []
+        self.pending -= size
+        self.connection.enqueued(-size)
+        queue = self._queue
+        while size:
+            first = queue[0]
+            if len(first) <= size:
+                parts.append(queue.popleft())
+                size -= len(first)
+                continue
+            # A view, so that a large message is never copied.
+            view = memoryview(first)
+            parts.append(view[:size])
+            queue[0] = view[size:]
+            size = 0
+        return parts
+
+    def _end(self) -> None:
+        """Say how it ended; all that waited is gone."""
+        trailers, self._ending = self._ending, None
+        if trailers:
+            self.connection.write_headers(self.number, trailers, end=True)
+        if not self.half_closed:
+            # The client need not send what nobody will read.
+            self.connection.write(frames.reset(self.number, ErrorCode.NO_ERROR))
+        self._close()
+        if self.receiver is not None:
+            self.receiver.sent_all()
+
+    def _close(self) -> None:
+        self.ended = True
+        self._ending = None
+        self.connection.enqueued(-self.pending)
+        self.pending = 0
+        self._queue.clear()
+        self.inbox.drop()
+        self.connection.forget(self)
