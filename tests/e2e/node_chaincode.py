@@ -14,23 +14,6 @@ NAME = "asset-transfer-node"
 SAMPLE = ROOT / "samples" / "asset-transfer-node"
 
 
-def install(cache: Path) -> None:
-    """`npm ci`, once for as long as the lock file stays the same."""
-    npm = require("npm")
-    lock = (SAMPLE / "package-lock.json").read_bytes()
-    stamp = SAMPLE / "node_modules" / ".installed-lock"
-    if stamp.exists() and stamp.read_bytes() == lock:
-        return
-    subprocess.run(
-        [npm, "ci", "--no-audit", "--no-fund", "--cache", str(cache)],
-        cwd=SAMPLE,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    stamp.write_bytes(lock)
-
-
 @contextlib.contextmanager
 def running(stack: Stack, log: Path) -> Iterator[None]:
     """The chaincode dialled in over mTLS with a certificate of its own."""

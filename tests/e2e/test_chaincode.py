@@ -7,6 +7,7 @@ import pytest
 from tests.e2e import node_chaincode
 from tests.e2e.clients import ChatClient, Client, interest
 from tests.e2e.stack import Stack
+from tests.e2e.tools import npm_ci
 
 from selvedge_protos.peer import events_pb2
 
@@ -22,7 +23,7 @@ def chaincode(
         yield name
         return
     cache = tmp_path_factory.mktemp("npm")
-    node_chaincode.install(cache)
+    npm_ci(node_chaincode.SAMPLE, cache)
     with node_chaincode.running(stack, cache / "chaincode.log"):
         yield name
 

@@ -17,6 +17,9 @@ _INSTALL = {
     "kubectl": "install your system's kubernetes-client package",
     "npm": "install Node.js 18 or 20",
     "node": "install Node.js 18 or 20",
+    "h2spec": "build it in tests/conformance/go",
+    "grpc-interop-go": "build google.golang.org/grpc/interop/client in tests/conformance/go",
+    "grpc-interop-java": "have Maven copy what tests/conformance/java/pom.xml names",
 }
 
 
@@ -30,6 +33,23 @@ def require(program: str) -> Path:
     if REQUIRE_ALL:
         pytest.fail(sentence)
     pytest.skip(sentence)
+
+
+def npm_ci(folder: Path, cache: Path) -> None:
+    """Install what the folder's lock file names, once for as long as it stays the same."""
+    npm = require("npm")
+    lock = (folder / "package-lock.json").read_bytes()
+    stamp = folder / "node_modules" / ".installed-lock"
+    if stamp.exists() and stamp.read_bytes() == lock:
+        return
+    subprocess.run(
+        [npm, "ci", "--no-audit", "--no-fund", "--cache", str(cache)],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    stamp.write_bytes(lock)
 
 
 @cache

@@ -10,7 +10,7 @@ import grpc.aio
 from grpc.aio import EOF  # type: ignore[attr-defined]  # missing in the stubs
 
 from selvedge_common.comm.calls import status_of
-from selvedge_common.comm.errors import DETAILS_CHARACTERS, StatusError
+from selvedge_common.comm.errors import StatusError
 from selvedge_common.comm.metrics import LIMITS
 from selvedge_common.comm.native import headers
 from selvedge_common.comm.native.headers import Metadata
@@ -258,10 +258,12 @@ class Call:
         self._ended = True
         if code is not None:
             self._code, self._details = code, details
-        details = printable(self._details, DETAILS_CHARACTERS)
         try:
             block = headers.trailers(
-                _status(self._code), details, self._trailing, alone=not self.stream.headers_sent
+                _status(self._code),
+                self._details,
+                self._trailing,
+                alone=not self.stream.headers_sent,
             )
         except ValueError as error:
             block = headers.trailers(
@@ -270,7 +272,7 @@ class Call:
         if cut:
             self.stream.cut(block)
         else:
-            self.stream.finish(block)
+            self.stream.finish(block, refusing=self._code is not grpc.StatusCode.OK)
 
     def stop(self) -> None:
         """End it because the server stops."""

@@ -511,11 +511,12 @@ class Connection(asyncio.Protocol):
         self._host.open(stream)
 
     def _on_trailers(self, stream: Stream, block: "_HeaderBlock", data: bytes) -> None:
+        if stream.half_closed:
+            self._headers.skip(data)
+            raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS came after the stream's end.")
         self._headers.trailers(data)
         if block.fault is not None:
             raise block.fault
-        if stream.half_closed:
-            raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS came after the stream's end.")
         if not block.end:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "Trailers do not end their stream.")
         stream.on_half_close()

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import grpc
 
 from selvedge_common.comm.calls import Calls, code_of_cancelled, status_of
-from selvedge_common.comm.errors import StatusError
+from selvedge_common.comm.errors import DETAILS_CHARACTERS, StatusError
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.metrics import Method
 from selvedge_common.comm.native.call import Call, MessageStreamMethod
 from selvedge_common.comm.pending import MESSAGE_COST, PROCESS
 from selvedge_common.comm.settings import ServerConfig
+from selvedge_common.quoting import printable
 
 
 class NativeMessageStream:
@@ -115,13 +116,13 @@ class NativeMessageStream:
         self._flush_timer = asyncio.get_running_loop().call_later(
             self._config.flush_timeout, self._flush_expired
         )
-        self._call.end(code, details)
+        self._call.end(code, printable(details, DETAILS_CHARACTERS))
 
     def abort(self, code: grpc.StatusCode, details: str) -> None:
         if self._aborted or self._closed.is_set():
             return
         self._closing = self._aborted = True
-        self._call.end(code, details, cut=True)
+        self._call.end(code, printable(details, DETAILS_CHARACTERS), cut=True)
         self._forget_pending()
         self._stop()
 

@@ -91,6 +91,10 @@ class NativeServer:
     async def start(self) -> None:
         """Begin to accept connections."""
         self._listener.setblocking(False)
+        # Nobody shares the address; but connections that linger after stop, which take this over
+        # from their listener, must not keep it.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.listen(_BACKLOG)
         self._loop.add_reader(self._listener, self._accept)
 

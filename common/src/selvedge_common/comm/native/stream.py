@@ -1,5 +1,6 @@
 """One HTTP/2 stream (RFC 9113, section 5): its states, its flow control, and what waits in it."""
 
+import asyncio
 import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _TURN_BYTES = 64 * 1024
 # Seconds that a client may take to read the rest of a message that is the last it gets.
 _CUT_PATIENCE = 10.0
+_HOLD = 0.05  # seconds that a refusal waits for the client's first message
 
 
 class Receiver(Protocol):
@@ -48,7 +50,10 @@ class Stream:
     __slots__ = (
         "_ending",
         "_expected",
+        "_heard",
+        "_holding",
         "_owed",
+        "_plain_answer",
         "_queue",
         "_receive_window",
         "connection",
@@ -81,6 +86,9 @@ class Stream:
         self._expected = request.content_length
         self._queue: deque[bytes | memoryview] = deque()
         self._ending: bytes | None = None  # trailers to follow the queue; empty for none
+        self._heard = False  # anything beside the request's headers
+        self._holding: asyncio.TimerHandle | None = None
+        self._plain_answer: tuple[int, str] | None = None
 
     # What the client does
 
@@ -105,6 +113,9 @@ class Stream:
                     ErrorCode.PROTOCOL_ERROR, "DATA is not as long as content-length says."
                 )
         self._owed += flow
+        self._heard = True
+        if self._holding is not None:
+            self._let_go()
         if payload and self.receiver is not None and not self.ended:
             self.inbox.feed(payload)
         if end:
@@ -120,6 +131,10 @@ class Stream:
             )
         self.half_closed = True
         self.inbox.close()
+        if self._holding is not None:
+            self._let_go()
+        if self._plain_answer is not None:
+            self._answer_plainly(*self._plain_answer)
 
     def on_window(self, increment: int) -> None:
         """The client takes more. Raises StreamFault when that is more than there can be."""
@@ -191,19 +206,40 @@ class Stream:
         self._enqueued(size)
 
     def answer_plainly(self, status: int, text: str) -> None:
-        """Answer somebody who does not speak gRPC."""
+        """Answer somebody who does not speak gRPC, once it has said all it has to say."""
+        if self.half_closed:
+            self._answer_plainly(status, text)
+        else:
+            self._plain_answer = status, text
+
+    def _answer_plainly(self, status: int, text: str) -> None:
         body = text.encode()
         self.send_headers(plain_response(status, body))
         self._queue.append(body)
         self._ending = b""
         self._enqueued(len(body))
 
-    def finish(self, trailers: bytes) -> None:
-        """End the stream once everything has gone that waits."""
+    def finish(self, trailers: bytes, *, refusing: bool = False) -> None:
+        """End the stream once everything has gone that waits.
+
+        Args:
+            refusing: the client may be about to send its first message. grpc.aio makes INTERNAL of
+                a write that finds the stream ended, whatever the status says; so that message is
+                waited for, shortly.
+        """
         if self.ended or self._ending is not None:
             return
         self._ending = trailers
-        if not self.pending:
+        if refusing and not self._heard and not self.half_closed:
+            self._holding = self.connection.loop.call_later(_HOLD, self._let_go)
+        elif not self.pending:
+            self._end()
+
+    def _let_go(self) -> None:
+        if self._holding is not None:
+            self._holding.cancel()
+            self._holding = None
+        if self._ending is not None and not self.pending:
             self._end()
 
     def cut(self, trailers: bytes) -> None:
@@ -256,7 +292,7 @@ class Stream:
             connection.worked(size)
         if self.pending < waited and self.receiver is not None:
             self.receiver.progressed()
-        if not self.pending and self._ending is not None:
+        if not self.pending and self._ending is not None and self._holding is None:
             self._end()
 
     @property
@@ -306,6 +342,8 @@ class Stream:
 
     def _close(self) -> None:
         self.ended = True
+        if self._holding is not None:
+            self._holding.cancel()
         self._ending = None
         self.connection.enqueued(-self.pending)
         self.pending = 0
