@@ -1,11 +1,12 @@
 """The certificates and keys of a service, as enrolment lays them out in its folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
 
 from selvedge_common.comm import SecureServerConfig
+from selvedge_common.config.sections import TLS
 from selvedge_common.msp import MSP
 from selvedge_common.operations import OperationsTLS
 
@@ -31,15 +32,11 @@ class Material:
         """The organisation, by the root that enrolment brought. Raises MSPConfigurationError."""
         return MSP.load(self._folder / "msp", self._mspid)
 
-    def server(
-        self, *, require_client_certificate: bool, more_client_roots: Sequence[Path]
-    ) -> SecureServerConfig:
+    def server(self, tls: TLS) -> SecureServerConfig:
         """TLS of the listeners.
 
         Args:
-            require_client_certificate: whether clients need a certificate of the client roots.
-            more_client_roots: PEM files of roots beside the one that enrolment brought
-                (``peer.tls.clientRootCAs.files``).
+            tls: ``peer.tls``; its client roots come beside the one that enrolment brought.
 
         Raises:
             MaterialError: a file cannot be read, or one of the further roots is no certificate.
@@ -50,8 +47,10 @@ class Material:
             certificate=self._own("server.crt"),
             key=self._own("server.key"),
             server_root_cas=(root,),
-            client_root_cas=(root, *map(_roots, more_client_roots)),
-            require_client_certificate=require_client_certificate,
+            client_root_cas=(root, *map(_roots, tls.client_root_cas.files)),
+            require_client_certificate=tls.client_auth_required,
+            request_client_certificate=tls.client_auth_requested,
+            revocation_lists=tuple(map(_revocations, tls.revocation_lists.files)),
         )
 
     def operations(self) -> OperationsTLS:
@@ -74,17 +73,25 @@ class Material:
 
 
 def _roots(file: Path) -> bytes:
-    """Read a file of ``peer.tls.clientRootCAs.files``, which no part of the server can name."""
-    remedy = "give a readable file of PEM certificates, or take it off the list"
+    return _listed(
+        file, "peer.tls.clientRootCAs.files", "certificate", x509.load_pem_x509_certificates
+    )
+
+
+def _revocations(file: Path) -> bytes:
+    return _listed(
+        file, "peer.tls.revocationLists.files", "revocation list", x509.load_pem_x509_crl
+    )
+
+
+def _listed(file: Path, key: str, what: str, parse: Callable[[bytes], object]) -> bytes:
+    """Read a file of a list of settings, which no part of the server can name."""
+    remedy = f"give a readable file with a PEM {what}, or take it off the list"
     try:
         content = file.read_bytes()
-        x509.load_pem_x509_certificates(content)
+        parse(content)
     except OSError as error:
-        raise MaterialError(
-            f"peer.tls.clientRootCAs.files: {file} cannot be read: {error.strerror}; {remedy}"
-        ) from error
+        raise MaterialError(f"{key}: {file} cannot be read: {error.strerror}; {remedy}") from error
     except ValueError as error:
-        raise MaterialError(
-            f"peer.tls.clientRootCAs.files: {file} holds no certificate that can be read; {remedy}"
-        ) from error
+        raise MaterialError(f"{key}: {file} holds no {what} that can be read; {remedy}") from error
     return content

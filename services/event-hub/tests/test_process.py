@@ -193,6 +193,7 @@ DURATIONS = [
     "source.reconnect.initial",
     "source.reconnect.max",
     "ca.timeout",
+    "transport.handshakeTimeout",
 ]
 SIZES = [
     "peer.events.maxRecvMsgSize",
@@ -200,6 +201,11 @@ SIZES = [
     "peer.events.outbox.maxBytes",
     "peer.events.outbox.totalBytes",
     "source.maxRecvMsgSize",
+    "transport.maxHeaderListSize",
+    "transport.receiveWindow",
+    "transport.receivingBytes",
+    "transport.pendingBytes",
+    "transport.overheadBytes",
 ]
 COUNTS = [
     "peer.events.buffersize",
@@ -207,6 +213,9 @@ COUNTS = [
     "peer.events.maxInterests",
     "peer.events.maxConcurrentStreams",
     "peer.events.outbox.maxEvents",
+    "transport.maxConnections",
+    "transport.unreadReplies",
+    "transport.resets",
 ]
 
 
@@ -225,6 +234,7 @@ COUNTS = [
         ("source.channel", 250 * "x"),
         ("source.reconnect.initial", "1m"),
         ("source.start", "middle"),
+        ("transport.kind", "carrier pigeon"),
     ],
 )
 def test_settings_without_sense_are_refused_by_name(key: str, value: str) -> None:

@@ -1,6 +1,7 @@
 """Servers and channels: one gRPC server face, live client roots, the message-stream face."""
 
 from selvedge_common.comm.channel import channel
+from selvedge_common.comm.configured import Bounds, server_config
 from selvedge_common.comm.errors import (
     AddressError,
     CertificateError,
@@ -22,6 +23,7 @@ from selvedge_common.comm.settings import (
 __all__ = [
     "TRANSPORTS",
     "AddressError",
+    "Bounds",
     "CertificateError",
     "CommError",
     "GRPCServer",
@@ -35,4 +37,5 @@ __all__ = [
     "StatusError",
     "StreamConfig",
     "channel",
+    "server_config",
 ]

@@ -104,6 +104,11 @@ class GRPCServer:
         return self._listener
 
     @property
+    def transport(self) -> str:
+        """What carries it: `native` or `grpcio`."""
+        return self._config.transport
+
+    @property
     def server_certificate(self) -> bytes:
         """The certificate served now, PEM; empty without TLS."""
         return self._credentials.certificate if self._credentials else b""

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from selvedge_common.config.bounds import HostPort
-from selvedge_common.config.values import Duration
+from selvedge_common.config.values import Duration, Size
 
 
 @dataclass(frozen=True)
-class ClientRoots:
-    """``peer.tls.clientRootCAs``."""
+class Files:
+    """``peer.tls.clientRootCAs`` and ``peer.tls.revocationLists``."""
 
     files: list[Path]
 
@@ -21,7 +21,9 @@ class TLS:
 
     enabled: bool
     client_auth_required: bool
-    client_root_cas: ClientRoots
+    client_auth_requested: bool
+    client_root_cas: Files
+    revocation_lists: Files
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,22 @@ class Keepalive:
     interval: Duration
     timeout: Duration
     min_interval: Duration
+
+
+@dataclass(frozen=True)
+class Transport:
+    """``transport``; chaincode-support has more keys there."""
+
+    kind: Literal["native", "grpcio"]
+    max_connections: int
+    max_header_list_size: Size
+    receive_window: Size
+    receiving_bytes: Size
+    pending_bytes: Size
+    unread_replies: int
+    overhead_bytes: Size
+    resets: int
+    handshake_timeout: Duration
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from certificate_authority.errors import AuthorityError, Refused
 from certificate_authority.profiles import PROFILES, alternative_name, profile_named
 from selvedge_common import config
 from selvedge_common.config import Duration, HostPort, Range, Size
-from selvedge_common.config.sections import Logging, Operations
+from selvedge_common.config.sections import Logging, Operations, Transport
 
 _LONGEST = "876000h"
 """A hundred years: the ends of all lives must be dates."""
@@ -139,6 +139,7 @@ class Config:
     """The whole of it."""
 
     ca: Ca
+    transport: Transport
     enrolment: Enrolment
     operations: Operations
     logging: Logging

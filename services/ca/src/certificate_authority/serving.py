@@ -14,7 +14,7 @@ from certificate_authority.errors import AuthorityError
 from certificate_authority.rate import RateByClient
 from certificate_authority.service import CertificateAuthorityService
 from certificate_authority.tokens import TokenStore
-from selvedge_common.comm import GRPCServer, SecureServerConfig, ServerConfig
+from selvedge_common.comm import Bounds, GRPCServer, SecureServerConfig, server_config
 from selvedge_common.logs import get_logger
 from selvedge_common.process import Shutdown
 from selvedge_protos.selvedge.ca.v1.certificate_authority_pb2_grpc import (
@@ -40,12 +40,15 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
     limits = config.ca.limits
     server = GRPCServer(
         config.ca.listen_address,
-        ServerConfig(
+        server_config(
+            config.transport,
             # Whoever enrols has no certificate yet: its token is what proves its right.
             SecureServerConfig(use_tls=True, certificate=certificate, key=key),
-            max_receive_bytes=limits.max_request_bytes,
-            max_send_bytes=limits.max_request_bytes,
-            max_concurrent_streams=limits.max_concurrent_streams,
+            Bounds(
+                max_receive_bytes=limits.max_request_bytes,
+                max_send_bytes=limits.max_request_bytes,
+                max_concurrent_streams=limits.max_concurrent_streams,
+            ),
         ),
     )
     failures = RateByClient(limits.requests_per_second, limits.burst)
@@ -63,6 +66,7 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
         _log.info(
             "serving",
             address=server.address,
+            transport=server.transport,
             operations=operations.address,
             members_use=config.ca.address,
             volume=str(config.ca.file_system_path),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from selvedge_common.config import LONGEST, MOST, ConfigError, Duration, Range, Size, load
+from selvedge_common.config import LONGEST, MOST, ConfigError, Duration, Range, Size, load, sections
 from selvedge_common.config.sections import TLS, Enrolling, Keepalive, Logging, Operations
 
 # Shorter start-up timeouts give a restarting chaincode no chance; Fabric raises them as well.
@@ -45,6 +45,13 @@ class Peer:
     tls: TLS
     keepalive: Keepalive
     limits: PeerLimits
+
+
+@dataclass(frozen=True)
+class Transport(sections.Transport):
+    peer: Literal["", "native", "grpcio"]
+    chaincode: Literal["", "native", "grpcio"]
+    orderer: Literal["", "native", "grpcio"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ class Config:
     """All of core.yaml; durations in seconds, sizes in bytes."""
 
     peer: Peer
+    transport: Transport
     chaincode: Chaincode
     channel: ChannelSettings
     ledger: LedgerSettings

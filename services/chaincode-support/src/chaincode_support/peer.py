@@ -20,11 +20,12 @@ from chaincode_support.material import Material
 from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
 from chaincode_support.ordering.service import add_atomic_broadcast
 from selvedge_common.comm import (
+    Bounds,
     GRPCServer,
-    KeepaliveConfig,
     SecureServerConfig,
     ServerConfig,
     StreamConfig,
+    server_config,
 )
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil.responses import Backlog
@@ -80,11 +81,17 @@ class Peer:
             pipeline=config.orderer.limits.stream_pipeline,
         )
         secure = _secure(config, material)
-        self.api = GRPCServer(config.peer.listen_address, _server_config(config, secure))
-        self.chaincode = GRPCServer(
-            config.peer.chaincode_listen_address, _server_config(config, secure)
+        transport = config.transport
+        self.api = GRPCServer(
+            config.peer.listen_address, _server_config(config, secure, transport.peer)
         )
-        self.orderer = GRPCServer(config.orderer.listen_address, _server_config(config, secure))
+        self.chaincode = GRPCServer(
+            config.peer.chaincode_listen_address,
+            _server_config(config, secure, transport.chaincode),
+        )
+        self.orderer = GRPCServer(
+            config.orderer.listen_address, _server_config(config, secure, transport.orderer)
+        )
         chaincodes = _chaincode_support(config, secure)
         self._endorser = Endorser(
             {name: channel}, chaincodes, material.peer(), max_proposals=limits.endorser_service
@@ -129,6 +136,11 @@ class Peer:
             "api": self.api.address,
             "chaincode": self.chaincode.address,
             "orderer": self.orderer.address,
+            "transport": {
+                "api": self.api.transport,
+                "chaincode": self.chaincode.transport,
+                "orderer": self.orderer.transport,
+            },
             "channel": self._channel.name,
             "height": self._channel.ledger.height,
             "tls": self.api.tls_enabled,
@@ -198,21 +210,12 @@ def _secure(config: Config, material: Material) -> SecureServerConfig:
             "CLIENT CERTIFICATES ARE NOT REQUIRED: any process that reaches the ports can act as "
             "any chaincode; set peer.tls.clientAuthRequired to true"
         )
-    return material.server(
-        require_client_certificate=tls.client_auth_required,
-        more_client_roots=tls.client_root_cas.files,
-    )
+    return material.server(tls)
 
 
-def _server_config(config: Config, secure: SecureServerConfig) -> ServerConfig:
+def _server_config(config: Config, secure: SecureServerConfig, transport: str) -> ServerConfig:
     peer = config.peer
-    return ServerConfig(
-        secure=secure,
-        keepalive=KeepaliveConfig(
-            interval=peer.keepalive.interval,
-            timeout=peer.keepalive.timeout,
-            min_ping_interval=peer.keepalive.min_interval,
-        ),
+    bounds = Bounds(
         max_receive_bytes=peer.max_recv_msg_size,
         max_send_bytes=peer.max_send_msg_size,
         # One client may use up the peer's own limits; those answer with a sentence.
@@ -220,6 +223,7 @@ def _server_config(config: Config, secure: SecureServerConfig) -> ServerConfig:
         * (peer.limits.concurrency.endorser_service + peer.limits.concurrency.deliver_service),
         stream=StreamConfig(max_pending=config.chaincode.limits.pending_bytes),
     )
+    return server_config(config.transport, secure, bounds, keepalive=peer.keepalive, kind=transport)
 
 
 def _chaincode_support(config: Config, secure: SecureServerConfig) -> ChaincodeSupport:

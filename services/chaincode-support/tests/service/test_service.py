@@ -265,8 +265,53 @@ def test_client_roots_that_cannot_be_read_are_named_with_their_key(
     assert failed.popen.returncode == 1
     assert failed.lines[-1] == (
         f"chaincode-support: peer.tls.clientRootCAs.files: {roots} cannot be read: No such file or "
-        "directory; give a readable file of PEM certificates, or take it off the list\n"
+        "directory; give a readable file with a PEM certificate, or take it off the list\n"
     )
+
+
+def test_revocation_list_that_cannot_be_read_is_named_with_its_key(
+    authority: Authority, tmp_path: Path
+) -> None:
+    settings = authority.service_settings(
+        tmp_path / "volume",
+        CORE_PEER_TLS_REVOCATIONLISTS_FILES=__file__,
+    )
+    failed = Process.start(MODULE, settings)
+    assert failed.popen.returncode == 1
+    assert failed.lines[-1] == (
+        f"chaincode-support: peer.tls.revocationLists.files: {__file__} holds no revocation list "
+        "that can be read; give a readable file with a PEM revocation list, or take it off the "
+        "list\n"
+    )
+
+
+async def test_each_listener_has_its_transport(authority: Authority, tmp_path: Path) -> None:
+    settings = authority.service_settings(
+        tmp_path / "volume", CORE_TRANSPORT_KIND="grpcio", CORE_TRANSPORT_CHAINCODE="native"
+    )
+    service = Process.start(MODULE, settings)
+    try:
+        assert service.serving["transport"] == {
+            "api": "grpcio",
+            "chaincode": "native",
+            "orderer": "grpcio",
+        }
+    finally:
+        assert service.stop() == 0
+
+
+def test_what_a_transport_cannot_do_is_said_at_the_start(
+    authority: Authority, tmp_path: Path
+) -> None:
+    settings = authority.service_settings(
+        tmp_path / "volume",
+        CORE_TRANSPORT_KIND="grpcio",
+        CORE_PEER_TLS_CLIENTAUTHREQUIRED=False,
+        CORE_PEER_TLS_CLIENTAUTHREQUESTED=True,
+    )
+    failed = Process.start(MODULE, settings)
+    assert failed.popen.returncode == 1
+    assert "The transport grpcio cannot ask for a client certificate" in failed.lines[-1]
 
 
 def test_sigterm_ends_it_while_it_waits_for_the_ca(tmp_path: Path) -> None:

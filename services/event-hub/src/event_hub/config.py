@@ -10,7 +10,14 @@ from typing import Annotated, Literal
 
 from event_hub.outbox import OutboxConfig
 from selvedge_common.config import LONGEST, Duration, HostPort, Range, Size, load
-from selvedge_common.config.sections import TLS, Enrolling, Keepalive, Logging, Operations
+from selvedge_common.config.sections import (
+    TLS,
+    Enrolling,
+    Keepalive,
+    Logging,
+    Operations,
+    Transport,
+)
 
 # Fabric's names of channels (common/configtx), and their length.
 CHANNEL = re.compile(r"[a-zA-Z0-9.-]{1,249}")
@@ -105,6 +112,7 @@ class Config:
     """All settings of the hub."""
 
     peer: Peer
+    transport: Transport
     source: Source
     operations: Operations
     ca: Enrolling

@@ -17,11 +17,12 @@ from event_hub.sources.checkpoint import Checkpoint
 from event_hub.sources.deliver import DeliverConfig, DeliverSource
 from event_hub.validation import ValidationConfig, Validator
 from selvedge_common.comm import (
+    Bounds,
     GRPCServer,
-    KeepaliveConfig,
     SecureServerConfig,
     ServerConfig,
     StreamConfig,
+    server_config,
 )
 from selvedge_common.logs import get_logger
 from selvedge_protos.common import common_pb2
@@ -91,6 +92,7 @@ class Hub:
                 "serving",
                 hub=self._config.peer.id,
                 events=self.server.address,
+                transport=self.server.transport,
                 operations=operations,
                 channel=self._config.source.channel,
                 source=self._config.source.addresses,
@@ -122,17 +124,14 @@ class Hub:
 
     def _server_config(self) -> ServerConfig:
         events = self._config.peer.events
-        return ServerConfig(
-            secure=self._secure(),
-            keepalive=KeepaliveConfig(
-                interval=events.keepalive.interval,
-                timeout=events.keepalive.timeout,
-                min_ping_interval=events.keepalive.min_interval,
-            ),
+        bounds = Bounds(
             max_receive_bytes=events.max_recv_msg_size,
             max_send_bytes=events.max_send_msg_size,
             max_concurrent_streams=events.max_concurrent_streams,
             stream=stream_config(self._config),
+        )
+        return server_config(
+            self._config.transport, self._secure(), bounds, keepalive=events.keepalive
         )
 
     def _secure(self) -> SecureServerConfig:
@@ -142,10 +141,7 @@ class Hub:
             return SecureServerConfig()
         if not tls.client_auth_required:
             log.warning("clients are not asked for a TLS certificate")
-        return self._material.server(
-            require_client_certificate=tls.client_auth_required,
-            more_client_roots=tls.client_root_cas.files,
-        )
+        return self._material.server(tls)
 
     def _chat(self) -> Chat:
         events = self._config.peer.events

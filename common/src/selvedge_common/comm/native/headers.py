@@ -35,8 +35,10 @@ _CONNECTION_FIELDS = frozenset(
 )
 # What gRPC speaks of with itself; handlers see the rest.
 _TRANSPORT_FIELDS = frozenset(
-    (b"te", b"content-type", b"content-length", b"grpc-timeout", b"grpc-encoding")
-    + (b"grpc-accept-encoding", b"host")
+    (
+        *(b"te", b"content-type", b"content-length", b"host"),
+        *(b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"),
+    )
 )
 _TIMEOUT = re.compile(rb"[0-9]{1,8}[HMSmun]")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -120,7 +122,7 @@ class HeaderReader:
             _check_field(name, value)
 
     def skip(self, block: bytes) -> None:
-        """Take in a block that nobody wants, since it may change the table. Raises ConnectionFault."""
+        """Take in a block that nobody wants: it may change the table. Raises ConnectionFault."""
         self._known.clear()
         self._decode(block)
 
