@@ -12,6 +12,7 @@ class Containers(Stack):
     """`docker compose --profile demo up --build --wait`, as the README says it."""
 
     name = "containers"
+    transport = "native"
 
     def environment(self) -> dict[str, str]:
         return {

@@ -18,6 +18,7 @@ class Processes(Stack):
     """One `selvedge up --demo`, which starts again what dies."""
 
     name = "processes"
+    transport = "grpcio"
     process: subprocess.Popen[bytes]
 
     @property

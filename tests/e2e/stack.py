@@ -29,9 +29,13 @@ MESSAGE_BYTES = 100 * 1024 * 1024
 
 
 class Stack(ABC):
-    """The three services and the Python sample, up; `folder` is where a user would stand."""
+    """The three services and the Python sample, up; `folder` is where a user would stand.
+
+    Between them the drivers cover both transports: each has the whole suite.
+    """
 
     name: str
+    transport: str
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,7 +59,7 @@ class Stack(ABC):
 
     def environment(self) -> dict[str, str]:
         """What commands on the host run with."""
-        return {**os.environ, "NO_COLOR": "1"}
+        return {**os.environ, "NO_COLOR": "1", "CORE_TRANSPORT_KIND": self.transport}
 
     def run(
         self, *command: str | Path, check: bool = True, timeout: float = 60

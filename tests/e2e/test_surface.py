@@ -13,6 +13,7 @@ from tests.e2e.clients import ChatClient, Client, interest
 from tests.e2e.stack import LISTENERS, OPERATIONS, ROOT, SELVEDGE, Stack
 from tests.e2e.tools import require
 
+from selvedge_common.comm import TRANSPORTS
 from selvedge_common.protoutil.proposals import sign_proposal
 from selvedge_protos.common import common_pb2
 from selvedge_protos.grpc.reflection.v1 import reflection_pb2 as reflection_v1_pb2
@@ -31,6 +32,14 @@ def test_health_says_serving_for_the_server_and_each_service(stack: Stack, liste
         for service in ["", *services]:
             answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING, service
+
+
+@pytest.mark.parametrize("service", OPERATIONS)
+def test_each_service_says_what_carries_its_listeners(stack: Stack, service: str) -> None:
+    # The log is JSON in a container, and for people in a shell.
+    [*_, ready] = (line for line in stack.log(service).splitlines() if "transport" in line)
+    assert "serving" in ready
+    assert {kind for kind in TRANSPORTS if kind in ready} == {stack.transport}
 
 
 @every_listener

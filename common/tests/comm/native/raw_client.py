@@ -78,7 +78,7 @@ class RawClient:
             receive_buffer: bytes that the system takes for a client which does not read.
         """
         host, _, port = server.address.rpartition(":")
-        sock = socket.socket()
+        sock = socket.socket(proto=socket.IPPROTO_TCP)  # then asyncio switches Nagle's delay off
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)

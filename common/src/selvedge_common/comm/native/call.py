@@ -265,7 +265,7 @@ class Call:
                 self._trailing,
                 alone=not self.stream.headers_sent,
             )
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError) as error:  # of the handler's metadata
             block = headers.trailers(
                 grpc.StatusCode.INTERNAL, str(error), alone=not self.stream.headers_sent
             )
@@ -295,7 +295,10 @@ class Call:
         except grpc.aio.AbortError:
             pass
         except asyncio.CancelledError:
-            self.end(grpc.StatusCode.CANCELLED, "The call was cancelled by the server.", cut=True)
+            if not self._ended:  # by the handler itself, then, for all others have said why
+                self.end(
+                    grpc.StatusCode.CANCELLED, "The call was cancelled by the server.", cut=True
+                )
             raise
         except Exception as error:
             if not self._ended:
@@ -385,8 +388,10 @@ class Call:
             self._timer.cancel()
         if not task.cancelled() and not self.client_left:
             self.stream.connection.completed()
+        loop = asyncio.get_running_loop()
         for callback in self._callbacks:
-            callback(self)
+            # Each by itself, so that what one raises hurts nobody else.
+            loop.call_soon(callback, self)
         self._on_done(self)
 
 

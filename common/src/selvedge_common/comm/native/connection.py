@@ -36,6 +36,8 @@ _TRANSPORT_HIGH, _TRANSPORT_LOW = 128 * 1024, 32 * 1024
 _FRAME_COST = 32  # what a frame counts beside its bytes when it carries nothing
 _LINGER = 1.0  # seconds that a client may take to read why its connection ends
 _MAX_FRAGMENTS = 64  # frames that one header block may come in
+_HEADER_TABLE = 4096  # bytes of HPACK's table unless a client allows fewer
+_NO_TABLE = b"\x20"  # how a block says that none are used (RFC 7541, section 6.3)
 
 
 class Host(Protocol):
@@ -107,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._in_turn = False
         self._flushing = False
         self._replies = 0  # frames that wait for the client to read, caused by its own
+        self._table_change = b""  # what the next header block has to begin with
         self._overhead = Allowance(config.http2.overhead_bytes, config.http2.overhead_bytes / 60)
         self._resets = Allowance(config.http2.resets, config.http2.resets / 60)
         self._last_heard = 0.0
@@ -226,6 +229,9 @@ class Connection(asyncio.Protocol):
     def write_headers(self, number: int, block: bytes, *, end: bool) -> None:
         """Write a header block, in as many frames as it needs."""
         flags = frames.END_STREAM if end else 0
+        block, self._table_change = self._table_change + block, b""
+        if end:
+            self._count_reply()  # headers that end nothing are no more than streams
         if len(block) <= self.max_frame:
             self.write(frames.frame(frames.HEADERS, flags | frames.END_HEADERS, number, block))
             return
@@ -257,9 +263,9 @@ class Connection(asyncio.Protocol):
                 "max_pending_of_connection",
             )
 
-    def worked(self, size: int) -> None:
+    def worked(self, size: int, extra: int = 4 * _FRAME_COST) -> None:
         """Something useful went to the client, or came from it: that earns it some overhead."""
-        self._overhead.earn(size + 4 * _FRAME_COST)
+        self._overhead.earn(size + extra)
 
     def forget(self, stream: Stream) -> None:
         """A stream is over."""
@@ -283,7 +289,8 @@ class Connection(asyncio.Protocol):
         log.info("connection ended", peer=self.peer, reason=fault.reason, why=fault.sentence)
         if fault.reason != fault.code.name.lower():
             LIMITS.labels(fault.reason).inc()
-        self.write(frames.goaway(self._last_stream, fault.code, fault.sentence))
+        last_stream = min(self._last_stream, self._last_served)
+        self.write(frames.goaway(last_stream, fault.code, fault.sentence))
         self._leave(fault.reason)
 
     def go_away(self) -> None:
@@ -319,7 +326,7 @@ class Connection(asyncio.Protocol):
         self.ended = reason
         CONNECTIONS_ENDED.labels(reason).inc()
         self._stop_timer()
-        self._block = None
+        self._forget_block()
         for stream in list(self.streams.values()):
             stream.on_lost()
 
@@ -419,17 +426,19 @@ class Connection(asyncio.Protocol):
         if flags & frames.PADDED:
             payload = frames.unpadded(flags, payload)
         end = bool(flags & frames.END_STREAM)
-        if payload:
-            self.worked(flow)
-        elif not end:
+        if not payload and not end:
             self._spend(flow)
         stream = self.streams.get(number)
-        if stream is not None:
-            stream.on_data(payload, flow, end)
-        else:
+        if stream is None:
             self._check_not_idle(number)
             if number not in self._forgiven:
                 raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA came on a closed stream.")
+            if end:
+                del self._forgiven[number]
+            return
+        if payload:
+            self.worked(flow)
+        stream.on_data(payload, flow, end)
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
         if not number % 2:
@@ -468,10 +477,13 @@ class Connection(asyncio.Protocol):
                     self.config.handshake_timeout, self._block_is_late
                 )
             return
-        self._block = None
-        if block.timer is not None:
-            block.timer.cancel()
+        self._forget_block()
         self._on_block(block)
+
+    def _forget_block(self) -> None:
+        if self._block is not None and self._block.timer is not None:
+            self._block.timer.cancel()
+        self._block = None
 
     def _block_is_late(self) -> None:
         if self._block is not None:
@@ -485,15 +497,21 @@ class Connection(asyncio.Protocol):
             self._on_trailers(stream, block, data)
             return
         if number <= self._last_stream:
-            self._headers.skip(data)
             if number not in self._forgiven:
                 raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS came on a closed stream.")
+            self._skip(data)
+            if block.end:
+                del self._forgiven[number]
             return
         self._last_stream = number
         if number > self._last_served:
-            self._headers.skip(data)  # the client will see that it was not served
+            # The client will see that it was not served.
+            self._skip(data)
+            self._forgive(number)
             return
         request = self._headers.request(data)
+        if request.size > self.config.http2.max_header_list_bytes:
+            self._spend(request.size)  # it was work, and will be refused
         if block.fault is not None:
             raise block.fault
         if len(self.streams) >= self.config.max_concurrent_streams or (
@@ -502,6 +520,11 @@ class Connection(asyncio.Protocol):
             LIMITS.labels("max_concurrent_streams").inc()
             raise StreamFault(ErrorCode.REFUSED_STREAM, "There are too many streams.")
         self._open(number, request, block.end)
+
+    def _skip(self, data: bytes) -> None:
+        """Decode a block that nobody wants, since it may change the table."""
+        self._spend(len(data))
+        self._headers.skip(data)
 
     def _open(self, number: int, request: Request, half_closed: bool) -> None:
         stream = Stream(self, number, request)
@@ -549,7 +572,8 @@ class Connection(asyncio.Protocol):
                     ErrorCode.FRAME_SIZE_ERROR, "An acknowledgement of SETTINGS is not empty."
                 )
             return
-        for key, value in frames.read_settings(payload):
+        # Of several values for one, the last holds; what each would cost on the way is spared.
+        for key, value in dict(frames.read_settings(payload)).items():
             self._on_setting(key, value)
         self._reply(frames.frame(frames.SETTINGS, frames.ACK, 0))
         if not self._settled:
@@ -557,6 +581,8 @@ class Connection(asyncio.Protocol):
 
     def _on_setting(self, key: int, value: int) -> None:
         match key:
+            case Setting.HEADER_TABLE_SIZE if value < _HEADER_TABLE:
+                self._table_change = _NO_TABLE
             case Setting.ENABLE_PUSH if value > 1:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1.")
             case Setting.INITIAL_WINDOW_SIZE:
@@ -574,6 +600,7 @@ class Connection(asyncio.Protocol):
                 self.max_frame = min(value, _TRANSPORT_HIGH)
 
     def _shift_windows(self, change: int) -> None:
+        self._spend(len(self.streams))  # it is work for each
         for stream in self.streams.values():
             stream.send_window += change
             if stream.send_window > frames.MAX_WINDOW:
@@ -637,16 +664,21 @@ class Connection(asyncio.Protocol):
             )
 
     def _reply(self, data: bytes) -> None:
-        """Answer a frame of the client's; one that reads no answers cannot ask for ever."""
+        """Answer a frame of the client's."""
         self.write(data)
-        if self.paused:
-            self._replies += 1
-            if self._replies > self.config.http2.max_unread_replies:
-                raise ConnectionFault(
-                    ErrorCode.ENHANCE_YOUR_CALM,
-                    f"More than {self.config.http2.max_unread_replies} answers were not read.",
-                    "max_unread_replies",
-                )
+        self._count_reply()
+
+    def _count_reply(self) -> None:
+        """Count an answer that no window holds back; who reads none cannot ask for ever."""
+        if not self.paused:
+            return
+        self._replies += 1
+        limit = self.config.http2.max_unread_replies
+        if self._replies > limit:
+            sentence = f"More than {limit} answers were not read."
+            self.fail(
+                ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, sentence, "max_unread_replies")
+            )
 
     # Checks
 

@@ -26,7 +26,9 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 _HARD_FACTOR = 4
 _ENTRY_COST = 32  # what a field counts beside its bytes (RFC 9113, section 6.5.2)
 _CACHED_BLOCKS = 64
-_CACHED_BYTES = 512
+_CACHED_BYTES = 2048
+# More than two changes of the table's size (RFC 7541, section 4.2), which cost much to decode.
+_MANY_CHANGES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$")
@@ -102,14 +104,15 @@ class HeaderReader:
         known = self._known.get(block)
         if known is not None:
             return known
-        table = self._decoder.header_table.dynamic_entries
-        newest, entries = table[0] if table else None, len(table)
+        size, entries, newest = self._table()
         fields = self._decode(block)
-        unchanged = len(table) == entries and (table[0] if table else None) is newest
+        size_now, entries_now, newest_now = self._table()
+        unchanged = size_now == size and entries_now == entries and newest_now is newest
         if not unchanged:
             self._known.clear()
         request = _request(fields)
-        if unchanged and len(block) <= _CACHED_BYTES and len(self._known) < _CACHED_BLOCKS:
+        # By what it decodes to: a few bytes can name a large entry of the table many times.
+        if unchanged and request.size <= _CACHED_BYTES and len(self._known) < _CACHED_BLOCKS:
             self._known[block] = request
         return request
 
@@ -126,7 +129,18 @@ class HeaderReader:
         self._known.clear()
         self._decode(block)
 
+    def _table(self) -> tuple[int, int, object]:
+        """What no change of the table leaves as it was."""
+        table = self._decoder.header_table
+        entries = table.dynamic_entries
+        return table.maxsize, len(entries), entries[0] if entries else None
+
     def _decode(self, block: bytes) -> Sequence[tuple[bytes, bytes]]:
+        if _MANY_CHANGES.match(block):
+            raise ConnectionFault(
+                ErrorCode.COMPRESSION_ERROR,
+                "A header block begins with more changes of the table's size than are of use.",
+            )
         try:
             return self._decoder.decode(block, raw=True)  # type: ignore[return-value]
         except OversizedHeaderListError as error:

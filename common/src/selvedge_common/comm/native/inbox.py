@@ -3,7 +3,7 @@
 import asyncio
 import operator
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -55,12 +55,13 @@ class Inbox:
 
     def feed(self, data: bytes) -> None:
         """Take in the payload of a DATA frame."""
-        for message in self._reader.feed(data):
-            if self._callback is None:
+        reader = self._reader
+        for message in reader.feed(data):
+            if self._callback is not None:
+                self._hand_over(message)
+            elif self._reader is reader:  # else the message before it ended the stream
                 self._queue.append(message)
                 self._queued += len(message) + _MESSAGE_COST
-            else:
-                self._hand_over(message)
         if self._queue:
             self._wake()
         if self.held or self._queued or self._reader.held_bytes:
@@ -149,7 +150,16 @@ class Inbox:
             self._stream.connection.holdings.add(grown)
 
 
-_NOTHING = MessageReader(0, "identity")
+class _Dropped(MessageReader):
+    """Takes nothing in. All streams that are over share one, so it must keep nothing either."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        return ()
+
+
+_NOTHING = _Dropped(0, "identity")
 
 
 class Holdings:

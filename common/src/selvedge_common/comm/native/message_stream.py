@@ -154,6 +154,7 @@ class NativeMessageStream:
     def sent_all(self) -> None:
         """Everything left, the status included."""
         self._stop()
+        self._call.sent_all()
 
     # Its way
 

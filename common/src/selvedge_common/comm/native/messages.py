@@ -94,7 +94,7 @@ class MessageReader:
             raise _not_compressed(self._encoding) from error
         if len(plain) > self._limit:
             raise _too_large(f"A message that is compressed to {len(message)} bytes", self._limit)
-        if not inflate.eof:
+        if not inflate.eof or inflate.unused_data:
             raise _not_compressed(self._encoding)
         return plain
 

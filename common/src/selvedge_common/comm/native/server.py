@@ -260,7 +260,9 @@ class NativeServer:
         now = self._loop.time()
         if now - self._told.get(reason, float("-inf")) >= _TELL_EVERY:
             self._told[reason] = now
-            log.warning("connection refused", reason=reason, why=why, peer=peer)
+            # Whoever only asks whether the port is open, or for the certificate, leaves like this.
+            tell = log.debug if reason == "lost" else log.warning
+            tell("connection refused", reason=reason, why=why, peer=peer)
 
     def _renew(self) -> None:
         """The certificates or the client roots have changed."""

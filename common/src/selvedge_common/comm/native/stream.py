@@ -81,7 +81,8 @@ class Stream:
         self.headers_sent = False
         self.pending = 0  # bytes of `_queue`
         self.send_window = connection.initial_window
-        self._receive_window = connection.config.http2.receive_window
+        # The client may have yet to read that it is smaller than the default.
+        self._receive_window = max(connection.config.http2.receive_window, frames.DEFAULT_WINDOW)
         self._owed = 0  # credit that the client has yet to be given back
         self._expected = request.content_length
         self._queue: deque[bytes | memoryview] = deque()
@@ -289,7 +290,8 @@ class Stream:
             connection.send_window -= size
             flags = frames.END_STREAM if last else 0
             connection.write(frames.head(size, frames.DATA, flags, self.number), *parts)
-            connection.worked(size)
+            # The bytes alone: a client that opens its window by a byte at a time earns nothing.
+            connection.worked(size, 0)
         if self.pending < waited and self.receiver is not None:
             self.receiver.progressed()
         if not self.pending and self._ending is not None and self._holding is None:
@@ -308,7 +310,8 @@ class Stream:
     def _enqueued(self, size: int) -> None:
         self.pending += size
         self.connection.enqueued(size)
-        self.connection.want(self)
+        if self.pending:  # else it was too much, and the stream is over
+            self.connection.want(self)
 
     def _dequeue(self, size: int) -> list[bytes | memoryview]:
         parts: list[bytes | memoryview] = []
