@@ -1,6 +1,6 @@
 """The certificates and keys of a service, as enrolment lays them out in its folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -52,6 +52,11 @@ class Material:
             request_client_certificate=tls.client_auth_requested,
             revocation_lists=tuple(map(_revocations, tls.revocation_lists.files)),
         )
+
+    def server_files(self, tls: TLS) -> Sequence[Path]:
+        """The files that `server` reads."""
+        own = (self._tls / name for name in ("ca.crt", "server.crt", "server.key"))
+        return *own, *tls.client_root_cas.files, *tls.revocation_lists.files
 
     def operations(self) -> OperationsTLS:
         """TLS of the operations endpoint."""

@@ -12,6 +12,8 @@ from selvedge_common import comm
 
 Serve = Callable[..., Awaitable[comm.GRPCServer]]
 Connect = Callable[..., Any]  # the stubs know no raw messages
+# For what grpcio cannot do, and says so.
+only_native = pytest.mark.parametrize("transport", ["native"])
 
 
 class House:
@@ -26,7 +28,7 @@ class House:
         self.first = make_tls_authority("first client root")
         self.second = make_tls_authority("second client root")
 
-    async def start(self, *client_roots: bytes, require: bool = True) -> None:
+    async def start(self, *client_roots: bytes, require: bool = True, **more: Any) -> None:
         pair = self.authority.issue("server")
         secure = comm.SecureServerConfig(
             use_tls=True,
@@ -34,14 +36,17 @@ class House:
             key=pair.key,
             client_root_cas=client_roots,
             require_client_certificate=require,
+            **more,
         )
         self.server = await self._serve(lambda _: None, comm.ServerConfig(secure=secure))
 
-    async def admits(self, authority: Any | None) -> bool:
-        """Whether a new connection with a certificate of that authority gets an answer."""
+    async def admits(self, authority: Any | None, pair: Any = None) -> bool:
+        """Whether a new connection with a certificate of that authority, or with that pair, gets an
+        answer."""
         client = {}
         if authority is not None:
             pair = authority.issue("client")
+        if pair is not None:
             client = {"certificate": pair.certificate, "key": pair.key}
         channel = self._connect(self.server, root_cas=self.authority.root, **client)
         try:
@@ -56,10 +61,10 @@ class House:
             await channel.close()
         return True
 
-    async def watch(self, authority: Any) -> Any:
-        """A Watch call over a connection with a certificate of that authority, past its first
-        answer."""
-        pair = authority.issue("client")
+    async def watch(self, authority: Any, pair: Any = None) -> Any:
+        """A Watch call over a connection with a certificate of that authority, or with that pair,
+        past its first answer."""
+        pair = pair or authority.issue("client")
         channel = self._connect(
             self.server, root_cas=self.authority.root, certificate=pair.certificate, key=pair.key
         )
@@ -159,6 +164,67 @@ async def test_only_the_native_transport_ends_connections_whose_root_is_gone(
         assert await leaving.code() is grpc.StatusCode.UNAVAILABLE
     else:
         assert (await leaving.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@only_native
+async def test_certificate_that_is_asked_for_is_verified_if_given(house: House) -> None:
+    await house.start(house.first.root, require=False, request_client_certificate=True)
+    assert await house.admits(None)
+    assert await house.admits(house.first)
+    assert not await house.admits(house.second)
+
+
+@only_native
+async def test_revoked_certificate_is_refused_and_its_connection_ended(house: House) -> None:
+    lost, good = house.first.issue("lost"), house.first.issue("good")
+    await house.start(house.first.root, house.second.root)
+    leaving, staying = await house.watch(house.first, lost), await house.watch(house.first, good)
+    house.server.set_revocation_lists([house.second.revoke(), house.first.revoke(lost)])
+    assert await leaving.code() is grpc.StatusCode.UNAVAILABLE
+    assert not await house.admits(None, lost)
+    assert await house.admits(None, good)
+    house.server.set_serving("", False)
+    assert (await staying.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    house.server.set_revocation_lists([])
+    assert await house.admits(None, lost)
+
+
+@only_native
+async def test_revocation_lists_hold_from_the_start(house: House) -> None:
+    lost = house.first.issue("lost")
+    await house.start(house.first.root, revocation_lists=(house.first.revoke(lost),))
+    assert not await house.admits(None, lost)
+    assert await house.admits(house.first)
+
+
+@only_native
+async def test_revocation_list_that_cannot_be_used_changes_nothing(house: House) -> None:
+    lost = house.first.issue("lost")
+    await house.start(house.first.root)
+    with pytest.raises(comm.CertificateError, match="not signed by any client root"):
+        house.server.set_revocation_lists([house.first.revoke(lost), house.second.revoke()])
+    with pytest.raises(comm.CertificateError, match="cannot be read"):
+        house.server.set_revocation_lists([house.first.root])
+    assert await house.admits(None, lost)
+
+
+async def test_grpcio_says_what_it_cannot_do_with_certificates(
+    house: House, make_tls_authority: Callable[..., Any]
+) -> None:
+    tls = {"use_tls": True, "certificate": b"c", "key": b"k"}
+    with pytest.raises(comm.CommError, match="cannot ask for a client certificate"):
+        comm.ServerConfig(
+            secure=comm.SecureServerConfig(**tls, request_client_certificate=True),
+            transport="grpcio",
+        )
+    with pytest.raises(comm.CommError, match="reads no revocation lists"):
+        comm.ServerConfig(
+            secure=comm.SecureServerConfig(**tls, revocation_lists=(b"list",)), transport="grpcio"
+        )
+    await house.start(house.first.root)
+    if house.server.transport == "grpcio":
+        with pytest.raises(comm.CommError, match="reads no revocation lists"):
+            house.server.set_revocation_lists([house.first.revoke()])
 
 
 @pytest.mark.parametrize("change", ["append", "remove", "set"])

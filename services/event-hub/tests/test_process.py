@@ -194,6 +194,7 @@ DURATIONS = [
     "source.reconnect.max",
     "ca.timeout",
     "transport.handshakeTimeout",
+    "peer.tls.reloadInterval",
 ]
 SIZES = [
     "peer.events.maxRecvMsgSize",

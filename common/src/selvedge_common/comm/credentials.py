@@ -80,6 +80,17 @@ class ServerCredentials:
         """Put these lists in place of all others. Raises CertificateError; then those stay."""
         self._change(revoked=_revoked(lists, self._roots))
 
+    def renew(self, config: SecureServerConfig) -> None:
+        """Put all of it in place of what there is. Raises as the constructor; then nothing is
+        changed."""
+        _check_pair(config.certificate, config.key)
+        roots = _index(config.client_root_cas)
+        self._change(
+            pair=(config.certificate, config.key),
+            roots=roots,
+            revoked=_revoked(config.revocation_lists, roots),
+        )
+
     def trusts(self, chain: Sequence[bytes]) -> bool:
         """Whether a client may stay whose chain was verified in its handshake.
 

@@ -14,7 +14,7 @@ from selvedge_common.comm.errors import AddressError, CommError
 from selvedge_common.comm.grpcio.server import GrpcioServer
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.native.server import NativeServer
-from selvedge_common.comm.settings import ServerConfig
+from selvedge_common.comm.settings import SecureServerConfig, ServerConfig
 
 
 class GRPCServer:
@@ -160,10 +160,7 @@ class GRPCServer:
                 changed.
             CommError: the server is without TLS, or its transport is grpcio.
         """
-        if self._config.transport != "native":
-            raise CommError(
-                "The transport grpcio reads no revocation lists; use native for this listener."
-            )
+        self._check_revocation()
         self._tls().set_revocation_lists(lists)
 
     def replace_server_certificate(self, certificate: bytes, key: bytes) -> None:
@@ -174,6 +171,17 @@ class GRPCServer:
             CommError: the server is without TLS.
         """
         self._tls().replace_certificate(certificate, key)
+
+    def renew(self, secure: SecureServerConfig) -> None:
+        """Put another pair, other client roots and revocation lists in place of all there are.
+
+        Raises:
+            CertificateError: one of them cannot be used; nothing is changed.
+            CommError: the server is without TLS, or its transport cannot do that.
+        """
+        if secure.revocation_lists:
+            self._check_revocation()
+        self._tls().renew(secure)
 
     def add_generic_rpc_handlers(
         self, handlers: Sequence["grpc.GenericRpcHandler[Any, Any]"]
@@ -237,6 +245,12 @@ class GRPCServer:
     async def wait_for_termination(self) -> None:
         """Wait until the server has stopped."""
         await self._server.wait_for_termination()
+
+    def _check_revocation(self) -> None:
+        if self._config.transport != "native":
+            raise CommError(
+                "The transport grpcio reads no revocation lists; use native for this listener."
+            )
 
     def _tls(self) -> ServerCredentials:
         if self._credentials is None:

@@ -24,6 +24,7 @@ class TLS:
     client_auth_requested: bool
     client_root_cas: Files
     revocation_lists: Files
+    reload_interval: Duration
 
 
 @dataclass(frozen=True)

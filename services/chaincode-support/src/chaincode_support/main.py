@@ -18,6 +18,7 @@ from selvedge_common.msp import MSPConfigurationError
 from selvedge_common.operations import OperationsError, OperationsServer
 from selvedge_common.process import Shutdown
 from selvedge_common.protoutil.errors import MalformedBlock
+from selvedge_common.renewal import renewing
 
 log = logs.get_logger("peer")
 
@@ -74,7 +75,8 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
         # Catching up may take long, and as long as the disk is full.
         if await shutdown.unless_set(peer.start()):
             log.info("serving", **peer.describe(), operations=operations.address)
-            await shutdown.wait()
+            async with renewing(material, config.peer.tls, peer.servers):
+                await shutdown.wait()
             await peer.drain()
     finally:
         await peer.close()

@@ -117,6 +117,11 @@ class Peer:
             self.orderer, self._broadcast, deliver(Readable(channel, self._ordering))
         )
 
+    @property
+    def servers(self) -> tuple[GRPCServer, ...]:
+        """The listeners."""
+        return self.api, self.chaincode, self.orderer
+
     async def start(self) -> None:
         """Catch up with the ordering, then serve.
 
@@ -124,7 +129,7 @@ class Peer:
         """
         self._committing = asyncio.create_task(self._committer.run())
         await self._catch_up(self._committing)
-        for server in self._servers():
+        for server in self.servers:
             await server.start()
         self._committing.add_done_callback(self._on_committing_ended)
         self._serving = True
@@ -149,14 +154,14 @@ class Peer:
     async def drain(self) -> None:
         """Say that it serves no longer, and wait for the proposals in work, within the grace."""
         self._serving = False
-        _say_not_serving(*self._servers())
+        _say_not_serving(*self.servers)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.peer.grace_period):
                 await self._endorser.drain()
 
     async def close(self) -> None:
         """Cut what is left, make durable what was taken, and close the files."""
-        await asyncio.gather(*(server.stop(_FAREWELL) for server in self._servers()))
+        await asyncio.gather(*(server.stop(_FAREWELL) for server in self.servers))
         if self._committing is not None:
             self._committing.cancel()
             await asyncio.gather(self._committing, return_exceptions=True)
@@ -172,9 +177,6 @@ class Peer:
     def check_committing(self) -> None:
         """Raises CommitterStopped or CommitterFailing when a block could not be committed."""
         self._committer.check_health()
-
-    def _servers(self) -> tuple[GRPCServer, ...]:
-        return self.api, self.chaincode, self.orderer
 
     async def _catch_up(self, committing: asyncio.Task[None]) -> None:
         caught_up = asyncio.create_task(self._channel.ledger.wait_for(self._ordering.height))

@@ -13,6 +13,7 @@ from selvedge_common.material import MaterialError
 from selvedge_common.msp import MSPConfigurationError
 from selvedge_common.operations import OperationsError, OperationsServer
 from selvedge_common.process import Shutdown
+from selvedge_common.renewal import renewing
 
 # What an operator can mend, beside the settings; each says in one sentence how.
 FATAL = (
@@ -71,6 +72,7 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
     )
     await operations.start()
     try:
-        await hub.run(shutdown, operations.address)
+        async with renewing(material, config.peer.tls, [hub.server]):
+            await hub.run(shutdown, operations.address)
     finally:
         await operations.stop()

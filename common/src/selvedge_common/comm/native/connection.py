@@ -676,9 +676,7 @@ class Connection(asyncio.Protocol):
         limit = self.config.http2.max_unread_replies
         if self._replies > limit:
             sentence = f"More than {limit} answers were not read."
-            self.fail(
-                ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, sentence, "max_unread_replies")
-            )
+            self.fail(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, sentence, "max_unread_replies"))
 
     # Checks
 

@@ -29,6 +29,7 @@ _PAUSE = 0.5  # seconds without accepting when the process has no file descripto
 _TELL_EVERY = 5.0  # seconds between two lines on failing handshakes
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FAREWELL = 1.0  # seconds that the last answers may take to leave
+_CLEAN_UP = 5.0  # seconds that cancelled handlers may take to end
 
 
 class NativeServer:
@@ -121,6 +122,7 @@ class NativeServer:
                 await self._alone.wait()
         for connection in list(self._connections):
             connection.abort("server")
+        await self._calls.ended(_CLEAN_UP)  # handlers that were cancelled
         self._stopped.set()
 
     async def wait_for_termination(self) -> None:

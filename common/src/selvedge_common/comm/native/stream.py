@@ -53,6 +53,7 @@ class Stream:
         "_heard",
         "_holding",
         "_owed",
+        "_patience",
         "_plain_answer",
         "_queue",
         "_receive_window",
@@ -87,6 +88,7 @@ class Stream:
         self._expected = request.content_length
         self._queue: deque[bytes | memoryview] = deque()
         self._ending: bytes | None = None  # trailers to follow the queue; empty for none
+        self._patience: asyncio.TimerHandle | None = None  # with who reads a last message
         self._heard = False  # anything beside the request's headers
         self._holding: asyncio.TimerHandle | None = None
         self._plain_answer: tuple[int, str] | None = None
@@ -261,12 +263,10 @@ class Stream:
         self.pending = left
         if not left:
             self._end()
-        else:
-            self.connection.loop.call_later(_CUT_PATIENCE, self._give_up)
-
-    def _give_up(self) -> None:
-        if not self.ended:
-            self.fail(ErrorCode.CANCEL)
+        elif self._patience is None:
+            self._patience = self.connection.loop.call_later(
+                _CUT_PATIENCE, self.fail, ErrorCode.CANCEL
+            )
 
     def fail(self, code: ErrorCode) -> None:
         """End the stream with RST_STREAM, and the work on it."""
@@ -345,8 +345,9 @@ class Stream:
 
     def _close(self) -> None:
         self.ended = True
-        if self._holding is not None:
-            self._holding.cancel()
+        for timer in (self._holding, self._patience):
+            if timer is not None:
+                timer.cancel()
         self._ending = None
         self.connection.enqueued(-self.pending)
         self.pending = 0
