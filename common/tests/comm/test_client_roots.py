@@ -161,7 +161,8 @@ async def test_only_the_native_transport_ends_connections_whose_root_is_gone(
     house.server.set_serving("", False)
     assert (await staying.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     if transport == "native":
-        assert await leaving.code() is grpc.StatusCode.UNAVAILABLE
+        assert await leaving.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "its root is not trusted any more" in await leaving.details()
     else:
         assert (await leaving.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -180,7 +181,8 @@ async def test_revoked_certificate_is_refused_and_its_connection_ended(house: Ho
     await house.start(house.first.root, house.second.root)
     leaving, staying = await house.watch(house.first, lost), await house.watch(house.first, good)
     house.server.set_revocation_lists([house.second.revoke(), house.first.revoke(lost)])
-    assert await leaving.code() is grpc.StatusCode.UNAVAILABLE
+    assert await leaving.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "certificate is revoked" in await leaving.details()
     assert not await house.admits(None, lost)
     assert await house.admits(None, good)
     house.server.set_serving("", False)

@@ -210,6 +210,11 @@ class Connection(asyncio.Protocol):
         """The client's address, in gRPC's form."""
         return self.identity.address
 
+    @property
+    def idle(self) -> bool:
+        """Whether it is open and carries no call."""
+        return self.ended is None and not self.streams and not self.running
+
     def auth_context(self) -> Mapping[str, list[bytes]]:
         """What TLS knows of the client, under grpcio's keys."""
         return self.identity.auth_context()

@@ -13,6 +13,7 @@ import grpc.aio
 from selvedge_common import logs
 from selvedge_common.comm.calls import Calls
 from selvedge_common.comm.credentials import ServerCredentials
+from selvedge_common.comm.errors import StatusError
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.metrics import CONNECTIONS, HANDSHAKE_FAILURES, LIMITS
 from selvedge_common.comm.native import headers, message_stream, tls
@@ -63,7 +64,7 @@ class NativeServer:
         self._generic: list[Any] = []
         self._loop = asyncio.get_running_loop()
         self._greeting: set[asyncio.Task[None]] = set()  # connections in their handshake
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # the oldest first
         self._running: set[Call] = set()
         self._alone = asyncio.Event()  # there is no connection
         self._alone.set()
@@ -162,15 +163,15 @@ class NativeServer:
 
     def arrived(self, connection: Connection) -> None:
         """A connection is made."""
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._alone.clear()
         CONNECTIONS.inc()
         if self._credentials and not self._credentials.trusts(connection.identity.chain):
-            connection.fail(tls.NO_LONGER_TRUSTED)
+            _dismiss(connection)
 
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         CONNECTIONS.dec()
         if not self._connections:
             self._alone.set()
@@ -220,14 +221,7 @@ class NativeServer:
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(_PAUSE, self._accept_again)
                 return
-            if len(self._connections) + len(self._greeting) >= self._config.http2.max_connections:
-                LIMITS.labels("max_connections").inc()
-                self._tell(
-                    "max_connections",
-                    f"More than {self._config.http2.max_connections} connections are open; new "
-                    "ones are closed at once.",
-                    "",
-                )
+            if not self._has_room():
                 client.close()
                 continue
             client.setblocking(False)
@@ -236,6 +230,25 @@ class NativeServer:
             task = self._loop.create_task(self._greet(client, tls.address(name)))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
+
+    def _has_room(self) -> bool:
+        """Whether there is room for one more connection; those that carry no call make it."""
+        most = self._config.http2.max_connections
+        if len(self._connections) + len(self._greeting) < most:
+            return True
+        LIMITS.labels("max_connections").inc()
+        idle = next((each for each in self._connections if each.idle), None)
+        if idle is not None:
+            # Without a farewell, which might take its time: a gRPC client dials again when it has to.
+            idle.abort("max_connections")
+            return True
+        self._tell(
+            "max_connections",
+            f"{most} connections are open and carry calls: a new one is closed at once; raise "
+            "transport.maxConnections.",
+            "",
+        )
+        return False
 
     def _accept_again(self) -> None:
         if not self._stopping:
@@ -272,7 +285,15 @@ class NativeServer:
         self._context = tls.context(self._credentials)
         for connection in list(self._connections):
             if not self._credentials.trusts(connection.identity.chain):
-                connection.fail(tls.NO_LONGER_TRUSTED)
+                _dismiss(connection)
+
+
+def _dismiss(connection: Connection) -> None:
+    """End the connection of a client that is trusted no more, and tell its calls why."""
+    untrusted = tls.NO_LONGER_TRUSTED
+    for stream in list(connection.streams.values()):
+        stream.refuse(StatusError(grpc.StatusCode.UNAUTHENTICATED, untrusted.sentence))
+    connection.fail(untrusted)
 
 
 def _refuse(stream: Stream, code: grpc.StatusCode, details: str) -> None:
