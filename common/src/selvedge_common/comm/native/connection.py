@@ -30,8 +30,7 @@ log = logs.get_logger("comm")
 _OWN_WINDOW = (
     16 * 1024 * 1024
 )  # of the connection; the streams' windows are what holds a client back
-_WRITE_AT = 64 * 1024  # bytes that are written at once rather than at the end of the turn
-_COPY_BELOW = 64 * 1024  # above, joining what is to be written costs more than it saves
+_WRITE_AT = 256 * 1024
 _TRANSPORT_HIGH, _TRANSPORT_LOW = 128 * 1024, 32 * 1024
 _FRAME_COST = 32  # what a frame counts beside its bytes when it carries nothing
 _LINGER = 1.0  # seconds that a client may take to read why its connection ends
@@ -402,15 +401,14 @@ class Connection(asyncio.Protocol):
         self._hand_over()
 
     def _hand_over(self) -> None:
-        out, size = self._out, self._out_bytes
+        out = self._out
         if not out:
             return
         self._out, self._out_bytes = [], 0
         if self._transport.is_closing():
             return
-        # TLS makes a record of each piece, and small pieces are cheaper joined anyway.
-        if self._secure or size <= _COPY_BELOW:
-            self._transport.write(b"".join(out))
+        if self._secure:
+            self._transport.write(b"".join(out))  # TLS would make a record of each piece
         else:
             self._transport.writelines(out)
 

@@ -11,7 +11,7 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc
 from hpack import Decoder, Encoder, NeverIndexedHeaderTuple
@@ -20,6 +20,14 @@ from hpack.exceptions import HPACKError, OversizedHeaderListError
 from selvedge_common.comm.native.frames import ConnectionFault, ErrorCode, StreamFault
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+
+
+class Metadatum(NamedTuple):
+    """An entry of metadata, as grpcio's handlers know it."""
+
+    key: str
+    value: str | bytes
+
 
 # The decoded list may be this many times what is served, before its connection ends for it: up to
 # there only its call is refused.
@@ -230,11 +238,11 @@ def _timeout(value: bytes | None) -> float | None:
 def _read_metadata(name: bytes, value: bytes) -> Iterable[tuple[str, str | bytes]]:
     key = name.decode("ascii")
     if not key.endswith("-bin"):
-        return ((key, value.decode("latin-1")),)
+        return (Metadatum(key, value.decode("latin-1")),)
     try:
         # Several values may come as one list.
         return [
-            (key, base64.b64decode(part + b"=" * (-len(part) % 4), validate=True))
+            Metadatum(key, base64.b64decode(part + b"=" * (-len(part) % 4), validate=True))
             for part in value.replace(b" ", b"").split(b",")
         ]
     except binascii.Error as error:

@@ -239,7 +239,7 @@ class NativeServer:
         LIMITS.labels("max_connections").inc()
         idle = next((each for each in self._connections if each.idle), None)
         if idle is not None:
-            # Without a farewell, which might take its time: a gRPC client dials again when it has to.
+            # Without a farewell, which might take its time; a gRPC client dials again by itself.
             idle.abort("max_connections")
             return True
         self._tell(

@@ -92,7 +92,8 @@ class PeerIdentity:
         if tls is not None:
             identity.speaks_http2 = tls.selected_alpn_protocol() == "h2"
             identity.chain = _verified_chain(tls)
-            identity._context = _TLS_CONTEXT.copy()
+            version = tls.version() or ""
+            identity._context = _TLS_CONTEXT | {"ssl_tls_version": [version.encode()]}
         return identity
 
     def auth_context(self) -> dict[str, list[bytes]]:
@@ -171,19 +172,44 @@ def _verified_chain(tls: ssl.SSLObject) -> Sequence[bytes]:
 
 def _describe(chain: Sequence[x509.Certificate]) -> dict[str, list[bytes]]:
     leaf = chain[0]
-    found: dict[str, list[bytes]] = {}
     names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if names:
-        found["x509_common_name"] = [_text(names[0].value)]
+    found = {
+        "x509_subject": [_subject(leaf.subject)],
+        "x509_common_name": [_text(names[0].value) if names else b""],
+    }
     alternatives = _alternatives(leaf)
     if alternatives:
         found["x509_subject_alternative_name"] = [value for _, value in alternatives]
     for kind, value in alternatives:
-        found.setdefault(f"peer_{kind}", []).append(value)
-    found["x509_subject"] = [leaf.subject.rfc4514_string().encode()]
+        if kind:
+            found.setdefault(f"peer_{kind}", []).append(value)
+    uris = found.get("peer_uri", [])
+    if len(uris) == 1 and uris[0].startswith(b"spiffe://"):
+        found["peer_spiffe_id"] = uris
     found["x509_pem_cert"] = [leaf.public_bytes(Encoding.PEM)]
     found["x509_pem_cert_chain"] = [b"".join(each.public_bytes(Encoding.PEM) for each in chain)]
     return found
+
+
+def _subject(name: x509.Name) -> bytes:
+    """A name as OpenSSL prints it by RFC 2253, which is what gRPC shows."""
+    text = ",".join(
+        "+".join(each.rfc4514_string(_SHORT_NAMES) for each in reversed(list(part)))
+        for part in reversed(name.rdns)
+    )
+    return "".join(
+        chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:02X}" for byte in text.encode()
+    ).encode()
+
+
+_SHORT_NAMES = {
+    NameOID.SERIAL_NUMBER: "serialNumber",
+    NameOID.EMAIL_ADDRESS: "emailAddress",
+    NameOID.TITLE: "title",
+    NameOID.GIVEN_NAME: "GN",
+    NameOID.SURNAME: "SN",
+    NameOID.STREET_ADDRESS: "street",
+}
 
 
 def _alternatives(leaf: x509.Certificate) -> list[tuple[str, bytes]]:
@@ -198,6 +224,8 @@ def _alternatives(leaf: x509.Certificate) -> list[tuple[str, bytes]]:
             found.append(("ip", str(name.value).encode()))
         elif type(name) in kinds:
             found.append((kinds[type(name)], _text(name.value)))
+        else:
+            found.append(("", b"other types of SAN"))
     return found
 
 
