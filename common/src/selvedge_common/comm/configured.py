@@ -65,6 +65,7 @@ def server_config(
         stream=bounds.stream,
         transport="grpcio" if (kind or transport.kind) == "grpcio" else "native",
         handshake_timeout=transport.handshake_timeout,
+        channelz=transport.channelz,
         http2=Http2Config(
             max_header_list_bytes=transport.max_header_list_size,
             max_connections=transport.max_connections,

@@ -228,6 +228,11 @@ class GRPCServer:
             AddressError: the held address cannot be listened on.
         """
         health.add_health(self._health, self)
+        if self._config.channelz:
+            # Not loaded where nobody asks.
+            from selvedge_common.comm.channelz import add_channelz
+
+            add_channelz(self)
         reflection.add_reflection({*self._services, *reflection.SERVICES}, self)
         for service in ("", *self._services):
             self._health.set_default(service, True)

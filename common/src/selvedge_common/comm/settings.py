@@ -135,6 +135,7 @@ class ServerConfig:
         stream: bounds of each message stream.
         handshake_timeout: seconds a connection may take for its TLS handshake, then for HTTP/2's,
             and for the headers of a call.
+        channelz: serve grpc.channelz.v1, which tells its clients of each other.
         http2: bounds of connections.
     """
 
@@ -146,6 +147,7 @@ class ServerConfig:
     transport: Literal["native", "grpcio"] = "native"
     stream: StreamConfig = field(default_factory=StreamConfig)
     handshake_timeout: float = 20.0
+    channelz: bool = False
     http2: Http2Config = field(default_factory=Http2Config)
 
     def __post_init__(self) -> None:

@@ -50,6 +50,7 @@ class Transport:
     overhead_bytes: Size
     resets: int
     handshake_timeout: Duration
+    channelz: bool
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ def grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_receive_bytes),
         ("grpc.max_send_message_length", config.max_send_bytes),
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),
+        ("grpc.enable_channelz", int(config.channelz)),
         ("grpc.max_metadata_size", config.http2.max_header_list_bytes),
         ("grpc.absolute_max_metadata_size", 4 * config.http2.max_header_list_bytes),
         ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_timeout)),

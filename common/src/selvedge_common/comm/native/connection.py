@@ -22,6 +22,7 @@ from selvedge_common.comm.native.frames import (
 from selvedge_common.comm.native.headers import HeaderReader, Request
 from selvedge_common.comm.native.inbox import Holdings
 from selvedge_common.comm.native.stream import Stream
+from selvedge_common.comm.native.tally import Tally
 from selvedge_common.comm.native.tls import PeerIdentity
 from selvedge_common.comm.settings import ServerConfig
 
@@ -66,6 +67,7 @@ class Connection(asyncio.Protocol):
         self.streams: dict[int, Stream] = {}
         self.running = 0  # handlers, also those of streams that are over
         self.identity = PeerIdentity()
+        self.tally = Tally()
         self.initial_window = frames.DEFAULT_WINDOW  # the client's, for its streams
         self.send_window = frames.DEFAULT_WINDOW
         self.max_frame = frames.DEFAULT_FRAME_BYTES

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from selvedge_common import logs
+from selvedge_common.comm import listener as listening
 from selvedge_common.comm.calls import Calls
 from selvedge_common.comm.credentials import ServerCredentials
 from selvedge_common.comm.errors import StatusError
@@ -20,6 +21,7 @@ from selvedge_common.comm.native import headers, message_stream, tls
 from selvedge_common.comm.native.call import Call, Details, Handler
 from selvedge_common.comm.native.connection import Connection
 from selvedge_common.comm.native.stream import Stream
+from selvedge_common.comm.native.tally import Tally
 from selvedge_common.comm.settings import ServerConfig
 
 log = logs.get_logger("comm")
@@ -31,6 +33,10 @@ _TELL_EVERY = 5.0  # seconds between two lines on failing handshakes
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FAREWELL = 1.0  # seconds that the last answers may take to leave
 _CLEAN_UP = 5.0  # seconds that cancelled handlers may take to end
+
+
+SERVERS: "dict[NativeServer, None]" = {}
+"""The servers of this process that serve, in the order in which they began."""
 
 
 class NativeServer:
@@ -64,6 +70,7 @@ class NativeServer:
         self._generic: list[Any] = []
         self._loop = asyncio.get_running_loop()
         self._greeting: set[asyncio.Task[None]] = set()  # connections in their handshake
+        self.tally = Tally()
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._running: set[Call] = set()
         self._alone = asyncio.Event()  # there is no connection
@@ -72,6 +79,16 @@ class NativeServer:
         self._stopping = False
         self._stopped = asyncio.Event()
         self._told: dict[str, float] = {}
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return listening.name(self._listener)
+
+    @property
+    def connections(self) -> Iterable[Connection]:
+        """Those that are open, the oldest first."""
+        return self._connections
 
     # The face of grpc.aio.Server
 
@@ -99,10 +116,12 @@ class NativeServer:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.listen(_BACKLOG)
         self._loop.add_reader(self._listener, self._accept)
+        SERVERS[self] = None
 
     async def stop(self, grace: float) -> None:
         """Take no new connections and calls, and end those that still run after `grace` seconds."""
         self._stopping = True
+        SERVERS.pop(self, None)
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener)
         for task in self._greeting:
@@ -158,7 +177,10 @@ class NativeServer:
                 f"{', '.join(headers.ENCODINGS)}.",
             )
         else:
-            stream.connection.running += 1
+            connection = stream.connection
+            connection.running += 1
+            connection.tally.begin()
+            self.tally.begin()
             self._running.add(Call(stream, self, self._done))
 
     def arrived(self, connection: Connection) -> None:
@@ -201,7 +223,10 @@ class NativeServer:
 
     def _done(self, call: Call) -> None:
         self._running.discard(call)
-        call.stream.connection.running -= 1
+        connection, succeeded = call.stream.connection, call.code() is grpc.StatusCode.OK
+        connection.running -= 1
+        connection.tally.end(succeeded)
+        self.tally.end(succeeded)
         if not self._running:
             self._quiet.set()
 

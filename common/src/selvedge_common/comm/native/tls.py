@@ -7,6 +7,7 @@ import ssl
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -75,11 +76,16 @@ class PeerIdentity:
 
     Attributes:
         address: in gRPC's form.
+        remote, local: the two ends of its socket.
+        cipher: what TLS agreed on; empty without TLS.
         speaks_http2: whether ALPN chose h2; without TLS it does not matter.
         chain: its certificates as they were verified, leaf first, as DER; none if it showed none.
     """
 
     address: str = ""
+    remote: Sequence[Any] = ()
+    local: Sequence[Any] = ()
+    cipher: str = ""
     speaks_http2: bool = False
     chain: Sequence[bytes] = ()
     _context: dict[str, list[bytes]] | None = field(default=None, repr=False)
@@ -87,11 +93,14 @@ class PeerIdentity:
     @classmethod
     def of(cls, transport: asyncio.Transport) -> "PeerIdentity":
         """Ask a transport, once its handshake is over."""
-        identity = cls(address(transport.get_extra_info("peername")))
+        remote = transport.get_extra_info("peername") or ()
+        local = transport.get_extra_info("sockname") or ()
+        identity = cls(address(remote), remote, local)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if tls is not None:
             identity.speaks_http2 = tls.selected_alpn_protocol() == "h2"
             identity.chain = _verified_chain(tls)
+            identity.cipher = (tls.cipher() or ("",))[0]
             version = tls.version() or ""
             identity._context = _TLS_CONTEXT | {"ssl_tls_version": [version.encode()]}
         return identity
@@ -233,7 +242,7 @@ def _text(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def address(name: Sequence[object] | None) -> str:
+def address(name: Sequence[object]) -> str:
     """A socket's name for its other end, in gRPC's form."""
     if not name:
         return "unknown"
