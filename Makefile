@@ -9,7 +9,7 @@ TESTS    := $(filter-out samples/%-node,$(wildcard $(PACKAGES:=/tests) samples/*
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
            --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-.PHONY: help run test unit e2e bench lint types protos requirements clean
+.PHONY: help run test unit e2e fuzz bench lint types protos requirements clean
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -43,6 +43,9 @@ unit: .venv/dev ## unit and integration tests
 
 e2e: .venv/dev ## the end-to-end suite over processes, and over containers where an engine answers
 	$(BIN)/pytest tests/e2e
+
+fuzz: .venv/dev ## fuzz the native transport for a minute, or SECONDS=600
+	$(BIN)/python -m common.tests.comm.native.fuzz --seconds $(or $(SECONDS),60)
 
 bench: .venv/dev ## measure start-up, memory, latency and rates; run it alone
 	$(BIN)/python -m bench

@@ -5,8 +5,11 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from cryptography import x509
+
 from selvedge_common.comm import CommError, GRPCServer
 from selvedge_common.config.sections import TLS
+from selvedge_common.enrolment.metrics import CERTIFICATE_EXPIRY
 from selvedge_common.logs import get_logger
 from selvedge_common.material import Material, MaterialError
 
@@ -51,7 +54,10 @@ class Renewal:
                 log.warning("certificates not renewed: those before are served on", why=str(error))
             return
         self._seen, self._refused = stamps, ""
-        log.info("certificates renewed", listeners=[server.address for server in self._servers])
+        until = x509.load_pem_x509_certificate(secure.certificate).not_valid_after_utc
+        CERTIFICATE_EXPIRY.labels("tls-server").set(until.timestamp())
+        listeners = [server.address for server in self._servers]
+        log.info("certificates renewed", listeners=listeners, until=until.isoformat())
 
     def _stamps(self) -> list[tuple[int, int] | None]:
         return [_stamp(file) for file in self._material.server_files(self._tls)]

@@ -213,7 +213,7 @@ async def test_revocation_list_that_cannot_be_used_changes_nothing(house: House)
 async def test_grpcio_says_what_it_cannot_do_with_certificates(
     house: House, make_tls_authority: Callable[..., Any]
 ) -> None:
-    tls = {"use_tls": True, "certificate": b"c", "key": b"k"}
+    tls: dict[str, Any] = {"use_tls": True, "certificate": b"c", "key": b"k"}
     with pytest.raises(comm.CommError, match="cannot ask for a client certificate"):
         comm.ServerConfig(
             secure=comm.SecureServerConfig(**tls, request_client_certificate=True),

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from selvedge_common import comm
+from selvedge_common.config import Duration
 from selvedge_common.config.sections import TLS, Files
 from selvedge_common.material import Material
 from selvedge_common.renewal import Renewal, renewing
@@ -30,7 +32,7 @@ class Volume:
             client_auth_requested=False,
             client_root_cas=Files([self.roots]),
             revocation_lists=Files([]),
-            reload_interval=0.01,
+            reload_interval=Duration(0.01),
         )
         self.material = Material(folder, "Org1MSP")
         (folder / "tls").mkdir()
@@ -75,6 +77,7 @@ async def test_another_pair_and_other_roots_are_served_without_a_restart(
     connect: Connect,
     make_tls_authority: Callable[[str], Any],
     eventually: Eventually,
+    count: Callable[..., float],
 ) -> None:
     config = comm.ServerConfig(secure=volume.material.server(volume.tls))
     server = await serve(lambda _: None, config)
@@ -83,6 +86,9 @@ async def test_another_pair_and_other_roots_are_served_without_a_restart(
         volume.write(after)
         await eventually(lambda: server.server_certificate != before)
         assert await _answers(connect, server, after)
+    until = x509.load_pem_x509_certificate(server.server_certificate).not_valid_after_utc
+    name = "selvedge_certificate_expiry_timestamp_seconds"
+    assert count(name, certificate="tls-server") == until.timestamp()
     # One that was taken off is trusted no more; the other file still names the old root.
     assert len(server.client_root_cas) == 2
 
@@ -112,6 +118,6 @@ async def test_pair_that_cannot_be_used_is_told_of_once_and_the_one_before_is_se
 
 
 async def test_without_tls_there_is_nothing_to_look_for(volume: Volume) -> None:
-    off = TLS(False, False, False, Files([]), Files([]), 0.01)
+    off = TLS(False, False, False, Files([]), Files([]), Duration(0.01))
     async with renewing(volume.material, off, []):
         pass

@@ -207,6 +207,7 @@ SIZES = [
     "transport.receivingBytes",
     "transport.pendingBytes",
     "transport.overheadBytes",
+    "transport.unreadBytes",
 ]
 COUNTS = [
     "peer.events.buffersize",
@@ -215,7 +216,6 @@ COUNTS = [
     "peer.events.maxConcurrentStreams",
     "peer.events.outbox.maxEvents",
     "transport.maxConnections",
-    "transport.unreadReplies",
     "transport.resets",
 ]
 

@@ -34,8 +34,8 @@ PENDING = Gauge(
 
 RECEIVING = Gauge(
     "grpc_server_receiving_bytes",
-    "Bytes of messages that are not whole or not taken yet, in all streams of the process; native"
-    " transport.",
+    "Bytes of headers, and of messages that are not whole or not taken yet, in all streams of the"
+    " process; native transport.",
 )
 CONNECTIONS = Gauge("grpc_server_connections", "Open connections; native transport.")
 CONNECTIONS_ENDED = Counter(

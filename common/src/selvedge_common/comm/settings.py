@@ -90,17 +90,19 @@ class Http2Config:
             times as much the connection.
         max_connections: at once, those in their handshake included; a further one is closed.
         receive_window: bytes that a client may send on one stream ahead of its handler.
-        max_receiving_in_process: bytes of messages that are not whole or not taken yet, of all
-            connections of the process; above it, the stream with the most on the connection with
-            the most is ended with RESOURCE_EXHAUSTED. A waiting message counts 64 bytes more than
-            it holds.
+        max_receiving_in_process: bytes of messages that are not whole or not taken yet, and of the
+            headers of calls that run, of all connections of the process; above it, the stream with
+            the most on the connection with the most is ended with RESOURCE_EXHAUSTED. A waiting
+            message counts 64 bytes more than it holds.
         max_pending: bytes that wait to be sent on one connection; above it, the stream with the
             most is ended with RESOURCE_EXHAUSTED.
-        max_unread_replies: answers to pings and settings that a client may leave unread.
+        max_unread_bytes: answers beside messages (acknowledgements, headers, statuses) that a
+            client may leave unread; more end its connection.
         overhead_bytes: frames that carry no messages, each counting 41 bytes beside its payload,
             beyond what messages earn: at once, and again each minute. More end the connection.
-        resets: streams that a client may cancel, or have refused, beyond those that ran to their
-            end: at once, and again each minute. More end the connection.
+        resets: calls that a client may cancel before they were answered, or that its errors end,
+            beyond those that ran to their end: at once, and a tenth of that again each second. More
+            end the connection.
     """
 
     max_header_list_bytes: int = 16 * 1024
@@ -108,7 +110,7 @@ class Http2Config:
     receive_window: int = 1024 * 1024
     max_receiving_in_process: int = 512 * 1024 * 1024
     max_pending: int = 512 * 1024 * 1024
-    max_unread_replies: int = 1000
+    max_unread_bytes: int = 1024 * 1024
     overhead_bytes: int = 1024 * 1024
     resets: int = 1000
 

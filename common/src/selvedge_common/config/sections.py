@@ -46,7 +46,7 @@ class Transport:
     receive_window: Size
     receiving_bytes: Size
     pending_bytes: Size
-    unread_replies: int
+    unread_bytes: Size
     overhead_bytes: Size
     resets: int
     handshake_timeout: Duration

@@ -1,10 +1,12 @@
 """A native server, clients that behave and clients that do not, and what is left afterwards."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import uvloop
 from common.tests.comm.native.raw_client import RawClient, opening
 from common.tests.comm.native.service import Service
 from prometheus_client import REGISTRY
@@ -17,6 +19,11 @@ from selvedge_common.comm.native.server import NativeServer
 from selvedge_common.comm.pending import PROCESS
 
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the services run on; the fuzzer and the tests of splits run on asyncio's."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Target:

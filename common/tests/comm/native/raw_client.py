@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-from hpack import Decoder, Encoder
+from hpack import Decoder, Encoder, NeverIndexedHeaderTuple
 
 from selvedge_common import comm
 from selvedge_common.comm.native import frames
@@ -244,6 +244,11 @@ def request_fields(path: str, *extra: tuple[str, str]) -> Fields:
     kept = [entry for entry in usual if entry[0] not in replaced]
     pseudo = [entry for entry in (*kept, *extra) if entry[0].startswith(":")]
     return pseudo + [entry for entry in (*kept, *extra) if not entry[0].startswith(":")]
+
+
+def unindexed(fields: Fields) -> bytes:
+    """A header block that leaves the table as it is."""
+    return Encoder().encode([NeverIndexedHeaderTuple(*entry) for entry in fields])
 
 
 def headers(number: int, block: bytes, *, end: bool = False) -> bytes:

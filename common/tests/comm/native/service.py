@@ -67,10 +67,12 @@ class Service:
 
     async def _send(self, request: bytes, _: Any) -> AsyncIterator[bytes]:
         """Send so many messages of so many bytes."""
-        count, size = map(int, request.split(b"*"))
+        count, _, size = request.partition(b"*")
+        if not (count.isdigit() and size.isdigit() and len(request) < 12):
+            raise comm.StatusError(grpc.StatusCode.INVALID_ARGUMENT, "Say count*size.")
         try:
-            for number in range(count):
-                yield bytes([number % 256]) * size
+            for number in range(int(count)):
+                yield bytes([number % 256]) * int(size)
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise

@@ -25,7 +25,8 @@ class Allowance:
             return True
         # Only now, so that no frame costs a look at the clock.
         now = time.monotonic()
-        self._left = min(self._most, self._left + (now - self._since) * self._rate)
+        before = min(self._most, self._left + cost + (now - self._since) * self._rate)
+        self._left = before - cost
         self._since = now
         return self._left >= 0
 

@@ -172,7 +172,7 @@ class Call:
 
     def set_code(self, code: grpc.StatusCode) -> None:
         """The status that a handler which returns ends with."""
-        self._code = code
+        self._code = _status(code)
 
     def code(self) -> Any:
         """The status set or decided so far; None before."""
@@ -357,6 +357,7 @@ class Call:
     def _send(self, message: bytes) -> None:
         limit = self.stream.connection.config.max_send_bytes
         if len(message) > limit:
+            LIMITS.labels("max_send_bytes").inc()
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"A message of {len(message)} bytes is above this listener's limit of {limit} "

@@ -109,10 +109,10 @@ class Connection(asyncio.Protocol):
         self._out_bytes = 0
         self._in_turn = False
         self._flushing = False
-        self._replies = 0  # frames that wait for the client to read, caused by its own
+        self._unread = 0  # bytes beside messages that wait for the client to read
         self._table_change = b""  # what the next header block has to begin with
         self._overhead = Allowance(config.http2.overhead_bytes, config.http2.overhead_bytes / 60)
-        self._resets = Allowance(config.http2.resets, config.http2.resets / 60)
+        self._resets = Allowance(config.http2.resets, config.http2.resets / 10)
         self._last_heard = 0.0
         self._last_ping = float("-inf")
         self._strikes = 0
@@ -178,6 +178,9 @@ class Connection(asyncio.Protocol):
                     return
         except ConnectionFault as fault:
             self.fail(fault)
+        except Exception:
+            log.exception("fault of a connection", peer=self.peer)
+            self.fail(_FAULT)
         finally:
             self._in_turn = False
             self._flush()
@@ -200,7 +203,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It does again."""
         self.paused = False
-        self._replies = 0
+        self._unread = 0
         if self._ready:
             self._flush()
 
@@ -224,20 +227,31 @@ class Connection(asyncio.Protocol):
         """Have these bytes written, in this order, by the end of the loop's turn."""
         if self.ended is not None:
             return
+        size = sum(map(len, parts))
         self._out += parts
-        self._out_bytes += sum(map(len, parts))
+        self._out_bytes += size
+        if self.paused:
+            self._add_unread(size)
         if self._out_bytes >= _WRITE_AT:
             self._hand_over()
         elif not self._in_turn and not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
 
+    def _add_unread(self, size: int) -> None:
+        """Count an answer that waits while messages do not leave at all, such as a status: a client
+        that reads none cannot ask for ever."""
+        self._unread += size
+        limit = self.config.http2.max_unread_bytes
+        if self._unread > limit:
+            self._unread = -frames.MAX_WINDOW  # what follows is the last, and not counted
+            sentence = f"More than {limit} bytes of answers were not read."
+            self.fail(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, sentence, "max_unread_bytes"))
+
     def write_headers(self, number: int, block: bytes, *, end: bool) -> None:
         """Write a header block, in as many frames as it needs."""
         flags = frames.END_STREAM if end else 0
         block, self._table_change = self._table_change + block, b""
-        if end:
-            self._count_reply()  # headers that end nothing are no more than streams
         if len(block) <= self.max_frame:
             self.write(frames.frame(frames.HEADERS, flags | frames.END_HEADERS, number, block))
             return
@@ -270,12 +284,15 @@ class Connection(asyncio.Protocol):
             )
 
     def worked(self, size: int, extra: int = 4 * _FRAME_COST) -> None:
-        """Something useful went to the client, or came from it: that earns it some overhead."""
+        """Something useful went to the client, or came from it: that earns it some overhead, and
+        pings."""
+        self._strikes = 0
         self._overhead.earn(size + extra)
 
     def forget(self, stream: Stream) -> None:
         """A stream is over."""
-        self.streams.pop(stream.number, None)
+        if self.streams.pop(stream.number, None) is not None:
+            self.holdings.add(-stream.request.size)
         self._ready.pop(stream, None)
         if not stream.half_closed:
             self._forgive(stream.number)
@@ -317,9 +334,13 @@ class Connection(asyncio.Protocol):
 
     def close(self, reason: str) -> None:
         """End it for a reason of ours, after what can still be written."""
-        if self.ended is None:
-            self._flush()
-            self._leave(reason)
+        if self.ended is not None:
+            return
+        if self._last_served >= frames.MAX_STREAM - 1:
+            # What the client sent after that stream was not served: it may try again elsewhere.
+            self.write(frames.goaway(self._last_stream, ErrorCode.NO_ERROR))
+        self._flush()
+        self._leave(reason)
 
     def abort(self, reason: str) -> None:
         """End it at once."""
@@ -534,6 +555,9 @@ class Connection(asyncio.Protocol):
     def _open(self, number: int, request: Request, half_closed: bool) -> None:
         stream = Stream(self, number, request)
         self.streams[number] = stream
+        self.holdings.add(request.size)
+        if stream.ended:  # there was no room for it
+            return
         if half_closed:
             stream.on_half_close()
         self._host.open(stream)
@@ -564,7 +588,8 @@ class Connection(asyncio.Protocol):
             self._check_not_idle(number)
             self._spend(len(payload))
             return
-        self._spend_reset()
+        if not stream.answered:
+            self._spend_reset()
         stream.on_lost()
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
@@ -580,7 +605,7 @@ class Connection(asyncio.Protocol):
         # Of several values for one, the last holds; what each would cost on the way is spared.
         for key, value in dict(frames.read_settings(payload)).items():
             self._on_setting(key, value)
-        self._reply(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         if not self._settled:
             self._settle()
 
@@ -631,7 +656,7 @@ class Connection(asyncio.Protocol):
                 self.close_if_idle()
             return
         self._check_pace()
-        self._reply(frames.frame(frames.PING, frames.ACK, 0, payload))
+        self.write(frames.frame(frames.PING, frames.ACK, 0, payload))
 
     def _check_pace(self) -> None:
         """Pings that come too early are strikes, as gRPC counts them."""
@@ -667,21 +692,6 @@ class Connection(asyncio.Protocol):
             raise ConnectionFault(
                 ErrorCode.FLOW_CONTROL_ERROR, "The connection's window is too large."
             )
-
-    def _reply(self, data: bytes) -> None:
-        """Answer a frame of the client's."""
-        self.write(data)
-        self._count_reply()
-
-    def _count_reply(self) -> None:
-        """Count an answer that no window holds back; who reads none cannot ask for ever."""
-        if not self.paused:
-            return
-        self._replies += 1
-        limit = self.config.http2.max_unread_replies
-        if self._replies > limit:
-            sentence = f"More than {limit} answers were not read."
-            self.fail(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, sentence, "max_unread_replies"))
 
     # Checks
 
@@ -763,5 +773,8 @@ class _HeaderBlock:
         self.timer: asyncio.TimerHandle | None = None
 
 
+_FAULT = ConnectionFault(
+    ErrorCode.INTERNAL_ERROR, "An internal error ended the connection; the server's log has it."
+)
 _ARE_YOU_THERE = b"selvedge"
 _FAREWELL = b"farewell"

@@ -33,7 +33,7 @@ class Metadatum(NamedTuple):
 # there only its call is refused.
 _HARD_FACTOR = 4
 _ENTRY_COST = 32  # what a field counts beside its bytes (RFC 9113, section 6.5.2)
-_CACHED_BLOCKS = 64
+_CACHED_BLOCKS = 8  # a client has few kinds of calls, and no client may have much kept for it
 _CACHED_BYTES = 2048
 # More than two changes of the table's size (RFC 7541, section 4.2), which cost much to decode.
 _MANY_CHANGES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")
@@ -65,7 +65,7 @@ class Request:
         content_length: as sent.
         timeout: seconds until the client's deadline; None without one.
         encoding: how messages marked as compressed are compressed.
-        accepts: the encodings that the client understands.
+        accepts: those of our encodings that the client understands.
         metadata: what the handler is to see.
         size: of the whole list, each field counting 32 bytes more than it holds.
     """
@@ -120,7 +120,9 @@ class HeaderReader:
             self._known.clear()
         request = _request(fields)
         # By what it decodes to: a few bytes can name a large entry of the table many times.
-        if unchanged and request.size <= _CACHED_BYTES and len(self._known) < _CACHED_BLOCKS:
+        if unchanged and request.size <= _CACHED_BYTES:
+            if len(self._known) == _CACHED_BLOCKS:
+                self._known.clear()
             self._known[block] = request
         return request
 
@@ -182,7 +184,9 @@ def _request(fields: Sequence[tuple[bytes, bytes]]) -> Request:
         if name in _TRANSPORT_FIELDS:
             known[name] = value
         else:
-            metadata += _read_metadata(name, value)
+            entries = _read_metadata(name, value)
+            size += _ENTRY_COST * (len(entries) - 1)  # of a list, each counts
+            metadata += entries
     path = pseudo.get(b":path", b"")
     if not path or b":method" not in pseudo or b":scheme" not in pseudo:
         raise _malformed("It lacks :method, :scheme or :path.")
@@ -195,7 +199,7 @@ def _request(fields: Sequence[tuple[bytes, bytes]]) -> Request:
         _content_length(known.get(b"content-length")),
         _timeout(known.get(b"grpc-timeout")),
         known.get(b"grpc-encoding", b"identity").decode("latin-1"),
-        frozenset(
+        frozenset(ENCODINGS).intersection(
             known.get(b"grpc-accept-encoding", b"").decode("latin-1").replace(" ", "").split(",")
         ),
         tuple(metadata),
@@ -235,7 +239,7 @@ def _timeout(value: bytes | None) -> float | None:
     return int(value[:-1]) * _UNITS[chr(value[-1])]
 
 
-def _read_metadata(name: bytes, value: bytes) -> Iterable[tuple[str, str | bytes]]:
+def _read_metadata(name: bytes, value: bytes) -> Sequence[tuple[str, str | bytes]]:
     key = name.decode("ascii")
     if not key.endswith("-bin"):
         return (Metadatum(key, value.decode("latin-1")),)

@@ -163,7 +163,8 @@ _NOTHING = _Dropped(0, "identity")
 
 
 class Holdings:
-    """What is held for the streams of one connection, and with it for the process.
+    """What is held for the streams of one connection, their headers too, and with it for the
+    process.
 
     Args:
         limit: bytes that may be held in the process.
@@ -189,13 +190,13 @@ class Holdings:
             max(_holders, key=_bytes_of)._relieve(self._limit)
 
     def _relieve(self, limit: int) -> None:
-        stream = max(self._streams(), key=lambda stream: stream.inbox.held)
+        stream = max(self._streams(), key=lambda stream: stream.inbox.held + stream.request.size)
         stream.refuse(
             StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{_held} bytes of messages that are not whole or not taken yet are held for all "
-                f"clients of this process, above the limit of {limit} bytes, and most of them, "
-                f"{self.bytes}, for this one; send less at a time.",
+                f"{_held} bytes of headers and of messages that are not whole or not taken yet are "
+                f"held for all clients of this process, above the limit of {limit} bytes, and most "
+                f"of them, {self.bytes}, for this one; send less at a time.",
             ),
             "max_receiving_in_process",
         )

@@ -57,6 +57,7 @@ class Stream:
         "_plain_answer",
         "_queue",
         "_receive_window",
+        "answered",
         "connection",
         "ended",
         "half_closed",
@@ -80,6 +81,7 @@ class Stream:
         self.half_closed = False  # by the client
         self.ended = False  # by us, or by the client's cancelling: nothing is sent any more
         self.headers_sent = False
+        self.answered = False  # a message was sent: the call was not in vain
         self.pending = 0  # bytes of `_queue`
         self.send_window = connection.initial_window
         # The client may have yet to read that it is smaller than the default.
@@ -175,6 +177,8 @@ class Stream:
         self.inbox.drop()
         if self.receiver is not None:
             self.receiver.refuse(refusal, limit)
+        else:
+            self.fail(ErrorCode.ENHANCE_YOUR_CALM)
 
     # What is sent to it
 
@@ -188,6 +192,7 @@ class Stream:
         """Send a message as soon as the client takes it."""
         if self.ended:
             return
+        self.answered = True
         connection, size = self.connection, len(message) + PREFIX_BYTES
         if (
             not self.pending
