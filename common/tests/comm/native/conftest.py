@@ -64,7 +64,9 @@ class Target:
 
     async def connection(self) -> Connection:
         """The one connection there is, once it is greeted."""
-        await self.eventually(lambda: len(self.connections) == 1 and self.connections[0]._settled)
+        await self.eventually(
+            lambda: len(self.connections) == 1 and self.connections[0]._incoming.settled
+        )
         return self.connections[0]
 
     def changed(self, name: str, **labels: str) -> float:

@@ -349,14 +349,14 @@ async def test_settings_that_change_every_window_many_times_cost_one_change(
     connection = await target.connection()
     await target.eventually(lambda: len(connection.streams) == 500)
     changes = 0
-    shift = connection._shift_windows
+    shift = connection._incoming._shift_windows
 
     def count(change: int) -> None:
         nonlocal changes
         changes += 1
         shift(change)
 
-    connection._shift_windows = count  # type: ignore[method-assign]
+    connection._incoming._shift_windows = count  # type: ignore[method-assign]
     one = frames.settings({Setting.INITIAL_WINDOW_SIZE: 1})[frames.HEAD_BYTES :]
     two = frames.settings({Setting.INITIAL_WINDOW_SIZE: 2})[frames.HEAD_BYTES :]
     client.send(frames.frame(frames.SETTINGS, 0, 0, (one + two) * 1365))

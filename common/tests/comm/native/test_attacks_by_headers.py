@@ -80,7 +80,7 @@ async def test_bombs_leave_no_memory_behind_though_blocks_are_remembered(target:
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert not connection._headers._known
+    assert not connection._incoming._headers._known
     assert taken < 60 * 3 * 3900 / 2
     await target.recovers()
 
@@ -136,7 +136,7 @@ async def test_usual_requests_are_remembered(target: Target) -> None:
         assert (await client.response(number)).messages == [b"1"]
     # The first one fills the table, all others leave it as it is.
     connection = await target.connection()
-    assert list(connection._headers._known) == [blocks[1]] == [blocks[2]]
+    assert list(connection._incoming._headers._known) == [blocks[1]] == [blocks[2]]
     await target.recovers()
 
 
@@ -161,7 +161,7 @@ async def test_remembered_block_means_something_else_after_the_table_has_changed
     # Emptied and filled again, the table is as long as before, and newest of it looks the same.
     assert await metadata(b"\x20\x3f\xe1\x1f" + plant) == (("a", "2"),)
     connection = await target.connection()
-    assert not connection._headers._known
+    assert not connection._incoming._headers._known
     await target.recovers()
 
 

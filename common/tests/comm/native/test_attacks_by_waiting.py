@@ -59,9 +59,9 @@ async def test_header_block_that_was_begun_leaves_no_timer_behind(target: Target
     client = await target.connect()
     client.send(frames.frame(frames.HEADERS, 0, 1, b"\x82"))
     connection = await target.connection()
-    await target.eventually(lambda: connection._block is not None)
-    assert connection._block is not None
-    timer = connection._block.timer
+    await target.eventually(lambda: connection._incoming._block is not None)
+    assert connection._incoming._block is not None
+    timer = connection._incoming._block.timer
     assert timer is not None
     await target.recovers()
     assert timer.cancelled()

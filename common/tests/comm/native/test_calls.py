@@ -52,7 +52,7 @@ async def test_client_that_did_not_half_close_is_told_to_send_no_more(target: Ta
     client.send(data(number, message(b"2")), data(number, b"", end=True))
     await client.settle()
     connection = await target.connection()
-    assert number not in connection._forgiven
+    assert number not in connection._incoming._forgiven
     await target.recovers()
 
 

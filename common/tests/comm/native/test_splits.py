@@ -99,7 +99,7 @@ async def _feed(offline: Offline, reads: list[bytes], *, turns: bool) -> bytes:
         await asyncio.sleep(0)
     await asyncio.sleep(0)  # what was written last leaves now
     assert connection.ended is None
-    assert not connection._frames._rest
+    assert not connection._incoming._frames._rest
     connection.connection_lost(None)
     assert connection.holdings.bytes == connection._pending == 0
     return transport.written

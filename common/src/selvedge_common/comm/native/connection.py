@@ -1,4 +1,4 @@
-"""One client's connection (RFC 9113): its frames, its windows, its bounds, and its end."""
+"""One client's connection (RFC 9113): what leaves on it, its bounds, and its end."""
 
 import asyncio
 import contextlib
@@ -12,15 +12,10 @@ from selvedge_common.comm.errors import StatusError
 from selvedge_common.comm.metrics import CONNECTIONS_ENDED, LIMITS
 from selvedge_common.comm.native import frames
 from selvedge_common.comm.native.allowance import Allowance
-from selvedge_common.comm.native.frames import (
-    ConnectionFault,
-    ErrorCode,
-    FrameReader,
-    Setting,
-    StreamFault,
-)
-from selvedge_common.comm.native.headers import HeaderReader, Request
+from selvedge_common.comm.native.frames import ConnectionFault, ErrorCode, Setting
+from selvedge_common.comm.native.headers import Request
 from selvedge_common.comm.native.inbox import Holdings
+from selvedge_common.comm.native.incoming import OWN_WINDOW, Incoming
 from selvedge_common.comm.native.stream import Stream
 from selvedge_common.comm.native.tally import Tally
 from selvedge_common.comm.native.tls import PeerIdentity
@@ -28,15 +23,10 @@ from selvedge_common.comm.settings import ServerConfig
 
 log = logs.get_logger("comm")
 
-_OWN_WINDOW = (
-    16 * 1024 * 1024
-)  # of the connection; the streams' windows are what holds a client back
 _WRITE_AT = 256 * 1024
 _TRANSPORT_HIGH, _TRANSPORT_LOW = 128 * 1024, 32 * 1024
 _FRAME_COST = 32  # what a frame counts beside its bytes when it carries nothing
 _LINGER = 1.0  # seconds that a client may take to read why its connection ends
-_MAX_FRAGMENTS = 64  # frames that one header block may come in
-_HEADER_TABLE = 4096  # bytes of HPACK's table unless a client allows fewer
 _NO_TABLE = b"\x20"  # how a block says that none are used (RFC 7541, section 6.3)
 
 
@@ -60,50 +50,41 @@ class Connection(asyncio.Protocol):
         host: serves its streams.
         config: the bounds.
         secure: whether it is carried by TLS.
+
+    Attributes:
+        streams: those that are open, by their ids.
+        running: how many handlers run, those of streams that are over included.
+        identity: who the client is.
+        initial_window, send_window: what the client takes, on a new stream and altogether.
+        max_frame: the largest payload that it takes.
+        paused: the system takes no more for now.
+        ended: why it is over, once it is.
+        last_served: the newest stream that is served, once the connection goes away.
+        strikes: pings of the client's that came too early.
     """
 
     def __init__(self, host: Host, config: ServerConfig, *, secure: bool) -> None:
         self.config = config
+        self.secure = secure
+        self.loop = asyncio.get_running_loop()
         self.streams: dict[int, Stream] = {}
-        self.running = 0  # handlers, also those of streams that are over
+        self.running = 0
         self.identity = PeerIdentity()
         self.tally = Tally()
-        self.initial_window = frames.DEFAULT_WINDOW  # the client's, for its streams
+        self.initial_window = frames.DEFAULT_WINDOW
         self.send_window = frames.DEFAULT_WINDOW
         self.max_frame = frames.DEFAULT_FRAME_BYTES
-        self.paused = False  # the system takes no more for now
-        self.ended: str | None = None  # why, once it is
+        self.paused = False
+        self.ended: str | None = None
+        self.last_served = frames.MAX_STREAM
+        self.strikes = 0
         self.holdings = Holdings(
             config.http2.max_receiving_in_process, lambda: list(self.streams.values())
         )
         self._host = host
-        self._secure = secure
-        self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
-        self._frames = FrameReader()
-        self._headers = HeaderReader(config.http2.max_header_list_bytes)
-        self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
-            self._on_data,
-            self._on_headers,
-            self._on_priority,
-            self._on_rst_stream,
-            self._on_settings,
-            self._on_push_promise,
-            self._on_ping,
-            self._on_goaway,
-            self._on_window_update,
-            self._on_continuation,
-        )
-        self._preface = frames.PREFACE  # what is still to come of it
-        self._settled = False  # the client's SETTINGS have come
-        self._block: _HeaderBlock | None = None
-        self._last_stream = 0
-        self._last_served = frames.MAX_STREAM  # lower once the connection goes away
-        # Streams that ended here first: the client may have sent more before it knew.
-        self._forgiven: dict[int, None] = {}
-        self._owed = 0  # credit of the connection that the client has yet to be given back
-        self._receive_window = _OWN_WINDOW
-        self._pending = 0
+        self._incoming = Incoming(self)
+        self._pending = 0  # bytes that wait in the streams
         self._ready: dict[Stream, None] = {}
         self._out: list[bytes | memoryview] = []
         self._out_bytes = 0
@@ -114,8 +95,6 @@ class Connection(asyncio.Protocol):
         self._overhead = Allowance(config.http2.overhead_bytes, config.http2.overhead_bytes / 60)
         self._resets = Allowance(config.http2.resets, config.http2.resets / 10)
         self._last_heard = 0.0
-        self._last_ping = float("-inf")
-        self._strikes = 0
         self._timer: asyncio.TimerHandle | None = None
 
     # The transport
@@ -128,10 +107,10 @@ class Connection(asyncio.Protocol):
         self.identity = PeerIdentity.of(transport)
         self._timer = self.loop.call_later(self.config.handshake_timeout, self._not_settled)
         self._host.arrived(self)
-        if self._secure and not self.identity.speaks_http2:
-            why = "The client did not ask for h2 by ALPN; gRPC over TLS needs that."
-            log.info("connection ended", peer=self.peer, reason="alpn", why=why)
-            self._leave("alpn")
+        if self.secure and not self.identity.speaks_http2:
+            self.turn_away(
+                "alpn", "The client did not ask for h2 by ALPN; gRPC over TLS needs that."
+            )
         if self.ended is not None:
             return
         transport.set_write_buffer_limits(high=_TRANSPORT_HIGH, low=_TRANSPORT_LOW)
@@ -144,7 +123,7 @@ class Connection(asyncio.Protocol):
                     Setting.MAX_HEADER_LIST_SIZE: http2.max_header_list_bytes,
                 }
             )
-            + frames.window_update(0, _OWN_WINDOW - frames.DEFAULT_WINDOW)
+            + frames.window_update(0, OWN_WINDOW - frames.DEFAULT_WINDOW)
         )
         self._last_heard = self.loop.time()
 
@@ -155,27 +134,7 @@ class Connection(asyncio.Protocol):
         self._last_heard = self.loop.time()
         self._in_turn = True
         try:
-            if self._preface and not (data := self._after_preface(data)):
-                return
-            handlers = self._handlers
-            for kind, flags, number, payload in self._frames.feed(data):
-                if self._block is not None and kind != frames.CONTINUATION:
-                    raise ConnectionFault(
-                        ErrorCode.PROTOCOL_ERROR, "A header block is interrupted."
-                    )
-                if not self._settled and kind != frames.SETTINGS:
-                    raise ConnectionFault(
-                        ErrorCode.PROTOCOL_ERROR, "The first frame is not SETTINGS."
-                    )
-                if kind > frames.CONTINUATION:
-                    self._spend(len(payload))
-                    continue
-                try:
-                    handlers[kind](flags, number, payload)
-                except StreamFault as fault:
-                    self._fail_stream(number, fault)
-                if self.ended is not None:
-                    return
+            self._incoming.feed(data)
         except ConnectionFault as fault:
             self.fail(fault)
         except Exception:
@@ -261,6 +220,11 @@ class Connection(asyncio.Protocol):
             last = frames.END_HEADERS if at + len(part) == len(block) else 0
             self.write(frames.frame(frames.CONTINUATION, last, number, part))
 
+    def use_no_table(self) -> None:
+        """Say in the next header block that HPACK's table is not used: the client allows less of it
+        than is usual."""
+        self._table_change = _NO_TABLE
+
     def want(self, stream: Stream) -> None:
         """Give a stream its turn once there is room."""
         self._ready[stream] = None
@@ -283,10 +247,38 @@ class Connection(asyncio.Protocol):
                 "max_pending_of_connection",
             )
 
+    def open(self, number: int, request: Request, *, half_closed: bool) -> None:
+        """Serve a new stream."""
+        stream = Stream(self, number, request)
+        self.streams[number] = stream
+        self.holdings.add(request.size)
+        if stream.ended:  # there was no room for it
+            return
+        if half_closed:
+            stream.on_half_close()
+        self._host.open(stream)
+
+    def spend(self, size: int) -> None:
+        """Count a frame that carries nothing for a handler. Raises ConnectionFault for too many."""
+        if not self._overhead.spend(frames.HEAD_BYTES + size + _FRAME_COST):
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                "Too many frames came that carry no messages.",
+                "overhead_bytes",
+            )
+
+    def spend_reset(self) -> None:
+        """Count a stream that ended in vain, whoever had to end it. Raises ConnectionFault for too
+        many."""
+        if not self._resets.spend(1):
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM, "Too many streams were reset.", "resets"
+            )
+
     def worked(self, size: int, extra: int = 4 * _FRAME_COST) -> None:
         """Something useful went to the client, or came from it: that earns it some overhead, and
         pings."""
-        self._strikes = 0
+        self.strikes = 0
         self._overhead.earn(size + extra)
 
     def forget(self, stream: Stream) -> None:
@@ -295,8 +287,8 @@ class Connection(asyncio.Protocol):
             self.holdings.add(-stream.request.size)
         self._ready.pop(stream, None)
         if not stream.half_closed:
-            self._forgive(stream.number)
-        if not self.streams and self._last_served != frames.MAX_STREAM:
+            self._incoming.forgive(stream.number)
+        if not self.streams and self.last_served != frames.MAX_STREAM:
             self.loop.call_soon(self.close_if_idle)
 
     def completed(self) -> None:
@@ -312,33 +304,47 @@ class Connection(asyncio.Protocol):
         log.info("connection ended", peer=self.peer, reason=fault.reason, why=fault.sentence)
         if fault.reason != fault.code.name.lower():
             LIMITS.labels(fault.reason).inc()
-        last_stream = min(self._last_stream, self._last_served)
+        last_stream = min(self._incoming.last_stream, self.last_served)
         self.write(frames.goaway(last_stream, fault.code, fault.sentence))
         self._leave(fault.reason)
+
+    def turn_away(self, reason: str, why: str, answer: bytes = b"") -> None:
+        """End it before it has begun, with an answer that is no HTTP/2."""
+        log.info("connection ended", peer=self.peer, reason=reason, why=why)
+        self.write(answer)
+        self._leave(reason)
 
     def go_away(self) -> None:
         """Take no new streams, and close once the last one has ended: first a warning, then, when
         the client has seen it, the last stream that is served."""
-        if self.ended is not None or self._last_served != frames.MAX_STREAM:
+        if self.ended is not None or self.last_served != frames.MAX_STREAM:
             return
-        self._last_served = frames.MAX_STREAM - 1
+        self.last_served = frames.MAX_STREAM - 1
         self.write(frames.goaway(frames.MAX_STREAM, ErrorCode.NO_ERROR, "The server is stopping."))
         self.write(frames.frame(frames.PING, 0, 0, _FAREWELL))
-        if not self._settled:
+        if not self._incoming.settled:
             self.close("server")
+
+    def on_acknowledged(self, ping: bytes) -> None:
+        """The client has answered a ping: after the farewell it has seen that we go away, and what it
+        opened until then is the last."""
+        if ping == _FAREWELL and self.last_served == frames.MAX_STREAM - 1:
+            self.last_served = self._incoming.last_stream
+            self.write(frames.goaway(self.last_served, ErrorCode.NO_ERROR))
+            self.close_if_idle()
 
     def close_if_idle(self) -> None:
         """Close if it goes away and nothing runs on it."""
-        if not self.streams and self._last_served < frames.MAX_STREAM - 1:
+        if not self.streams and self.last_served < frames.MAX_STREAM - 1:
             self.close("server")
 
     def close(self, reason: str) -> None:
         """End it for a reason of ours, after what can still be written."""
         if self.ended is not None:
             return
-        if self._last_served >= frames.MAX_STREAM - 1:
+        if self.last_served >= frames.MAX_STREAM - 1:
             # What the client sent after that stream was not served: it may try again elsewhere.
-            self.write(frames.goaway(self._last_stream, ErrorCode.NO_ERROR))
+            self.write(frames.goaway(self._incoming.last_stream, ErrorCode.NO_ERROR))
         self._flush()
         self._leave(reason)
 
@@ -353,7 +359,7 @@ class Connection(asyncio.Protocol):
         self.ended = reason
         CONNECTIONS_ENDED.labels(reason).inc()
         self._stop_timer()
-        self._forget_block()
+        self._incoming.stop()
         for stream in list(self.streams.values()):
             stream.on_lost()
 
@@ -364,7 +370,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._timer = self.loop.call_later(_LINGER, self._transport.abort)
-        if self._secure:
+        if self.secure:
             self._transport.close()
             return
         with contextlib.suppress(OSError):  # the client may have left meanwhile
@@ -373,21 +379,21 @@ class Connection(asyncio.Protocol):
     # Time
 
     def _not_settled(self) -> None:
-        if not self._settled:
+        if not self._incoming.settled:
             LIMITS.labels("handshake_timeout").inc()
             log.info("connection ended", peer=self.peer, reason="handshake_timeout")
             self.abort("handshake_timeout")
 
-    def _settle(self) -> None:
-        self._settled = True
-        self._set_timer(self.config.keepalive.interval, self._keep_alive)
+    def keep_alive(self) -> None:
+        """Begin to look after a client whose SETTINGS have come."""
+        self._set_timer(self.config.keepalive.interval, self._ping_if_silent)
 
-    def _keep_alive(self) -> None:
+    def _ping_if_silent(self) -> None:
         """Ping a client that was silent for the interval."""
         keepalive = self.config.keepalive
         silent = self.loop.time() - self._last_heard
         if silent < keepalive.interval:
-            self._set_timer(keepalive.interval - silent, self._keep_alive)
+            self._set_timer(keepalive.interval - silent, self._ping_if_silent)
             return
         self.write(frames.frame(frames.PING, 0, 0, _ARE_YOU_THERE))
         self._set_timer(keepalive.timeout, self._check_alive)
@@ -396,7 +402,7 @@ class Connection(asyncio.Protocol):
         keepalive = self.config.keepalive
         silent = self.loop.time() - self._last_heard
         if silent < keepalive.timeout:
-            self._set_timer(max(0.0, keepalive.interval - silent), self._keep_alive)
+            self._set_timer(max(0.0, keepalive.interval - silent), self._ping_if_silent)
             return
         sentence = f"The client did not answer a ping within {keepalive.timeout:g} seconds."
         self.fail(ConnectionFault(ErrorCode.NO_ERROR, sentence, "keepalive_timeout"))
@@ -430,347 +436,10 @@ class Connection(asyncio.Protocol):
         self._out, self._out_bytes = [], 0
         if self._transport.is_closing():
             return
-        if self._secure:
+        if self.secure:
             self._transport.write(b"".join(out))  # TLS would make a record of each piece
         else:
             self._transport.writelines(out)
-
-    # Frames
-
-    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
-        flow = len(payload)
-        self._receive_window -= flow
-        if self._receive_window < 0:
-            raise ConnectionFault(
-                ErrorCode.FLOW_CONTROL_ERROR, "DATA is more than the connection's window allows."
-            )
-        self._owed += flow
-        if self._owed * 2 >= _OWN_WINDOW:
-            self._receive_window += self._owed
-            self.write(frames.window_update(0, self._owed))
-            self._owed = 0
-        if flags & frames.PADDED:
-            payload = frames.unpadded(flags, payload)
-        end = bool(flags & frames.END_STREAM)
-        if not payload and not end:
-            self._spend(flow)
-        stream = self.streams.get(number)
-        if stream is None:
-            self._check_not_idle(number)
-            if number not in self._forgiven:
-                raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA came on a closed stream.")
-            if end:
-                del self._forgiven[number]
-            return
-        if payload:
-            self.worked(flow)
-        stream.on_data(payload, flow, end)
-
-    def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
-        if not number % 2:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A stream's id is even.")
-        fragment = frames.unpadded(flags, payload)
-        fault = None
-        try:
-            fragment = frames.without_priority(number, flags, fragment)
-        except StreamFault as error:
-            # Its block is decoded all the same: it may change the table.
-            fault, fragment = error, fragment[5:]
-        block = _HeaderBlock(number, bool(flags & frames.END_STREAM), fault)
-        self._add_fragment(block, fragment, flags)
-
-    def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
-        block = self._block
-        if block is None or block.number != number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION continues nothing.")
-        self._add_fragment(block, payload, flags)
-
-    def _add_fragment(self, block: "_HeaderBlock", fragment: bytes, flags: int) -> None:
-        block.fragments.append(fragment)
-        block.size += len(fragment)
-        # Never larger than what it decodes to.
-        limit = 4 * self.config.http2.max_header_list_bytes
-        if block.size > limit or len(block.fragments) > _MAX_FRAGMENTS:
-            raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                f"The headers of a call take more than {limit} bytes or {_MAX_FRAGMENTS} frames.",
-                "max_header_list_bytes",
-            )
-        if not flags & frames.END_HEADERS:
-            if self._block is None:
-                self._block = block
-                block.timer = self.loop.call_later(
-                    self.config.handshake_timeout, self._block_is_late
-                )
-            return
-        self._forget_block()
-        self._on_block(block)
-
-    def _forget_block(self) -> None:
-        if self._block is not None and self._block.timer is not None:
-            self._block.timer.cancel()
-        self._block = None
-
-    def _block_is_late(self) -> None:
-        if self._block is not None:
-            sentence = "The headers of a call were not finished in time."
-            self.fail(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, sentence, "handshake_timeout"))
-
-    def _on_block(self, block: "_HeaderBlock") -> None:
-        number, data = block.number, b"".join(block.fragments)
-        stream = self.streams.get(number)
-        if stream is not None:
-            self._on_trailers(stream, block, data)
-            return
-        if number <= self._last_stream:
-            if number not in self._forgiven:
-                raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS came on a closed stream.")
-            self._skip(data)
-            if block.end:
-                del self._forgiven[number]
-            return
-        self._last_stream = number
-        if number > self._last_served:
-            # The client will see that it was not served.
-            self._skip(data)
-            self._forgive(number)
-            return
-        request = self._headers.request(data)
-        if request.size > self.config.http2.max_header_list_bytes:
-            self._spend(request.size)  # it was work, and will be refused
-        if block.fault is not None:
-            raise block.fault
-        if len(self.streams) >= self.config.max_concurrent_streams or (
-            self.running >= 2 * self.config.max_concurrent_streams
-        ):
-            LIMITS.labels("max_concurrent_streams").inc()
-            raise StreamFault(ErrorCode.REFUSED_STREAM, "There are too many streams.")
-        self._open(number, request, block.end)
-
-    def _skip(self, data: bytes) -> None:
-        """Decode a block that nobody wants, since it may change the table."""
-        self._spend(len(data))
-        self._headers.skip(data)
-
-    def _open(self, number: int, request: Request, half_closed: bool) -> None:
-        stream = Stream(self, number, request)
-        self.streams[number] = stream
-        self.holdings.add(request.size)
-        if stream.ended:  # there was no room for it
-            return
-        if half_closed:
-            stream.on_half_close()
-        self._host.open(stream)
-
-    def _on_trailers(self, stream: Stream, block: "_HeaderBlock", data: bytes) -> None:
-        if stream.half_closed:
-            self._headers.skip(data)
-            raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS came after the stream's end.")
-        self._headers.trailers(data)
-        if block.fault is not None:
-            raise block.fault
-        if not block.end:
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "Trailers do not end their stream.")
-        stream.on_half_close()
-
-    def _on_priority(self, flags: int, number: int, payload: bytes) -> None:
-        self._check_stream(number)
-        self._spend(len(payload))
-        if len(payload) != 5:
-            raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "A PRIORITY frame has not five bytes.")
-        frames.check_priority(number, payload)
-
-    def _on_rst_stream(self, flags: int, number: int, payload: bytes) -> None:
-        frames.read_u32(payload)
-        self._check_stream(number)
-        stream = self.streams.get(number)
-        if stream is None:
-            self._check_not_idle(number)
-            self._spend(len(payload))
-            return
-        if not stream.answered:
-            self._spend_reset()
-        stream.on_lost()
-
-    def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS came on a stream.")
-        self._spend(len(payload))
-        if flags & frames.ACK:
-            if payload:
-                raise ConnectionFault(
-                    ErrorCode.FRAME_SIZE_ERROR, "An acknowledgement of SETTINGS is not empty."
-                )
-            return
-        # Of several values for one, the last holds; what each would cost on the way is spared.
-        for key, value in dict(frames.read_settings(payload)).items():
-            self._on_setting(key, value)
-        self.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        if not self._settled:
-            self._settle()
-
-    def _on_setting(self, key: int, value: int) -> None:
-        match key:
-            case Setting.HEADER_TABLE_SIZE if value < _HEADER_TABLE:
-                self._table_change = _NO_TABLE
-            case Setting.ENABLE_PUSH if value > 1:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1.")
-            case Setting.INITIAL_WINDOW_SIZE:
-                if value > frames.MAX_WINDOW:
-                    raise ConnectionFault(
-                        ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large."
-                    )
-                self._shift_windows(value - self.initial_window)
-                self.initial_window = value
-            case Setting.MAX_FRAME_SIZE:
-                if not frames.DEFAULT_FRAME_BYTES <= value < 1 << 24:
-                    raise ConnectionFault(
-                        ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range."
-                    )
-                self.max_frame = min(value, _TRANSPORT_HIGH)
-
-    def _shift_windows(self, change: int) -> None:
-        self._spend(len(self.streams))  # it is work for each
-        for stream in self.streams.values():
-            stream.send_window += change
-            if stream.send_window > frames.MAX_WINDOW:
-                raise ConnectionFault(
-                    ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a window too large."
-                )
-            if stream.sendable:
-                self._ready[stream] = None
-
-    def _on_push_promise(self, flags: int, number: int, payload: bytes) -> None:
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "Clients do not push.")
-
-    def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING came on a stream.")
-        if len(payload) != 8:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "A PING has not eight bytes.")
-        self._spend(len(payload))
-        if flags & frames.ACK:
-            if payload == _FAREWELL and self._last_served == frames.MAX_STREAM - 1:
-                self._last_served = self._last_stream
-                self.write(frames.goaway(self._last_stream, ErrorCode.NO_ERROR))
-                self.close_if_idle()
-            return
-        self._check_pace()
-        self.write(frames.frame(frames.PING, frames.ACK, 0, payload))
-
-    def _check_pace(self) -> None:
-        """Pings that come too early are strikes, as gRPC counts them."""
-        keepalive = self.config.keepalive
-        if not keepalive.max_ping_strikes:
-            return
-        now = self.loop.time()
-        early = now - self._last_ping < keepalive.min_ping_interval
-        self._last_ping = now
-        self._strikes = self._strikes + 1 if early else 0
-        if self._strikes > keepalive.max_ping_strikes:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings", "max_ping_strikes")
-
-    def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY came on a stream.")
-        self._spend(len(payload))
-
-    def _on_window_update(self, flags: int, number: int, payload: bytes) -> None:
-        increment = frames.read_u32(payload) & frames.MAX_WINDOW
-        self._spend(len(payload))
-        if number:
-            stream = self.streams.get(number)
-            if stream is not None:
-                stream.on_window(increment)
-            else:
-                self._check_not_idle(number)
-            return
-        if not increment:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A WINDOW_UPDATE adds nothing.")
-        self.send_window += increment
-        if self.send_window > frames.MAX_WINDOW:
-            raise ConnectionFault(
-                ErrorCode.FLOW_CONTROL_ERROR, "The connection's window is too large."
-            )
-
-    # Checks
-
-    def _check_stream(self, number: int) -> None:
-        if not number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A frame of a stream came on none.")
-
-    def _check_not_idle(self, number: int) -> None:
-        if not number % 2 or number > self._last_stream:
-            raise ConnectionFault(
-                ErrorCode.PROTOCOL_ERROR, "A frame came on a stream that was never opened."
-            )
-
-    def _spend(self, size: int) -> None:
-        """Count a frame that carries nothing for a handler."""
-        if not self._overhead.spend(frames.HEAD_BYTES + size + _FRAME_COST):
-            raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                "Too many frames came that carry no messages.",
-                "overhead_bytes",
-            )
-
-    def _spend_reset(self) -> None:
-        """Count a stream that ended in vain, whoever had to end it."""
-        if not self._resets.spend(1):
-            raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM, "Too many streams were reset.", "resets"
-            )
-
-    def _fail_stream(self, number: int, fault: StreamFault) -> None:
-        log.debug("stream ended", peer=self.peer, stream=number, why=str(fault))
-        self._spend_reset()
-        stream = self.streams.get(number)
-        if stream is not None:
-            stream.fail(fault.code)
-        else:
-            self.write(frames.reset(number, fault.code))
-            self._forgive(number)
-
-    def _forgive(self, number: int) -> None:
-        self._forgiven[number] = None
-        if len(self._forgiven) > 2 * self.config.max_concurrent_streams + 100:
-            del self._forgiven[next(iter(self._forgiven))]
-
-    def _after_preface(self, data: bytes) -> bytes:
-        """What follows the preface, which is not necessarily there at once."""
-        expected = self._preface
-        if data[: len(expected)] == expected[: len(data)]:
-            self._preface = expected[len(data) :]
-            return data[len(expected) :]
-        if not self._secure and data[:2] == b"\x16\x03":
-            why = "The client speaks TLS, and this port is plaintext; switch one of them."
-        elif data[:5] in (b"GET /", b"POST ", b"HEAD ", b"PUT /"):
-            why = "The client speaks HTTP/1.1, and this port is gRPC's; use a gRPC client."
-            body = why.encode() + b"\n"
-            self.write(
-                b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\n"
-                b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-            )
-            log.info("connection ended", peer=self.peer, reason="not_http2", why=why)
-            self._leave("not_http2")
-            return b""
-        else:
-            why = "What the client sent first is not HTTP/2."
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, why, "not_http2")
-
-
-class _HeaderBlock:
-    """A header block that is not complete yet."""
-
-    __slots__ = ("end", "fault", "fragments", "number", "size", "timer")
-
-    def __init__(self, number: int, end: bool, fault: StreamFault | None) -> None:
-        self.number = number
-        self.end = end
-        self.fault = fault
-        self.fragments: list[bytes] = []
-        self.size = 0
-        self.timer: asyncio.TimerHandle | None = None
 
 
 _FAULT = ConnectionFault(

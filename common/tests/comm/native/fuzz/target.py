@@ -122,12 +122,14 @@ class Target(Offline):
         assert connection._pending <= http2.max_pending + CONFIG.max_send_bytes
         assert len(streams) <= CONFIG.max_concurrent_streams
         assert connection.running <= 2 * CONFIG.max_concurrent_streams
-        assert len(connection._forgiven) <= 2 * CONFIG.max_concurrent_streams + 100
-        assert len(connection._frames._rest) < frames.HEAD_BYTES + frames.DEFAULT_FRAME_BYTES
+        assert len(connection._incoming._forgiven) <= 2 * CONFIG.max_concurrent_streams + 100
+        assert (
+            len(connection._incoming._frames._rest) < frames.HEAD_BYTES + frames.DEFAULT_FRAME_BYTES
+        )
         assert set(connection._ready) <= set(streams)
         if connection.ended is not None:
             assert not connection.streams
-            assert connection._block is None
+            assert connection._incoming._block is None
 
     async def _check_nothing_left(self, connection: Connection) -> None:
         for _ in range(50):
