@@ -99,7 +99,10 @@ class ServerCredentials:
         """
         if not chain:
             return True
-        certificates = [x509.load_der_x509_certificate(der) for der in chain]
+        try:
+            certificates = [x509.load_der_x509_certificate(der) for der in chain]
+        except ValueError:
+            return False  # OpenSSL reads more than is well formed
         if any(_entry(each.issuer, each.serial_number) in self._revoked for each in certificates):
             return False
         if any(der in self._roots for der in chain):

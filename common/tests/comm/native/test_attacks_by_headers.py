@@ -354,8 +354,9 @@ async def test_sentence_waits_for_the_window_of_who_asked(target: Target) -> Non
     number = client.open("/", (":method", "GET"), end=True)
     await client.until(frames.HEADERS, number)
     client.send(frames.window_update(number, 1000))
-    got = await client.until(frames.DATA, number)
-    assert got.flags & frames.END_STREAM
+    sentence = await client.until(frames.DATA, number)
+    assert b"This is a gRPC server" in sentence.payload
+    assert (await client.until(frames.DATA, number)).flags & frames.END_STREAM
     await target.recovers()
 
 

@@ -91,7 +91,7 @@ async def test_streams_of_one_connection_take_turns(target: Target) -> None:
     large = [client.call("/test.Raw/Send", b"1*1000000") for _ in range(4)]
     connection = await target.connection()
     await target.eventually(
-        lambda: sum(stream.pending for stream in connection.streams.values()) > 3_900_000
+        lambda: sum(stream.outbox.bytes for stream in connection.streams.values()) > 3_900_000
     )
     client.send(frames.window_update(0, 4_000_000))
     order: list[int] = []

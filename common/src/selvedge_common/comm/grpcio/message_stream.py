@@ -17,7 +17,7 @@ from selvedge_common.comm.calls import Calls, code_of_cancelled, status_of
 from selvedge_common.comm.errors import DETAILS_CHARACTERS
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.metrics import Method
-from selvedge_common.comm.pending import MESSAGE_COST, PROCESS
+from selvedge_common.comm.pending import PROCESS, BoundedStream
 from selvedge_common.comm.settings import ServerConfig
 from selvedge_common.quoting import printable
 
@@ -27,16 +27,14 @@ from selvedge_common.quoting import printable
 _HALF_CLOSE_DELAY = 0.025
 
 
-class GrpcioStream:
+class GrpcioStream(BoundedStream):
     """A MessageStream; see there for what its methods promise."""
 
     def __init__(
         self, context: "grpc.aio.ServicerContext[Any, Any]", config: ServerConfig, method: Method
     ) -> None:
+        super().__init__(config, method)
         self._context = context
-        self._config = config.stream
-        self._max_send_bytes = config.max_send_bytes
-        self._method = method
         self._call = method.call()
         self._timeout = context.time_remaining()
         self._queue: deque[bytes] = deque()
@@ -62,10 +60,6 @@ class GrpcioStream:
         return self._pending
 
     @property
-    def max_message_bytes(self) -> int:
-        return self._max_send_bytes
-
-    @property
     def full(self) -> bool:
         return self._pending > self._config.high_mark
 
@@ -87,27 +81,14 @@ class GrpcioStream:
             return
         size = len(message)
         if size > self._max_send_bytes:
-            self._method.overflow("max_send_bytes")
-            self.close(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"A message of {size} bytes is above this listener's limit of "
-                f"{self._max_send_bytes} bytes for sending; raise the limit.",
-            )
+            self._refuse_too_large(size)
             return
         self._queue.append(message)
         self._pending += size
         PROCESS.pending += size
         if self._pending > self._config.low_mark:
             self._drained.clear()
-        waiting = self._pending + MESSAGE_COST * len(self._queue)
-        if waiting > self._config.max_pending:
-            self._overflow(
-                "max_pending",
-                f"{waiting} bytes are waiting for a client that does not read them, "
-                f"above the limit of {self._config.max_pending} bytes; read faster.",
-            )
-        else:
-            PROCESS.check(self._config.max_pending_in_process)
+        self._check_waiting(self._pending, len(self._queue))
         self._work.set()
 
     async def drained(self) -> None:
@@ -133,7 +114,7 @@ class GrpcioStream:
         self._work.set()
         # Even when nothing is queued: the last message may be stuck on its way.
         self._flush_timer = asyncio.get_running_loop().call_later(
-            self._config.flush_timeout, self._flush_expired
+            self._config.flush_timeout, self._flush_late
         )
 
     def abort(self, code: grpc.StatusCode, details: str) -> None:
@@ -245,20 +226,8 @@ class GrpcioStream:
         self._pending = 0
         self._drained.set()
 
-    def _overflow(self, bound: str, sentence: str) -> None:
-        self._method.overflow(bound)
-        self.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
-
-    def relieve(self, sentence: str) -> None:
-        """End this stream, since too much waits in the process and most of it here."""
-        self._overflow("max_pending_in_process", sentence)
-
-    def _flush_expired(self) -> None:
-        self._overflow(
-            "flush_timeout",
-            f"The stream was ending but {self._pending} bytes were not read within "
-            f"{self._config.flush_timeout:g} seconds; read faster.",
-        )
+    def _flush_late(self) -> None:
+        self._flush_expired(self._pending)
 
 
 def method_handler(

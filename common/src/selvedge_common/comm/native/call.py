@@ -112,7 +112,7 @@ class Call:
 
     def progressed(self) -> None:
         """Some of what waited left."""
-        if self.stream.pending <= _WRITE_AHEAD:
+        if self.stream.outbox.bytes <= _WRITE_AHEAD:
             self._wake()
 
     def sent_all(self) -> None:
@@ -133,7 +133,7 @@ class Call:
         self._check_running()
         message = response if self._serializer is None else self._serializer(response)
         self._send(message)
-        while self.stream.pending > _WRITE_AHEAD:
+        while self.stream.outbox.bytes > _WRITE_AHEAD:
             await self._progress()
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:

@@ -236,13 +236,13 @@ class Connection(asyncio.Protocol):
         """Count what waits in a stream. Above the bound, the stream with the most is ended."""
         self._pending += size
         if size > 0 and self._pending > self.config.http2.max_pending:
-            most = max(self.streams.values(), key=lambda stream: stream.pending)
+            most = max(self.streams.values(), key=lambda stream: stream.outbox.bytes)
             most.refuse(
                 StatusError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     f"{self._pending} bytes wait for one connection, above the limit of "
-                    f"{self.config.http2.max_pending} bytes, and most of them, {most.pending}, on "
-                    "this stream; read faster.",
+                    f"{self.config.http2.max_pending} bytes, and most of them, "
+                    f"{most.outbox.bytes}, on this stream; read faster.",
                 ),
                 "max_pending_of_connection",
             )
@@ -326,8 +326,8 @@ class Connection(asyncio.Protocol):
             self.close("server")
 
     def on_acknowledged(self, ping: bytes) -> None:
-        """The client has answered a ping: after the farewell it has seen that we go away, and what it
-        opened until then is the last."""
+        """The client has answered a ping: after the farewell it has seen that we go away, and what
+        it opened until then is the last."""
         if ping == _FAREWELL and self.last_served == frames.MAX_STREAM - 1:
             self.last_served = self._incoming.last_stream
             self.write(frames.goaway(self.last_served, ErrorCode.NO_ERROR))

@@ -10,20 +10,18 @@ from selvedge_common.comm.errors import DETAILS_CHARACTERS, StatusError
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.metrics import Method
 from selvedge_common.comm.native.call import Call, MessageStreamMethod
-from selvedge_common.comm.pending import MESSAGE_COST, PROCESS
+from selvedge_common.comm.pending import PROCESS, BoundedStream
 from selvedge_common.comm.settings import ServerConfig
 from selvedge_common.quoting import printable
 
 
-class NativeMessageStream:
+class NativeMessageStream(BoundedStream):
     """A MessageStream; see there for what its methods promise."""
 
     def __init__(self, call: Call, config: ServerConfig, method: Method) -> None:
+        super().__init__(config, method)
         self._call = call
         self._stream = call.stream
-        self._config = config.stream
-        self._max_send_bytes = config.max_send_bytes
-        self._method = method
         self._observed = method.call()
         self._count_sent = self._observed.sent
         self._timeout = call.time_remaining()
@@ -44,15 +42,11 @@ class NativeMessageStream:
 
     @property
     def pending_bytes(self) -> int:
-        return 0 if self._aborted else self._stream.pending
-
-    @property
-    def max_message_bytes(self) -> int:
-        return self._max_send_bytes
+        return 0 if self._aborted else self._stream.outbox.bytes
 
     @property
     def full(self) -> bool:
-        return self._stream.pending > self._config.high_mark
+        return self._stream.outbox.bytes > self._config.high_mark
 
     @property
     def closed(self) -> bool:
@@ -71,16 +65,11 @@ class NativeMessageStream:
         if self._closing:
             return
         if len(message) > self._max_send_bytes:
-            self._method.overflow("max_send_bytes")
-            self.close(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"A message of {len(message)} bytes is above this listener's limit of "
-                f"{self._max_send_bytes} bytes for sending; raise the limit.",
-            )
+            self._refuse_too_large(len(message))
             return
         self._count_sent()
         self._stream.send_message(message)
-        if self._stream.pending:
+        if self._stream.outbox.bytes:
             self._check_pending()
 
     async def drained(self) -> None:
@@ -114,7 +103,7 @@ class NativeMessageStream:
             return
         self._closing = True
         self._flush_timer = asyncio.get_running_loop().call_later(
-            self._config.flush_timeout, self._flush_expired
+            self._config.flush_timeout, self._flush_late
         )
         self._call.end(code, printable(details, DETAILS_CHARACTERS))
 
@@ -148,7 +137,7 @@ class NativeMessageStream:
         if self._aborted:
             return
         self._recount()
-        if self._stream.pending <= self._config.low_mark:
+        if self._stream.outbox.bytes <= self._config.low_mark:
             self._drained.set()
 
     def sent_all(self) -> None:
@@ -204,22 +193,14 @@ class NativeMessageStream:
         self._reading = True
 
     def _check_pending(self) -> None:
-        pending = self._stream.pending
+        pending = self._stream.outbox.bytes
         self._recount()
         if pending > self._config.low_mark:
             self._drained.clear()
-        waiting = pending + MESSAGE_COST * self._stream.waiting // 2
-        if waiting > self._config.max_pending:
-            self._overflow(
-                "max_pending",
-                f"{waiting} bytes are waiting for a client that does not read them, "
-                f"above the limit of {self._config.max_pending} bytes; read faster.",
-            )
-        else:
-            PROCESS.check(self._config.max_pending_in_process)
+        self._check_waiting(pending, len(self._stream.outbox))
 
     def _recount(self) -> None:
-        pending = self._stream.pending
+        pending = self._stream.outbox.bytes
         PROCESS.pending += pending - self._counted
         self._counted = pending
 
@@ -228,20 +209,8 @@ class NativeMessageStream:
         self._counted = 0
         self._drained.set()
 
-    def relieve(self, sentence: str) -> None:
-        """End this stream, since too much waits in the process and most of it here."""
-        self._overflow("max_pending_in_process", sentence)
-
-    def _overflow(self, bound: str, sentence: str) -> None:
-        self._method.overflow(bound)
-        self.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
-
-    def _flush_expired(self) -> None:
-        self._overflow(
-            "flush_timeout",
-            f"The stream was ending but {self._stream.pending} bytes were not read within "
-            f"{self._config.flush_timeout:g} seconds; read faster.",
-        )
+    def _flush_late(self) -> None:
+        self._flush_expired(self._stream.outbox.bytes)
 
 
 def method_handler(

@@ -69,7 +69,7 @@ class NativeServer:
         self._methods: dict[str, Handler] = {}
         self._generic: list[Any] = []
         self._loop = asyncio.get_running_loop()
-        self._greeting: set[asyncio.Task[None]] = set()  # connections in their handshake
+        self._greeting: dict[asyncio.Task[None], socket.socket] = {}  # those in their handshake
         self.tally = Tally()
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._running: set[Call] = set()
@@ -124,8 +124,7 @@ class NativeServer:
         SERVERS.pop(self, None)
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener)
-        for task in self._greeting:
-            task.cancel()
+        await self._stop_greeting()
         for connection in self._connections:
             connection.go_away()
         if self._running:
@@ -144,6 +143,14 @@ class NativeServer:
             connection.abort("server")
         await self._calls.ended(_CLEAN_UP)  # handlers that were cancelled
         self._stopped.set()
+
+    async def _stop_greeting(self) -> None:
+        greeting = dict(self._greeting)
+        for task in greeting:
+            task.cancel()
+        await asyncio.gather(*greeting, return_exceptions=True)
+        for client in greeting.values():
+            client.close()  # also of a task that had not begun, and so could not
 
     async def wait_for_termination(self) -> None:
         """Wait until the server has stopped."""
@@ -243,18 +250,19 @@ class NativeServer:
                     raise
                 self._tell("no_files", f"No connection can be accepted: {error.strerror}.", "")
                 LIMITS.labels("open_files").inc()
-                self._loop.remove_reader(self._listener)
-                self._loop.call_later(_PAUSE, self._accept_again)
+                self._accept_later(_PAUSE)
                 return
             if not self._has_room():
                 client.close()
-                continue
+                # To look for room again is work: the next ones wait until there may be some.
+                self._accept_later(_PAUSE / 10)
+                return
             client.setblocking(False)
             # Answers are small, and each is wanted now.
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._greet(client, tls.address(name)))
-            self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
+            self._greeting[task] = client
+            task.add_done_callback(self._greeting.pop)
 
     def _has_room(self) -> bool:
         """Whether there is room for one more connection; those that carry no call make it."""
@@ -274,6 +282,10 @@ class NativeServer:
             "",
         )
         return False
+
+    def _accept_later(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._loop.call_later(seconds, self._accept_again)
 
     def _accept_again(self) -> None:
         if not self._stopping:

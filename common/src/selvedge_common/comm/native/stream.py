@@ -1,8 +1,6 @@
 """One HTTP/2 stream (RFC 9113, section 5): its states, its flow control, and what waits in it."""
 
 import asyncio
-import itertools
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from selvedge_common.comm.errors import StatusError
@@ -11,6 +9,7 @@ from selvedge_common.comm.native.frames import ConnectionFault, ErrorCode, Strea
 from selvedge_common.comm.native.headers import Request, plain_response
 from selvedge_common.comm.native.inbox import Inbox
 from selvedge_common.comm.native.messages import PREFIX_BYTES, MessageReader, prefix
+from selvedge_common.comm.native.outbox import Outbox
 
 if TYPE_CHECKING:
     from selvedge_common.comm.native.connection import Connection
@@ -55,7 +54,6 @@ class Stream:
         "_owed",
         "_patience",
         "_plain_answer",
-        "_queue",
         "_receive_window",
         "answered",
         "connection",
@@ -64,7 +62,7 @@ class Stream:
         "headers_sent",
         "inbox",
         "number",
-        "pending",
+        "outbox",
         "receiver",
         "request",
         "send_window",
@@ -82,14 +80,13 @@ class Stream:
         self.ended = False  # by us, or by the client's cancelling: nothing is sent any more
         self.headers_sent = False
         self.answered = False  # a message was sent: the call was not in vain
-        self.pending = 0  # bytes of `_queue`
+        self.outbox = Outbox()
         self.send_window = connection.initial_window
         # The client may have yet to read that it is smaller than the default.
         self._receive_window = max(connection.config.http2.receive_window, frames.DEFAULT_WINDOW)
         self._owed = 0  # credit that the client has yet to be given back
         self._expected = request.content_length
-        self._queue: deque[bytes | memoryview] = deque()
-        self._ending: bytes | None = None  # trailers to follow the queue; empty for none
+        self._ending: bytes | None = None  # the trailers that end it; empty for none
         self._patience: asyncio.TimerHandle | None = None  # with who reads a last message
         self._heard = False  # anything beside the request's headers
         self._holding: asyncio.TimerHandle | None = None
@@ -148,7 +145,7 @@ class Stream:
         self.send_window += increment
         if self.send_window > frames.MAX_WINDOW:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "A stream's window is too large.")
-        if self.pending:
+        if self.outbox.bytes:
             self.connection.want(self)
 
     def on_lost(self) -> None:
@@ -195,7 +192,7 @@ class Stream:
         self.answered = True
         connection, size = self.connection, len(message) + PREFIX_BYTES
         if (
-            not self.pending
+            not self.outbox.bytes
             and size <= self.send_window
             and size <= connection.send_window
             and size <= connection.max_frame
@@ -209,9 +206,7 @@ class Stream:
             )
             connection.worked(size)
             return
-        self._queue.append(prefix(len(message), compressed))
-        self._queue.append(message)
-        self._enqueued(size)
+        self._wait(prefix(len(message), compressed), message)
 
     def answer_plainly(self, status: int, text: str) -> None:
         """Answer somebody who does not speak gRPC, once it has said all it has to say."""
@@ -223,14 +218,14 @@ class Stream:
     def _answer_plainly(self, status: int, text: str) -> None:
         body = text.encode()
         self.send_headers(plain_response(status, body))
-        self._queue.append(body)
         self._ending = b""
-        self._enqueued(len(body))
+        self._wait(body)
 
     def finish(self, trailers: bytes, *, refusing: bool = False) -> None:
         """End the stream once everything has gone that waits.
 
         Args:
+            trailers: their header block.
             refusing: the client may be about to send its first message. grpc.aio makes INTERNAL of
                 a write that finds the stream ended, whatever the status says; so that message is
                 waited for, shortly.
@@ -240,33 +235,23 @@ class Stream:
         self._ending = trailers
         if refusing and not self._heard and not self.half_closed:
             self._holding = self.connection.loop.call_later(_HOLD, self._let_go)
-        elif not self.pending:
+        elif not self.outbox.bytes:
             self._end()
 
     def _let_go(self) -> None:
         if self._holding is not None:
             self._holding.cancel()
             self._holding = None
-        if self._ending is not None and not self.pending:
+        if self._ending is not None and not self.outbox.bytes:
             self._end()
 
     def cut(self, trailers: bytes) -> None:
-        """End the stream without what waits, but for the rest of a message that has begun:
-        clients take a message that is cut short for a fault and do not look at the status."""
+        """End the stream without what waits, but for the rest of a message that has begun."""
         if self.ended:
             return
         self._ending = trailers
-        # Each message is two entries, its prefix and itself; a view is what is left of an entry.
-        begun = (
-            1
-            if len(self._queue) % 2
-            else 2 * isinstance(self._queue and self._queue[0], memoryview)
-        )
-        self._queue = deque(itertools.islice(self._queue, begun))
-        left = sum(map(len, self._queue))
-        self.connection.enqueued(left - self.pending)
-        self.pending = left
-        if not left:
+        self.connection.enqueued(-self.outbox.cut())
+        if not self.outbox.bytes:
             self._end()
         elif self._patience is None:
             self._patience = self.connection.loop.call_later(
@@ -283,64 +268,42 @@ class Stream:
 
     def pump(self) -> None:
         """Send of what waits, as much as both windows and the connection's turn allow."""
-        connection, turn, waited = self.connection, _TURN_BYTES, self.pending
-        while self.pending and turn > 0 and not connection.paused:
-            size = min(self.pending, self.send_window, connection.send_window, connection.max_frame)
+        connection, outbox, turn = self.connection, self.outbox, _TURN_BYTES
+        waited = outbox.bytes
+        while outbox.bytes and turn > 0 and not connection.paused:
+            size = min(outbox.bytes, self.send_window, connection.send_window, connection.max_frame)
             if size <= 0:
                 break
             turn -= size
-            last = size == self.pending and self._ending == b""
-            parts = self._dequeue(size)
             self.send_window -= size
             connection.send_window -= size
-            flags = frames.END_STREAM if last else 0
-            connection.write(frames.head(size, frames.DATA, flags, self.number), *parts)
+            connection.enqueued(-size)
+            head = frames.head(size, frames.DATA, 0, self.number)
+            connection.write(head, *outbox.take(size))
             # The bytes alone: a client that opens its window by a byte at a time earns nothing.
             connection.worked(size, 0)
-        if self.pending < waited and self.receiver is not None:
+        if outbox.bytes < waited and self.receiver is not None:
             self.receiver.progressed()
-        if not self.pending and self._ending is not None and self._holding is None:
+        if not outbox.bytes and self._ending is not None and self._holding is None:
             self._end()
-
-    @property
-    def waiting(self) -> int:
-        """How many entries wait, two a message."""
-        return len(self._queue)
 
     @property
     def sendable(self) -> bool:
         """Whether something waits that the stream's own window lets go."""
-        return self.pending > 0 and self.send_window > 0
+        return self.outbox.bytes > 0 and self.send_window > 0
 
-    def _enqueued(self, size: int) -> None:
-        self.pending += size
-        self.connection.enqueued(size)
-        if self.pending:  # else it was too much, and the stream is over
+    def _wait(self, *pieces: bytes) -> None:
+        self.connection.enqueued(self.outbox.add(*pieces))
+        if self.outbox.bytes:  # else it was too much, and the stream is over
             self.connection.want(self)
-
-    def _dequeue(self, size: int) -> list[bytes | memoryview]:
-        parts: list[bytes | memoryview] = []
-        self.pending -= size
-        self.connection.enqueued(-size)
-        queue = self._queue
-        while size:
-            first = queue[0]
-            if len(first) <= size:
-                parts.append(queue.popleft())
-                size -= len(first)
-                continue
-            # A view, so that a large message is never copied.
-            view = memoryview(first)
-            parts.append(view[:size])
-            queue[0] = view[size:]
-            size = 0
-        return parts
 
     def _end(self) -> None:
         """Say how it ended; all that waited is gone."""
         trailers, self._ending = self._ending, None
         if trailers:
             self.connection.write_headers(self.number, trailers, end=True)
+        else:
+            self.connection.write(frames.frame(frames.DATA, frames.END_STREAM, self.number))
         if not self.half_closed:
             # The client need not send what nobody will read.
             self.connection.write(frames.reset(self.number, ErrorCode.NO_ERROR))
@@ -354,8 +317,6 @@ class Stream:
             if timer is not None:
                 timer.cancel()
         self._ending = None
-        self.connection.enqueued(-self.pending)
-        self.pending = 0
-        self._queue.clear()
+        self.connection.enqueued(-self.outbox.clear())
         self.inbox.drop()
         self.connection.forget(self)

@@ -117,7 +117,7 @@ class Target(Offline):
         assert sum(held) <= http2.max_receiving_in_process
         headers = [stream.request.size for stream in streams]
         assert connection.holdings.bytes == sum(held) + sum(headers)
-        assert connection._pending == sum(stream.pending for stream in streams)
+        assert connection._pending == sum(stream.outbox.bytes for stream in streams)
         # The stream that passes it keeps the message that it has begun.
         assert connection._pending <= http2.max_pending + CONFIG.max_send_bytes
         assert len(streams) <= CONFIG.max_concurrent_streams
