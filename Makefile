@@ -9,7 +9,7 @@ TESTS    := $(filter-out samples/%-node,$(wildcard $(PACKAGES:=/tests) samples/*
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
            --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-.PHONY: help run test unit e2e fuzz bench lint types protos requirements clean
+.PHONY: help run test unit e2e fuzz bench soak lint types protos requirements clean
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -49,6 +49,9 @@ fuzz: .venv/dev ## fuzz the native transport for a minute, or SECONDS=600
 
 bench: .venv/dev ## measure start-up, memory, latency and rates; run it alone
 	$(BIN)/python -m bench
+
+soak: .venv/dev ## ten minutes of clients that behave badly, or MINUTES=3; run it alone
+	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),10)
 
 protos: .venv/dev ## generate protos/python from the .proto files
 	$(BIN)/python protos/generate.py

@@ -27,6 +27,7 @@ class House:
         self.authority = make_tls_authority("server root")
         self.first = make_tls_authority("first client root")
         self.second = make_tls_authority("second client root")
+        self.refusal = ""  # the last one's details
 
     async def start(self, *client_roots: bytes, require: bool = True, **more: Any) -> None:
         pair = self.authority.issue("server")
@@ -54,7 +55,8 @@ class House:
                 health_pb2.HealthCheckRequest(), timeout=10
             )
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            self.refusal = str(error.details())
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED):
                 return False
             raise
         finally:
@@ -184,6 +186,7 @@ async def test_revoked_certificate_is_refused_and_its_connection_ended(house: Ho
     assert await leaving.code() is grpc.StatusCode.UNAUTHENTICATED
     assert "certificate is revoked" in await leaving.details()
     assert not await house.admits(None, lost)
+    assert "certificate is revoked" in house.refusal
     assert await house.admits(None, good)
     house.server.set_serving("", False)
     assert (await staying.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING

@@ -111,9 +111,10 @@ async def test_every_form_of_address_is_served(address: str, transport: Any) -> 
 
 
 async def _greeted(host: str, port: int) -> None:
-    """Connect and wait for the server's first HTTP/2 frame."""
+    """Connect, begin, and wait for the server's first HTTP/2 frame."""
     async with asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(host, port)
+        writer.write(_PREFACE)
         assert len(await reader.readexactly(9)) == 9
         writer.close()
         await writer.wait_closed()
@@ -377,6 +378,20 @@ async def test_server_pings_a_silent_client_and_leaves_a_dead_one(serve: Serve) 
     finally:
         writer.close()
     assert {_PING, _GOAWAY} <= kinds
+
+
+async def test_idle_client_that_answers_pings_stays(serve: Serve, connect: Connect) -> None:
+    keepalive = comm.KeepaliveConfig(interval=0.05, timeout=0.05)
+    server = await serve(add_echo, comm.ServerConfig(keepalive=keepalive))
+    call = connect(server).stream_stream(f"/{SERVICE}/Both")()
+    await call.write(b"1")
+    assert await call.read() == b"1"
+    # It is silence itself that is waited for.
+    await asyncio.sleep(1)
+    await call.write(b"still here")
+    assert await call.read() == b"still here"
+    await call.done_writing()
+    assert await call.code() is grpc.StatusCode.OK
 
 
 async def test_health_tells_of_each_service_and_of_stopping(serve: Serve, connect: Connect) -> None:

@@ -1,6 +1,7 @@
 """Servers by the sections that the services' configurations have in common."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from selvedge_common.comm.settings import (
     Http2Config,
@@ -36,7 +37,7 @@ def server_config(
     bounds: Bounds,
     *,
     keepalive: Keepalive | None = None,
-    kind: str = "",
+    kind: Literal["inherit", "native", "grpcio"] = "inherit",
 ) -> ServerConfig:
     """The settings of one listener.
 
@@ -45,7 +46,7 @@ def server_config(
         secure: TLS.
         bounds: the listener's own.
         keepalive: the section of that name, where there is one.
-        kind: the transport of this listener, if it is not that of the section.
+        kind: the transport of this listener, or `inherit`, which is that of the section.
 
     Raises:
         CommError: TLS is to do what the transport cannot.
@@ -58,12 +59,13 @@ def server_config(
             interval=keepalive.interval,
             timeout=keepalive.timeout,
             min_ping_interval=keepalive.min_interval,
+            max_ping_strikes=keepalive.max_strikes,
         ),
         max_receive_bytes=bounds.max_receive_bytes,
         max_send_bytes=bounds.max_send_bytes,
         max_concurrent_streams=bounds.max_concurrent_streams,
         stream=bounds.stream,
-        transport="grpcio" if (kind or transport.kind) == "grpcio" else "native",
+        transport=transport.kind if kind == "inherit" else kind,
         handshake_timeout=transport.handshake_timeout,
         channelz=transport.channelz,
         http2=Http2Config(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from selvedge_common.config.bounds import HostPort
+from selvedge_common.config.bounds import MOST, HostPort, Range
 from selvedge_common.config.values import Duration, Size
 
 
@@ -34,6 +34,7 @@ class Keepalive:
     interval: Duration
     timeout: Duration
     min_interval: Duration
+    max_strikes: Annotated[int, Range(0, MOST)]
 
 
 @dataclass(frozen=True)

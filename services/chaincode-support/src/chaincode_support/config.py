@@ -49,9 +49,9 @@ class Peer:
 
 @dataclass(frozen=True)
 class Transport(sections.Transport):
-    peer: Literal["", "native", "grpcio"]
-    chaincode: Literal["", "native", "grpcio"]
-    orderer: Literal["", "native", "grpcio"]
+    peer: Literal["inherit", "native", "grpcio"]
+    chaincode: Literal["inherit", "native", "grpcio"]
+    orderer: Literal["inherit", "native", "grpcio"]
 
 
 @dataclass(frozen=True)

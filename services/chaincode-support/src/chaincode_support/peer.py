@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Literal
 
 from chaincode_support.chaincode.known_names import KnownNames
 from chaincode_support.chaincode.launcher import ExternalLauncher
@@ -36,6 +37,9 @@ log = get_logger("peer")
 # Seconds in which the last answers may leave before streams that never end by themselves (of
 # chaincodes and of readers of blocks) are cut.
 _FAREWELL = 0.25
+
+
+Kind = Literal["inherit", "native", "grpcio"]
 
 
 class NotServing(Exception):
@@ -142,7 +146,7 @@ class Peer:
             "chaincode": self.chaincode.address,
             "orderer": self.orderer.address,
             "transport": {
-                "api": self.api.transport,
+                "peer": self.api.transport,
                 "chaincode": self.chaincode.transport,
                 "orderer": self.orderer.transport,
             },
@@ -215,7 +219,7 @@ def _secure(config: Config, material: Material) -> SecureServerConfig:
     return material.server(tls)
 
 
-def _server_config(config: Config, secure: SecureServerConfig, transport: str) -> ServerConfig:
+def _server_config(config: Config, secure: SecureServerConfig, transport: Kind) -> ServerConfig:
     peer = config.peer
     bounds = Bounds(
         max_receive_bytes=peer.max_recv_msg_size,

@@ -292,7 +292,7 @@ async def test_each_listener_has_its_transport(authority: Authority, tmp_path: P
     service = Process.start(MODULE, settings)
     try:
         assert service.serving["transport"] == {
-            "api": "grpcio",
+            "peer": "grpcio",
             "chaincode": "native",
             "orderer": "grpcio",
         }

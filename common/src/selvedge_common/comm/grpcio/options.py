@@ -13,7 +13,8 @@ def grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),
         ("grpc.enable_channelz", int(config.channelz)),
         ("grpc.max_metadata_size", config.http2.max_header_list_bytes),
-        ("grpc.absolute_max_metadata_size", 4 * config.http2.max_header_list_bytes),
+        # The same: between the two gRPC core refuses by chance.
+        ("grpc.absolute_max_metadata_size", config.http2.max_header_list_bytes),
         ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_timeout)),
         ("grpc.keepalive_time_ms", _milliseconds(keepalive.interval)),
         # Both: a keepalive ping is a ping first, and those have a minute of their own.

@@ -1,6 +1,8 @@
-"""What a client may waste: a bucket that time and useful work fill again."""
+"""What a client may waste: a bucket that time and useful work fill again, and a pace for pings."""
 
 import time
+
+from selvedge_common.comm.settings import KeepaliveConfig
 
 
 class Allowance:
@@ -33,3 +35,25 @@ class Allowance:
     def earn(self, amount: float) -> None:
         """Put some back."""
         self._left = min(self._most, self._left + amount)
+
+
+class Pace:
+    """Pings that come too early are strikes, as gRPC counts them.
+
+    Attributes:
+        strikes: how many there were since something useful was done.
+    """
+
+    __slots__ = ("_config", "_last", "strikes")
+
+    def __init__(self, config: KeepaliveConfig) -> None:
+        self.strikes = 0
+        self._config = config
+        self._last = float("-inf")
+
+    def too_fast(self, now: float) -> bool:
+        """Count a ping, and tell whether it was one strike too many; never if none are counted."""
+        early = now - self._last < self._config.min_ping_interval
+        self._last = now
+        self.strikes = self.strikes + 1 if early else 0
+        return 0 < self._config.max_ping_strikes < self.strikes

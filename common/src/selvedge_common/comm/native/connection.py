@@ -55,12 +55,13 @@ class Connection(asyncio.Protocol):
         streams: those that are open, by their ids.
         running: how many handlers run, those of streams that are over included.
         identity: who the client is.
+        since: when it was made, by the loop's clock.
         initial_window, send_window: what the client takes, on a new stream and altogether.
         max_frame: the largest payload that it takes.
         paused: the system takes no more for now.
         ended: why it is over, once it is.
         last_served: the newest stream that is served, once the connection goes away.
-        strikes: pings of the client's that came too early.
+        refusal: why none of its calls is served, if that is so.
     """
 
     def __init__(self, host: Host, config: ServerConfig, *, secure: bool) -> None:
@@ -70,6 +71,7 @@ class Connection(asyncio.Protocol):
         self.streams: dict[int, Stream] = {}
         self.running = 0
         self.identity = PeerIdentity()
+        self.since = self.loop.time()
         self.tally = Tally()
         self.initial_window = frames.DEFAULT_WINDOW
         self.send_window = frames.DEFAULT_WINDOW
@@ -77,7 +79,7 @@ class Connection(asyncio.Protocol):
         self.paused = False
         self.ended: str | None = None
         self.last_served = frames.MAX_STREAM
-        self.strikes = 0
+        self.refusal: StatusError | None = None
         self.holdings = Holdings(
             config.http2.max_receiving_in_process, lambda: list(self.streams.values())
         )
@@ -94,13 +96,13 @@ class Connection(asyncio.Protocol):
         self._table_change = b""  # what the next header block has to begin with
         self._overhead = Allowance(config.http2.overhead_bytes, config.http2.overhead_bytes / 60)
         self._resets = Allowance(config.http2.resets, config.http2.resets / 10)
-        self._last_heard = 0.0
+        self._last_heard = self.loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
     # The transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet the client."""
+        """Have the server know of it, and wait for the client to speak."""
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
         transport = self._transport
@@ -111,9 +113,12 @@ class Connection(asyncio.Protocol):
             self.turn_away(
                 "alpn", "The client did not ask for h2 by ALPN; gRPC over TLS needs that."
             )
-        if self.ended is not None:
-            return
-        transport.set_write_buffer_limits(high=_TRANSPORT_HIGH, low=_TRANSPORT_LOW)
+        if self.ended is None:
+            transport.set_write_buffer_limits(high=_TRANSPORT_HIGH, low=_TRANSPORT_LOW)
+
+    def greet(self) -> None:
+        """Answer a client that has begun to speak HTTP/2. Whoever speaks something else is told so
+        in words of its own, which nothing may come before."""
         http2 = self.config.http2
         self.write(
             frames.settings(
@@ -125,7 +130,6 @@ class Connection(asyncio.Protocol):
             )
             + frames.window_update(0, OWN_WINDOW - frames.DEFAULT_WINDOW)
         )
-        self._last_heard = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         """Act on everything that is complete, and write all answers at once."""
@@ -174,6 +178,11 @@ class Connection(asyncio.Protocol):
         return self.identity.address
 
     @property
+    def settled(self) -> bool:
+        """Whether the client has said what it has to say first."""
+        return self._incoming.settled
+
+    @property
     def idle(self) -> bool:
         """Whether it is open and carries no call."""
         return self.ended is None and not self.streams and not self.running
@@ -205,7 +214,9 @@ class Connection(asyncio.Protocol):
         if self._unread > limit:
             self._unread = -frames.MAX_WINDOW  # what follows is the last, and not counted
             sentence = f"More than {limit} bytes of answers were not read."
-            self.fail(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, sentence, "max_unread_bytes"))
+            self.fail(
+                ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, sentence, limit="max_unread_bytes")
+            )
 
     def write_headers(self, number: int, block: bytes, *, end: bool) -> None:
         """Write a header block, in as many frames as it needs."""
@@ -258,13 +269,17 @@ class Connection(asyncio.Protocol):
             stream.on_half_close()
         self._host.open(stream)
 
+    def affords(self, size: int) -> bool:
+        """Count bytes that carry nothing for a handler, and tell whether they were not too many."""
+        return self._overhead.spend(frames.HEAD_BYTES + size + _FRAME_COST)
+
     def spend(self, size: int) -> None:
         """Count a frame that carries nothing for a handler. Raises ConnectionFault for too many."""
-        if not self._overhead.spend(frames.HEAD_BYTES + size + _FRAME_COST):
+        if not self.affords(size):
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM,
                 "Too many frames came that carry no messages.",
-                "overhead_bytes",
+                limit="overhead_bytes",
             )
 
     def spend_reset(self) -> None:
@@ -272,13 +287,13 @@ class Connection(asyncio.Protocol):
         many."""
         if not self._resets.spend(1):
             raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM, "Too many streams were reset.", "resets"
+                ErrorCode.ENHANCE_YOUR_CALM, "Too many streams were reset.", limit="resets"
             )
 
     def worked(self, size: int, extra: int = 4 * _FRAME_COST) -> None:
         """Something useful went to the client, or came from it: that earns it some overhead, and
         pings."""
-        self.strikes = 0
+        self._incoming.pace.strikes = 0
         self._overhead.earn(size + extra)
 
     def forget(self, stream: Stream) -> None:
@@ -302,8 +317,8 @@ class Connection(asyncio.Protocol):
         if self.ended is not None:
             return
         log.info("connection ended", peer=self.peer, reason=fault.reason, why=fault.sentence)
-        if fault.reason != fault.code.name.lower():
-            LIMITS.labels(fault.reason).inc()
+        if fault.limit:
+            LIMITS.labels(fault.limit).inc()
         last_stream = min(self._incoming.last_stream, self.last_served)
         self.write(frames.goaway(last_stream, fault.code, fault.sentence))
         self._leave(fault.reason)
@@ -381,7 +396,10 @@ class Connection(asyncio.Protocol):
     def _not_settled(self) -> None:
         if not self._incoming.settled:
             LIMITS.labels("handshake_timeout").inc()
-            log.info("connection ended", peer=self.peer, reason="handshake_timeout")
+            why = (
+                f"The client did not begin to speak HTTP/2 in {self.config.handshake_timeout:g} s."
+            )
+            log.info("connection ended", peer=self.peer, reason="handshake_timeout", why=why)
             self.abort("handshake_timeout")
 
     def keep_alive(self) -> None:
@@ -396,16 +414,18 @@ class Connection(asyncio.Protocol):
             self._set_timer(keepalive.interval - silent, self._ping_if_silent)
             return
         self.write(frames.frame(frames.PING, 0, 0, _ARE_YOU_THERE))
+        # Not compared with the time of the ping: the answer may well come in the same tick.
+        self._last_heard = _NEVER
         self._set_timer(keepalive.timeout, self._check_alive)
 
     def _check_alive(self) -> None:
         keepalive = self.config.keepalive
-        silent = self.loop.time() - self._last_heard
-        if silent < keepalive.timeout:
+        if self._last_heard != _NEVER:
+            silent = self.loop.time() - self._last_heard
             self._set_timer(max(0.0, keepalive.interval - silent), self._ping_if_silent)
             return
         sentence = f"The client did not answer a ping within {keepalive.timeout:g} seconds."
-        self.fail(ConnectionFault(ErrorCode.NO_ERROR, sentence, "keepalive_timeout"))
+        self.fail(ConnectionFault(ErrorCode.NO_ERROR, sentence, reason="keepalive_timeout"))
 
     def _set_timer(self, delay: float, callback: Callable[[], None]) -> None:
         self._stop_timer()
@@ -445,5 +465,6 @@ class Connection(asyncio.Protocol):
 _FAULT = ConnectionFault(
     ErrorCode.INTERNAL_ERROR, "An internal error ended the connection; the server's log has it."
 )
+_NEVER = float("-inf")
 _ARE_YOU_THERE = b"selvedge"
 _FAREWELL = b"farewell"

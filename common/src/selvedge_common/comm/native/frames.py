@@ -62,14 +62,18 @@ class ConnectionFault(Exception):
     Args:
         code: what GOAWAY says.
         sentence: what was wrong; it travels in GOAWAY and goes into the log.
-        reason: what the metric says; the code's name unless a bound was passed.
+        limit: the bound that was passed, if one was.
+        reason: what the metric says; the bound, or else the code's name, unless given.
     """
 
-    def __init__(self, code: ErrorCode, sentence: str, reason: str = "") -> None:
+    def __init__(
+        self, code: ErrorCode, sentence: str, *, limit: str = "", reason: str = ""
+    ) -> None:
         super().__init__(sentence)
         self.code = code
         self.sentence = sentence
-        self.reason = reason or code.name.lower()
+        self.limit = limit
+        self.reason = reason or limit or code.name.lower()
 
 
 class StreamFault(Exception):

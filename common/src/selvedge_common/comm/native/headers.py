@@ -157,7 +157,7 @@ class HeaderReader:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM,
                 f"The headers of a call take more than {self._decoder.max_header_list_size} bytes.",
-                "max_header_list_bytes",
+                limit="max_header_list_bytes",
             ) from error
         # What else it meets in bytes that are no header block is not all wrapped by the library.
         except (HPACKError, IndexError, ValueError) as error:

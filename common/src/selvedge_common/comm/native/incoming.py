@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from selvedge_common import logs
 from selvedge_common.comm.metrics import LIMITS
 from selvedge_common.comm.native import frames
+from selvedge_common.comm.native.allowance import Pace
 from selvedge_common.comm.native.frames import (
     ConnectionFault,
     ErrorCode,
@@ -37,6 +38,7 @@ class Incoming:
 
     Attributes:
         settled: the client's SETTINGS have come.
+        pace: that of its pings.
         last_stream: the newest stream that the client opened.
     """
 
@@ -64,7 +66,7 @@ class Incoming:
         self._forgiven: dict[int, None] = {}
         self._owed = 0  # credit of the connection that the client has yet to be given back
         self._receive_window = OWN_WINDOW
-        self._last_ping = float("-inf")
+        self.pace = Pace(connection.config.keepalive)
 
     def feed(self, data: bytes) -> None:
         """Act on everything that is complete now.
@@ -159,7 +161,7 @@ class Incoming:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM,
                 f"The headers of a call take more than {limit} bytes or {_MAX_FRAGMENTS} frames.",
-                "max_header_list_bytes",
+                limit="max_header_list_bytes",
             )
         if not flags & frames.END_HEADERS:
             if self._block is None:
@@ -179,7 +181,7 @@ class Incoming:
     def _block_is_late(self) -> None:
         if self._block is not None:
             why = "The headers of a call were not finished in time."
-            late = ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, why, "handshake_timeout")
+            late = ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, why, limit="handshake_timeout")
             self._connection.fail(late)
 
     def _on_block(self, block: "_HeaderBlock") -> None:
@@ -202,8 +204,14 @@ class Incoming:
             self.forgive(number)
             return
         request = self._headers.request(data)
-        if request.size > self._connection.config.http2.max_header_list_bytes:
-            self._connection.spend(request.size)  # it was work, and will be refused
+        limit = self._connection.config.http2.max_header_list_bytes
+        # It was work, and will be refused.
+        if request.size > limit and not self._connection.affords(request.size):
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"Too many calls came whose headers take more than {limit} bytes.",
+                limit="max_header_list_bytes",
+            )
         if block.fault is not None:
             raise block.fault
         if len(self._connection.streams) >= self._connection.config.max_concurrent_streams or (
@@ -309,20 +317,11 @@ class Incoming:
         if flags & frames.ACK:
             self._connection.on_acknowledged(payload)
             return
-        self._check_pace()
+        if self.pace.too_fast(self._connection.loop.time()):
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings", limit="max_ping_strikes"
+            )
         self._connection.write(frames.frame(frames.PING, frames.ACK, 0, payload))
-
-    def _check_pace(self) -> None:
-        """Pings that come too early are strikes, as gRPC counts them."""
-        keepalive = self._connection.config.keepalive
-        if not keepalive.max_ping_strikes:
-            return
-        now = self._connection.loop.time()
-        early = now - self._last_ping < keepalive.min_ping_interval
-        self._last_ping = now
-        self._connection.strikes = self._connection.strikes + 1 if early else 0
-        if self._connection.strikes > keepalive.max_ping_strikes:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings", "max_ping_strikes")
 
     def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -373,6 +372,8 @@ class Incoming:
         """What follows the preface, which is not necessarily there at once."""
         expected = self._preface
         if data[: len(expected)] == expected[: len(data)]:
+            if expected is frames.PREFACE:
+                self._connection.greet()
             self._preface = expected[len(data) :]
             return data[len(expected) :]
         if not self._connection.secure and data[:2] == b"\x16\x03":
@@ -389,7 +390,7 @@ class Incoming:
             return b""
         else:
             why = "What the client sent first is not HTTP/2."
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, why, "not_http2")
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, why, reason="not_http2")
 
 
 class _HeaderBlock:

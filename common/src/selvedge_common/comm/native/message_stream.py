@@ -8,7 +8,7 @@ import grpc
 from selvedge_common.comm.calls import Calls, code_of_cancelled, status_of
 from selvedge_common.comm.errors import DETAILS_CHARACTERS, StatusError
 from selvedge_common.comm.message_stream import MessageStreamHandler
-from selvedge_common.comm.metrics import Method
+from selvedge_common.comm.metrics import LIMITS, Method
 from selvedge_common.comm.native.call import Call, MessageStreamMethod
 from selvedge_common.comm.pending import PROCESS, BoundedStream
 from selvedge_common.comm.settings import ServerConfig
@@ -129,6 +129,7 @@ class NativeMessageStream(BoundedStream):
     def refuse(self, refusal: StatusError, limit: str) -> None:
         """What the client sent, or does not read, is too much or wrong."""
         if limit:
+            LIMITS.labels(limit).inc()
             self._method.overflow(limit)
         self.abort(refusal.code, refusal.details)
 

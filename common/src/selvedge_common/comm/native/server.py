@@ -5,7 +5,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -17,7 +17,7 @@ from selvedge_common.comm.credentials import ServerCredentials
 from selvedge_common.comm.errors import StatusError
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.metrics import CONNECTIONS, HANDSHAKE_FAILURES, LIMITS
-from selvedge_common.comm.native import headers, message_stream, tls
+from selvedge_common.comm.native import headers, heap, message_stream, tls
 from selvedge_common.comm.native.call import Call, Details, Handler
 from selvedge_common.comm.native.connection import Connection
 from selvedge_common.comm.native.stream import Stream
@@ -29,10 +29,18 @@ log = logs.get_logger("comm")
 _BACKLOG = 1024
 _ACCEPTS_A_TURN = 64  # so that a flood of connections leaves time for those that are there
 _PAUSE = 0.5  # seconds without accepting when the process has no file descriptors left
+_TIME_TO_SPEAK = 1.0  # seconds, after which one who says nothing makes room for others
 _TELL_EVERY = 5.0  # seconds between two lines on failing handshakes
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FAREWELL = 1.0  # seconds that the last answers may take to leave
 _CLEAN_UP = 5.0  # seconds that cancelled handlers may take to end
+
+
+class _Greeting(NamedTuple):
+    """A connection in its handshake, and since when."""
+
+    client: socket.socket
+    since: float
 
 
 SERVERS: "dict[NativeServer, None]" = {}
@@ -69,10 +77,11 @@ class NativeServer:
         self._methods: dict[str, Handler] = {}
         self._generic: list[Any] = []
         self._loop = asyncio.get_running_loop()
-        self._greeting: dict[asyncio.Task[None], socket.socket] = {}  # those in their handshake
+        self._greeting: dict[asyncio.Task[None], _Greeting] = {}  # the oldest first
         self.tally = Tally()
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._running: set[Call] = set()
+        self._gone = 0  # connections that have ended
         self._alone = asyncio.Event()  # there is no connection
         self._alone.set()
         self._quiet = asyncio.Event()  # no call runs
@@ -149,8 +158,8 @@ class NativeServer:
         for task in greeting:
             task.cancel()
         await asyncio.gather(*greeting, return_exceptions=True)
-        for client in greeting.values():
-            client.close()  # also of a task that had not begun, and so could not
+        for each in greeting.values():
+            each.client.close()  # also of a task that had not begun, and so could not
 
     async def wait_for_termination(self) -> None:
         """Wait until the server has stopped."""
@@ -162,7 +171,10 @@ class NativeServer:
         """Serve a new stream, or say why not."""
         request = stream.request
         limit = self._config.http2.max_header_list_bytes
-        if not request.is_grpc:
+        refusal = stream.connection.refusal
+        if refusal is not None:
+            _refuse(stream, refusal.code, refusal.details)
+        elif not request.is_grpc:
             stream.answer_plainly(
                 415,
                 "This is a gRPC server: it takes POST requests whose content-type is "
@@ -196,12 +208,20 @@ class NativeServer:
         self._alone.clear()
         CONNECTIONS.inc()
         if self._credentials and not self._credentials.trusts(connection.identity.chain):
-            _dismiss(connection)
+            # Not ended yet: clients show a status, but hardly what is said before their first call.
+            connection.refusal = _UNTRUSTED
+            _tell_untrusted(connection)
+            self._loop.call_later(
+                self._config.handshake_timeout, connection.fail, tls.NO_LONGER_TRUSTED
+            )
 
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
         self._connections.pop(connection, None)
         CONNECTIONS.dec()
+        self._gone += 1
+        if connection.secure and self._gone % heap.EVERY == 0:
+            heap.trim()
         if not self._connections:
             self._alone.set()
 
@@ -252,8 +272,14 @@ class NativeServer:
                 LIMITS.labels("open_files").inc()
                 self._accept_later(_PAUSE)
                 return
-            if not self._has_room():
+            if not self._has_room() and not self._make_room():
                 client.close()
+                self._tell(
+                    "max_connections",
+                    f"{self._config.http2.max_connections} connections are open and none can make "
+                    "room: a new one is closed; raise transport.maxConnections.",
+                    tls.address(name),
+                )
                 # To look for room again is work: the next ones wait until there may be some.
                 self._accept_later(_PAUSE / 10)
                 return
@@ -261,27 +287,34 @@ class NativeServer:
             # Answers are small, and each is wanted now.
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._greet(client, tls.address(name)))
-            self._greeting[task] = client
+            self._greeting[task] = _Greeting(client, self._loop.time())
             task.add_done_callback(self._greeting.pop)
 
     def _has_room(self) -> bool:
-        """Whether there is room for one more connection; those that carry no call make it."""
         most = self._config.http2.max_connections
-        if len(self._connections) + len(self._greeting) < most:
-            return True
+        return len(self._connections) + len(self._greeting) < most
+
+    def _make_room(self) -> bool:
+        """End a connection for a new one: the oldest that has not begun to speak, if it had its
+        time, or else the oldest that carries no call. Tells whether there was one."""
         LIMITS.labels("max_connections").inc()
-        idle = next((each for each in self._connections if each.idle), None)
+        late = self._loop.time() - _TIME_TO_SPEAK
+        for task, greeting in self._greeting.items():
+            if greeting.since <= late and not task.cancelling():
+                task.cancel()
+                return True
+        idle = None
+        for connection in self._connections:
+            if not connection.idle:
+                continue
+            if not connection.settled and connection.since <= late:
+                idle = connection
+                break
+            idle = idle or connection
         if idle is not None:
             # Without a farewell, which might take its time; a gRPC client dials again by itself.
             idle.abort("max_connections")
-            return True
-        self._tell(
-            "max_connections",
-            f"{most} connections are open and carry calls: a new one is closed at once; raise "
-            "transport.maxConnections.",
-            "",
-        )
-        return False
+        return idle is not None
 
     def _accept_later(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
@@ -327,11 +360,20 @@ class NativeServer:
 
 def _dismiss(connection: Connection) -> None:
     """End the connection of a client that is trusted no more, and tell its calls why."""
-    untrusted = tls.NO_LONGER_TRUSTED
+    _tell_untrusted(connection)
     for stream in list(connection.streams.values()):
-        stream.refuse(StatusError(grpc.StatusCode.UNAUTHENTICATED, untrusted.sentence))
-    connection.fail(untrusted)
+        stream.refuse(_UNTRUSTED)
+    connection.fail(tls.NO_LONGER_TRUSTED)
+
+
+def _tell_untrusted(connection: Connection) -> None:
+    log.warning(
+        "client not trusted", peer=connection.peer, certificate=connection.identity.describe()
+    )
+
+
+_UNTRUSTED = StatusError(grpc.StatusCode.UNAUTHENTICATED, tls.NO_LONGER_TRUSTED.sentence)
 
 
 def _refuse(stream: Stream, code: grpc.StatusCode, details: str) -> None:
-    stream.finish(headers.trailers(code, details, alone=True))
+    stream.finish(headers.trailers(code, details, alone=True), refusing=True)

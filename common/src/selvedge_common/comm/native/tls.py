@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from selvedge_common.comm.credentials import ServerCredentials
 from selvedge_common.comm.errors import CertificateError
 from selvedge_common.comm.native.frames import ConnectionFault, ErrorCode
+from selvedge_common.quoting import printable
 
 # What HTTP/2 leaves of TLS 1.2 (RFC 9113, section 9.2.2); TLS 1.3 has its own.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -88,7 +89,9 @@ class PeerIdentity:
     cipher: str = ""
     speaks_http2: bool = False
     chain: Sequence[bytes] = ()
-    _context: dict[str, list[bytes]] | None = field(default=None, repr=False)
+    _context: dict[str, list[bytes]] = field(
+        default_factory=lambda: _PLAIN_CONTEXT.copy(), repr=False
+    )
 
     @classmethod
     def of(cls, transport: asyncio.Transport) -> "PeerIdentity":
@@ -105,17 +108,29 @@ class PeerIdentity:
             identity._context = _TLS_CONTEXT | {"ssl_tls_version": [version.encode()]}
         return identity
 
+    def describe(self) -> str:
+        """The client's certificate in a line of the log."""
+        if not self.chain:
+            return "none"
+        try:
+            leaf = x509.load_der_x509_certificate(self.chain[0])
+        except ValueError:
+            return "unreadable"
+        return f"{printable(leaf.subject.rfc4514_string())}, serial {leaf.serial_number:x}"
+
     def auth_context(self) -> dict[str, list[bytes]]:
         """What TLS knows of the client, under grpcio's keys."""
         known = self._context
-        if known is None:
-            return {}
         if self.chain and "x509_pem_cert" not in known:
             known |= _describe([x509.load_der_x509_certificate(der) for der in self.chain])
         return {key: list(values) for key, values in known.items()}
 
 
-_TLS_CONTEXT = {
+_PLAIN_CONTEXT: dict[str, list[bytes]] = {
+    "transport_security_type": [b"insecure"],
+    "security_level": [b"TSI_SECURITY_NONE"],
+}
+_TLS_CONTEXT: dict[str, list[bytes]] = {
     "transport_security_type": [b"ssl"],
     "security_level": [b"TSI_PRIVACY_AND_INTEGRITY"],
     "ssl_session_reused": [b"false"],
@@ -125,7 +140,7 @@ _TLS_CONTEXT = {
 NO_LONGER_TRUSTED = ConnectionFault(
     ErrorCode.NO_ERROR,
     "The client's certificate is revoked, or its root is not trusted any more; get a new one.",
-    "not_trusted",
+    reason="not_trusted",
 )
 
 
