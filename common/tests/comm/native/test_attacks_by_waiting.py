@@ -10,7 +10,7 @@ from common.tests.comm.native.conftest import Target, client_context
 from common.tests.comm.native.raw_client import GREETING, data, message
 
 from selvedge_common import comm
-from selvedge_common.comm.native import frames
+from selvedge_common.comm.native import frames, server
 from selvedge_common.comm.native.frames import ErrorCode
 
 Attack = Callable[..., Awaitable[Target]]
@@ -105,6 +105,54 @@ async def test_half_open_connections_make_room_and_do_not_pass_their_number(
     busy[0].close()
     await target.eventually(lambda: len(target.connections) == 4)
     await target.recovers()
+
+
+async def test_who_says_nothing_makes_room_before_who_has_said_hello(
+    attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_TIME_TO_SPEAK", 0.0)
+    target = await attack(http2={"max_connections": 4}, handshake_timeout=5)
+    good = await target.connect()
+    await good.settle()
+    silent = [await target.connect(greeting=b"") for _ in range(8)]
+    for client in silent[:5]:
+        await client.closed()
+    response = await good.response(good.call("/test.Raw/Echo", b"still here"))
+    assert response.messages == [b"still here"]
+    assert target.stopped_at("max_connections") == 5
+    await target.recovers()
+
+
+async def test_tls_handshakes_that_hang_make_room(
+    attack: Attack, monkeypatch: pytest.MonkeyPatch, make_tls_authority: Callable[[str], Any]
+) -> None:
+    monkeypatch.setattr(server, "_TIME_TO_SPEAK", 0.0)
+    authority = make_tls_authority("root")
+    pair, mine = authority.issue("server"), authority.issue("client")
+    secure = comm.SecureServerConfig(
+        use_tls=True,
+        certificate=pair.certificate,
+        key=pair.key,
+        client_root_cas=(authority.root,),
+        require_client_certificate=True,
+    )
+    target = await attack(secure=secure, http2={"max_connections": 3}, handshake_timeout=5)
+    hanging = [await target.connect(greeting=b"") for _ in range(3)]
+    await target.eventually(lambda: len(target.native._greeting) == 3)
+    channel = comm.channel(
+        target.server.address,
+        root_cas=authority.root,
+        certificate=mine.certificate,
+        key=mine.key,
+    )
+    async with channel:
+        unary: Any = channel.unary_unary
+        echo = unary("/test.Raw/Echo")
+        assert await echo(b"in") == b"in"
+    await hanging[0].closed()
+    assert target.stopped_at("max_connections") >= 1
+    target.close_clients()
+    await target.eventually(lambda: not target.connections and not target.native._greeting)
 
 
 async def test_silent_client_is_pinged_and_left_when_it_does_not_answer(attack: Attack) -> None:

@@ -1,6 +1,7 @@
 """One gRPC call: what its handler sees of it, and the task that runs the handler."""
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -129,7 +130,8 @@ class Call:
         return message if self._deserializer is None else self._deserializer(message)
 
     async def write(self, response: Any) -> None:
-        """Send a response; waits while the client is far behind."""
+        """Send a response; waits while the client is far behind. Raises UsageError once the call
+        has ended, and StatusError for a response above the limit."""
         self._check_running()
         message = response if self._serializer is None else self._serializer(response)
         self._send(message)
@@ -137,7 +139,7 @@ class Call:
             await self._progress()
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
-        """Send the headers now."""
+        """Send the headers now. Raises UsageError if they were sent, or the call has ended."""
         self._check_running()
         if self.stream.headers_sent:
             raise grpc.aio.UsageError("Send initial metadata failed: already sent")
@@ -187,7 +189,8 @@ class Call:
         return self._details
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Compress responses, if the client takes that; before the first one."""
+        """Compress responses, if the client takes that; before the first one. Raises RuntimeError
+        after the headers."""
         if self.stream.headers_sent:
             raise RuntimeError("Compression has to be set before initial metadata is sent")
         encoding = _COMPRESSION[compression]
@@ -330,8 +333,9 @@ class Call:
             if inspect.isawaitable(responses):
                 await responses
             else:
-                async for response in responses:
-                    await self.write(response)
+                async with contextlib.aclosing(responses):
+                    async for response in responses:
+                        await self.write(response)
             self.end(self._code or grpc.StatusCode.OK, self._details)
             return
         behaviour = handler.stream_unary or handler.unary_unary

@@ -256,10 +256,15 @@ def _read_metadata(name: bytes, value: bytes) -> Sequence[tuple[str, str | bytes
 _encoder = Encoder()
 
 
-@functools.lru_cache(maxsize=512)
 def encode(fields: tuple[tuple[str, str], ...]) -> bytes:
     """The header block of these fields, which means the same on every connection."""
     return _encoder.encode([NeverIndexedHeaderTuple(*field) for field in fields])
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(fields: tuple[tuple[str, str], ...]) -> bytes:
+    """The same, kept; for what says nothing of a call."""
+    return encode(fields)
 
 
 ENCODINGS = ("identity", "deflate", "gzip")
@@ -274,7 +279,8 @@ _RESPONSE = (
 def response(encoding: str = "", metadata: Iterable[tuple[str, str | bytes]] = ()) -> bytes:
     """The header block that begins a response."""
     extra = (("grpc-encoding", encoding),) if encoding else ()
-    return encode(_RESPONSE + extra + _written(metadata))
+    own = _written(metadata)
+    return encode(_RESPONSE + extra + own) if own else _constant(_RESPONSE + extra)
 
 
 def trailers(
@@ -289,10 +295,11 @@ def trailers(
     Args:
         alone: nothing else of the response was sent.
     """
-    fields: tuple[tuple[str, str], ...] = (("grpc-status", str(code.value[0])),)
+    fields = (*(_RESPONSE if alone else ()), ("grpc-status", str(code.value[0])))
+    own = _written(metadata)
     if details:
-        fields += (("grpc-message", urllib.parse.quote(details, safe=_MESSAGE_SAFE)),)
-    return encode((_RESPONSE if alone else ()) + fields + _written(metadata))
+        own = (("grpc-message", urllib.parse.quote(details, safe=_MESSAGE_SAFE)), *own)
+    return encode(fields + own) if own else _constant(fields)
 
 
 # Everything printable but the percent sign stands for itself in grpc-message.

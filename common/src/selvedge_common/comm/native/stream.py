@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TURN_BYTES = 64 * 1024
 # Seconds that a client may take to read the rest of a message that is the last it gets.
 _CUT_PATIENCE = 10.0
-_HOLD = 0.05  # seconds that a refusal waits for the client's first message
+_REFUSAL_DELAY = 0.05  # seconds that a refusal waits for the client's first message
 
 
 class Receiver(Protocol):
@@ -40,6 +40,18 @@ class Receiver(Protocol):
 class Stream:
     """One stream of a connection, from its request until both sides have ended it.
 
+    How it ends, and what becomes of what waits to be sent:
+
+    | by | called when | the client sees | what waits |
+    |---|---|---|---|
+    | `finish` | the handler is done | trailers | goes first |
+    | `cut` | a bound or a deadline is passed, the server stops | trailers | all but a begun message
+    is dropped |
+    | `fail` | the client broke the protocol | RST_STREAM | is dropped |
+    | `on_lost` | the client cancelled or has gone | nothing | is dropped |
+
+    `refuse` lets the receiver cut it. All come to `_close` in the end.
+
     Args:
         connection: what carries it.
         number: its id.
@@ -47,10 +59,10 @@ class Stream:
     """
 
     __slots__ = (
+        "_delayed",
         "_ending",
         "_expected",
         "_heard",
-        "_holding",
         "_owed",
         "_patience",
         "_plain_answer",
@@ -89,7 +101,7 @@ class Stream:
         self._ending: bytes | None = None  # the trailers that end it; empty for none
         self._patience: asyncio.TimerHandle | None = None  # with who reads a last message
         self._heard = False  # anything beside the request's headers
-        self._holding: asyncio.TimerHandle | None = None
+        self._delayed: asyncio.TimerHandle | None = None
         self._plain_answer: tuple[int, str] | None = None
 
     # What the client does
@@ -116,8 +128,8 @@ class Stream:
                 )
         self._owed += flow
         self._heard = True
-        if self._holding is not None:
-            self._let_go()
+        if self._delayed is not None:
+            self._end_delayed()
         if payload and self.receiver is not None and not self.ended:
             self.inbox.feed(payload)
         if end:
@@ -133,8 +145,8 @@ class Stream:
             )
         self.half_closed = True
         self.inbox.close()
-        if self._holding is not None:
-            self._let_go()
+        if self._delayed is not None:
+            self._end_delayed()
         if self._plain_answer is not None:
             self._answer_plainly(*self._plain_answer)
 
@@ -234,14 +246,14 @@ class Stream:
             return
         self._ending = trailers
         if refusing and not self._heard and not self.half_closed:
-            self._holding = self.connection.loop.call_later(_HOLD, self._let_go)
+            self._delayed = self.connection.loop.call_later(_REFUSAL_DELAY, self._end_delayed)
         elif not self.outbox.bytes:
             self._end()
 
-    def _let_go(self) -> None:
-        if self._holding is not None:
-            self._holding.cancel()
-            self._holding = None
+    def _end_delayed(self) -> None:
+        if self._delayed is not None:
+            self._delayed.cancel()
+            self._delayed = None
         if self._ending is not None and not self.outbox.bytes:
             self._end()
 
@@ -284,7 +296,7 @@ class Stream:
             connection.worked(size, 0)
         if outbox.bytes < waited and self.receiver is not None:
             self.receiver.progressed()
-        if not outbox.bytes and self._ending is not None and self._holding is None:
+        if not outbox.bytes and self._ending is not None and self._delayed is None:
             self._end()
 
     @property
@@ -313,7 +325,7 @@ class Stream:
 
     def _close(self) -> None:
         self.ended = True
-        for timer in (self._holding, self._patience):
+        for timer in (self._delayed, self._patience):
             if timer is not None:
                 timer.cancel()
         self._ending = None
