@@ -36,7 +36,11 @@ class Renewal:
         """Look again and again; ends only by being cancelled."""
         while True:
             await asyncio.sleep(self._tls.reload_interval)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                # Such as no file descriptor left: the next look may well succeed.
+                log.exception("certificates not looked at")
 
     async def look(self) -> None:
         """Look once. What cannot be used is told of, and looked at again the next time: a pair may
@@ -59,7 +63,7 @@ class Renewal:
         listeners = [server.address for server in self._servers]
         log.info("certificates renewed", listeners=listeners, until=until.isoformat())
 
-    def _stamps(self) -> list[tuple[int, int] | None]:
+    def _stamps(self) -> list[tuple[int, int, int] | None]:
         return [_stamp(file) for file in self._material.server_files(self._tls)]
 
 
@@ -79,9 +83,9 @@ async def renewing(
         await asyncio.gather(looking, return_exceptions=True)
 
 
-def _stamp(file: Path) -> tuple[int, int] | None:
+def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
         stat = file.stat()
     except OSError:
         return None  # reading it will say what is wrong
-    return stat.st_mtime_ns, stat.st_size
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -206,6 +206,7 @@ SIZES = [
     "transport.receiveWindow",
     "transport.receivingBytes",
     "transport.pendingBytes",
+    "transport.totalPendingBytes",
     "transport.overheadBytes",
     "transport.unreadBytes",
 ]

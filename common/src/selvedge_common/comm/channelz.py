@@ -58,7 +58,7 @@ def add_channelz(server: Any) -> None:
 
 def _page(found: Sequence[Any], most: int) -> tuple[Sequence[Any], bool]:
     """The first of what was found, and whether that is all."""
-    most = min(most or _PAGE, _PAGE)
+    most = min(max(most, 0) or _PAGE, _PAGE)
     return found[:most], len(found) <= most
 
 

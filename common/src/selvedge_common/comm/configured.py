@@ -74,6 +74,7 @@ def server_config(
             receive_window=transport.receive_window,
             max_receiving_in_process=transport.receiving_bytes,
             max_pending=transport.pending_bytes,
+            max_pending_in_process=transport.total_pending_bytes,
             max_unread_bytes=transport.unread_bytes,
             overhead_bytes=transport.overhead_bytes,
             resets=transport.resets,

@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.serialization import (
 from selvedge_common.comm.errors import CertificateError, NoClientRootCertificates
 from selvedge_common.comm.settings import SecureServerConfig
 
-_Entry: TypeAlias = tuple[bytes, int]  # a certificate's issuer, DER, and its serial number
+# A certificate's issuer, compared by what it says and not by how that is encoded, and its serial
+# number.
+_Entry: TypeAlias = tuple[x509.Name, int]
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 
@@ -35,6 +37,7 @@ class ServerCredentials:
         self.requested = config.request_client_certificate
         self._pair = (config.certificate, config.key)
         self._roots = _index(config.client_root_cas)
+        self._parsed = _parse(self._roots)
         self._revoked = _revoked(config.revocation_lists, self._roots)
         self._on_change: Callable[[], None] = lambda: None
         _check_pair(*self._pair)
@@ -98,18 +101,20 @@ class ServerCredentials:
             chain: its certificates, DER; none if it showed none.
         """
         if not chain:
-            return True
+            return not self.required
         try:
             certificates = [x509.load_der_x509_certificate(der) for der in chain]
+            if any((each.issuer, each.serial_number) in self._revoked for each in certificates):
+                return False
+            # The root may have been renewed: then its name and key are the same.
+            return any(der in self._roots for der in chain) or any(
+                _issued(root, each)
+                for each in certificates
+                for root in self._parsed
+                if root.subject == each.issuer
+            )
         except ValueError:
             return False  # OpenSSL reads more than is well formed
-        if any(_entry(each.issuer, each.serial_number) in self._revoked for each in certificates):
-            return False
-        if any(der in self._roots for der in chain):
-            return True
-        # The root may have been renewed: then its name and key are the same.
-        roots = [x509.load_der_x509_certificate(der) for der in self._roots]
-        return any(_issued(root, each) for root in roots for each in certificates)
 
     def _change(
         self,
@@ -118,14 +123,15 @@ class ServerCredentials:
         roots: dict[bytes, bytes] | None = None,
         revoked: frozenset[_Entry] | None = None,
     ) -> None:
-        before = self._pair, self._roots, self._revoked
+        before = self._pair, self._roots, self._parsed, self._revoked
         self._pair = pair or self._pair
-        self._roots = self._roots if roots is None else roots
+        if roots is not None:
+            self._roots, self._parsed = roots, _parse(roots)
         self._revoked = self._revoked if revoked is None else revoked
         try:
             self._on_change()
-        except CertificateError:
-            self._pair, self._roots, self._revoked = before
+        except Exception:
+            self._pair, self._roots, self._parsed, self._revoked = before
             raise
 
 
@@ -169,7 +175,7 @@ def _check_pair(certificate: bytes, key: bytes) -> None:
 def _revoked(lists: Iterable[bytes], roots: Iterable[bytes]) -> frozenset[_Entry]:
     """The certificates that the lists name. One that is out of date still counts: what was revoked
     stays so."""
-    issuers = [x509.load_der_x509_certificate(der) for der in roots]
+    issuers = _parse(roots)
     found: set[_Entry] = set()
     for pem in lists:
         try:
@@ -179,6 +185,7 @@ def _revoked(lists: Iterable[bytes], roots: Iterable[bytes]) -> frozenset[_Entry
                 and revocations.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
                 for issuer in issuers
             )
+            entries = {(revocations.issuer, each.serial_number) for each in revocations}
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise CertificateError(
                 f"A revocation list cannot be read: {error}; give PEM (X509 CRL)."
@@ -188,12 +195,12 @@ def _revoked(lists: Iterable[bytes], roots: Iterable[bytes]) -> frozenset[_Entry
                 f"The revocation list of {revocations.issuer.rfc4514_string()} is not signed by any"
                 " client root; give the issuer's certificate among the client roots."
             )
-        found.update(_entry(revocations.issuer, each.serial_number) for each in revocations)
+        found |= entries
     return frozenset(found)
 
 
-def _entry(issuer: x509.Name, serial: int) -> _Entry:
-    return issuer.public_bytes(), serial
+def _parse(roots: Iterable[bytes]) -> list[x509.Certificate]:
+    return [x509.load_der_x509_certificate(der) for der in roots]
 
 
 def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:

@@ -96,6 +96,8 @@ class Http2Config:
             message counts 64 bytes more than it holds.
         max_pending: bytes that wait to be sent on one connection; above it, the stream with the
             most is ended with RESOURCE_EXHAUSTED.
+        max_pending_in_process: the same of all connections; above it, those of the connection with
+            the most are ended, the largest first.
         max_unread_bytes: answers beside messages (acknowledgements, headers, statuses) that a
             client may leave unread; more end its connection.
         overhead_bytes: frames that carry no messages, each counting 41 bytes beside its payload,
@@ -110,6 +112,7 @@ class Http2Config:
     receive_window: int = 1024 * 1024
     max_receiving_in_process: int = 512 * 1024 * 1024
     max_pending: int = 512 * 1024 * 1024
+    max_pending_in_process: int = 1024 * 1024 * 1024
     max_unread_bytes: int = 1024 * 1024
     overhead_bytes: int = 1024 * 1024
     resets: int = 1000

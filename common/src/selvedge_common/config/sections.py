@@ -47,6 +47,7 @@ class Transport:
     receive_window: Size
     receiving_bytes: Size
     pending_bytes: Size
+    total_pending_bytes: Size
     unread_bytes: Size
     overhead_bytes: Size
     resets: int

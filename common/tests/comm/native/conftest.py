@@ -12,8 +12,7 @@ from common.tests.comm.native.service import Service
 from prometheus_client import REGISTRY
 
 from selvedge_common import comm
-from selvedge_common.comm.native import inbox
-from selvedge_common.comm.native.connection import Connection
+from selvedge_common.comm.native.connection import RECEIVED, Connection
 from selvedge_common.comm.native.frames import Setting
 from selvedge_common.comm.native.server import NativeServer
 from selvedge_common.comm.pending import PROCESS
@@ -96,8 +95,9 @@ class Target:
         self.close_clients()
         await self.eventually(lambda: not self.connections and not self.running)
         assert not self.native._greeting
-        assert inbox._held == 0
-        assert not inbox._holders
+        assert not self.native._strangers
+        assert RECEIVED.bytes == 0
+        assert not RECEIVED.holders
         assert PROCESS.pending == 0
         assert not PROCESS.streams
         assert REGISTRY.get_sample_value("grpc_server_receiving_bytes") == 0

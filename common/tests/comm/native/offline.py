@@ -45,6 +45,11 @@ class FakeTransport:
 
     abort = close
 
+    def pause_reading(self) -> None:
+        """It reads nothing anyway."""
+
+    resume_reading = pause_reading
+
     def is_closing(self) -> bool:
         return self._closing
 

@@ -440,8 +440,10 @@ async def test_client_that_never_opens_its_window_holds_only_what_its_bound_allo
     connection = await target.connection()
     await target.eventually(lambda: target.stopped_at("max_pending_of_connection") > 0)
     await client.settle()
-    assert connection._pending <= 1_000_000
-    assert connection._pending == sum(stream.outbox.bytes for stream in connection.streams.values())
+    assert connection.pending.bytes <= 1_000_000
+    assert connection.pending.bytes == sum(
+        stream.outbox.bytes for stream in connection.streams.values()
+    )
     refused = numbers[0]
     await target.serves()
     client.reset(refused)

@@ -18,7 +18,8 @@ from common.tests.comm.native.raw_client import (
 )
 from hpack import Encoder
 
-from selvedge_common.comm.native import frames, inbox
+from selvedge_common.comm.native import frames
+from selvedge_common.comm.native.connection import RECEIVED, STREAM_COST
 from selvedge_common.comm.native.frames import ErrorCode, Setting
 
 Attack = Callable[..., Awaitable[Target]]
@@ -97,7 +98,7 @@ async def test_headers_of_calls_that_run_count_for_the_process(attack: Attack) -
         greedy.send(headers(greedy.next_stream(), bomb))
     await target.eventually(lambda: target.stopped_at("max_receiving_in_process") > 0)
     await greedy.settle()
-    assert inbox._held <= 100_000
+    assert RECEIVED.bytes <= 100_000
     assert target.stopped_at("max_receiving_in_process") >= 10
     modest.send(data(kept, message(b"1"), end=True))
     assert (await modest.response(kept)).messages == [b"1"]
@@ -108,7 +109,7 @@ async def test_headers_of_calls_that_run_count_for_the_process(attack: Attack) -
 async def test_request_for_which_there_is_no_room_at_all_is_reset(
     attack: Attack, method: str
 ) -> None:
-    target = await attack(http2={"max_receiving_in_process": 400})
+    target = await attack(http2={"max_receiving_in_process": STREAM_COST + 800})
     client = await target.connect()
     number = client.open(method, ("filler", "x" * 500), ("content-type", "text/plain"))
     assert (await client.response(number)).reset is ErrorCode.ENHANCE_YOUR_CALM

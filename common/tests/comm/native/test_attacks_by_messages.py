@@ -12,6 +12,7 @@ from common.tests.comm.native.raw_client import data, message, opening, request_
 
 from selvedge_common import comm
 from selvedge_common.comm.native import frames, inbox
+from selvedge_common.comm.native.connection import RECEIVED, STREAM_COST
 from selvedge_common.comm.native.frames import ErrorCode, Setting
 
 Attack = Callable[..., Awaitable[Target]]
@@ -135,7 +136,8 @@ async def test_many_small_messages_that_nobody_takes_are_counted_and_held_back(
     connection = await target.connection()
     stream = connection.streams[number]
     assert stream.inbox.held == 13_000 * 64
-    assert target.changed("grpc_server_receiving_bytes") == 13_000 * 64 + stream.request.size
+    cost = stream.request.size + STREAM_COST
+    assert target.changed("grpc_server_receiving_bytes") == 13_000 * 64 + cost
     assert stream._receive_window == 5000  # nothing was given back
     target.service.go_on.set()
     client.send(frames.window_update(number, 100_000))
@@ -146,7 +148,7 @@ async def test_many_small_messages_that_nobody_takes_are_counted_and_held_back(
 
 
 async def test_above_the_bound_of_the_process_the_greedy_connection_loses(attack: Attack) -> None:
-    target = await attack(max_receive_bytes=1_000_000, http2={"max_receiving_in_process": 400_000})
+    target = await attack(max_receive_bytes=1_000_000, http2={"max_receiving_in_process": 450_000})
     greedy, modest = await target.connect(), await target.connect()
     modest_call = modest.open("/test.Raw/Chat")
     modest.send(data(modest_call, message(b"x" * 90_000)[:60_000]))
@@ -154,14 +156,14 @@ async def test_above_the_bound_of_the_process_the_greedy_connection_loses(attack
     numbers = [greedy.open("/test.Raw/Chat") for _ in range(5)]
     for number in numbers:
         greedy.send(data(number, message(b"x" * 90_000)[:65_000]))
-    size = len(request_fields("")) * 32 + 200  # of headers, about
-    await target.eventually(lambda: 0 <= inbox._held - 385_000 < 6 * size)
+    size = STREAM_COST + len(request_fields("")) * 32 + 200  # of a call, about
+    await target.eventually(lambda: 5 * STREAM_COST <= RECEIVED.bytes - 385_000 < 6 * size)
     greedy.send(data(numbers[1], b"x" * 20_000))
     response = await greedy.response(numbers[1])
     assert response.status == 8
-    assert "above the limit of 400000 bytes" in response.sentence
+    assert "above the limit of 450000 bytes" in response.sentence
     assert target.stopped_at("max_receiving_in_process") == 1
-    assert 0 <= inbox._held - 320_000 < 5 * size
+    assert 5 * STREAM_COST <= RECEIVED.bytes - 320_000 < 5 * size
     modest.send(data(modest_call, message(b"x" * 90_000)[60_000:], end=True))
     await modest.until(frames.DATA, modest_call)
     await target.recovers()
@@ -207,7 +209,7 @@ async def test_message_that_makes_a_handler_end_its_stream_leaves_those_after_it
     client.send(data(number, message(b"first") + message(b"second") * 10))
     response = await client.response(number)
     assert response.status == 10
-    await target.eventually(lambda: inbox._held == 0)
+    await target.eventually(lambda: RECEIVED.bytes == 0)
     await target.recovers()
 
 
@@ -278,13 +280,13 @@ async def test_replies_that_are_not_read_hold_the_handler_back(target: Target) -
     client = await target.connect(greeting=WINDOW_OF_NOTHING)
     number = client.call("/test.Raw/Send", b"1000*10000")
     connection = await target.connection()
-    await target.eventually(lambda: connection._pending > 64 * 1024)
+    await target.eventually(lambda: connection.pending.bytes > 64 * 1024)
     await client.settle()
     # One message above what a handler may write ahead.
-    assert connection._pending == 7 * 10_005
+    assert connection.pending.bytes == 7 * 10_005
     client.reset(number)
     await target.eventually(lambda: target.service.cancelled == 1)
-    assert connection._pending == 0
+    assert connection.pending.bytes == 0
     await target.recovers()
 
 

@@ -10,7 +10,8 @@ from common.tests.comm.native.conftest import Target, client_context
 from common.tests.comm.native.raw_client import GREETING, data, message
 
 from selvedge_common import comm
-from selvedge_common.comm.native import frames, server
+from selvedge_common.comm.native import frames
+from selvedge_common.comm.native.connection import STREAM_COST
 from selvedge_common.comm.native.frames import ErrorCode
 
 Attack = Callable[..., Awaitable[Target]]
@@ -77,56 +78,53 @@ async def test_message_that_is_never_finished_holds_its_bytes_until_its_client_l
     connection = await target.connection()
     stream = connection.streams[number]
     assert stream.inbox.held == 5000
-    assert target.changed("grpc_server_receiving_bytes") == 5000 + stream.request.size
+    assert target.changed("grpc_server_receiving_bytes") == (
+        5000 + stream.request.size + STREAM_COST
+    )
     await target.recovers()
 
 
-async def test_half_open_connections_make_room_and_do_not_pass_their_number(
-    attack: Attack,
-) -> None:
-    target = await attack(http2={"max_connections": 5}, handshake_timeout=5)
-    silent = [await target.connect(greeting=b"") for _ in range(5)]
-    await target.eventually(lambda: len(target.connections) == 5)
-    busy = []
-    for _ in range(5):
-        client = await target.connect()
+async def test_strangers_make_room_for_each_other_and_push_nobody_out(attack: Attack) -> None:
+    target = await attack(http2={"max_connections": 8}, handshake_timeout=5)
+    idle = await target.connect()
+    await idle.settle()
+    silent = [await target.connect(greeting=b"") for _ in range(10)]
+    for client in silent[:8]:
+        await client.closed()
+    assert len(target.connections) == 3
+    assert target.ended("max_connections") == target.stopped_at("max_connections") == 8
+    response = await idle.response(idle.call("/test.Raw/Echo", b"still here"))
+    assert response.messages == [b"still here"]
+    await target.recovers()
+
+
+async def test_idle_connections_make_room_and_busy_ones_stay(attack: Attack) -> None:
+    target = await attack(http2={"max_connections": 8})
+    clients = [await target.connect() for _ in range(6)]
+    for client in clients:
+        await client.settle()
+    busy, idle = clients[:5], clients[5]
+    for client in busy:
         client.open("/test.Raw/Hold")
         await client.settle()
-        busy.append(client)
-    for client in silent:
-        await client.closed()
-    assert target.ended("max_connections") == target.stopped_at("max_connections") == 5
-    assert len(target.connections) == target.running == 5
-    for _ in range(3):
-        refused = await target.connect()
-        assert await refused.frame() is None
-    assert target.stopped_at("max_connections") == 8
-    assert len(target.connections) == target.running == 5
+    newest = await target.connect()
+    await idle.closed()
+    newest.open("/test.Raw/Hold")
+    await newest.settle()
+    too_many = await target.connect()
+    code, sentence = await too_many.goaway()
+    assert code is ErrorCode.ENHANCE_YOUR_CALM
+    assert "raise transport.maxConnections" in sentence
+    assert target.running == 6
+    assert target.stopped_at("max_connections") == 2
     busy[0].close()
-    await target.eventually(lambda: len(target.connections) == 4)
-    await target.recovers()
-
-
-async def test_who_says_nothing_makes_room_before_who_has_said_hello(
-    attack: Attack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_TIME_TO_SPEAK", 0.0)
-    target = await attack(http2={"max_connections": 4}, handshake_timeout=5)
-    good = await target.connect()
-    await good.settle()
-    silent = [await target.connect(greeting=b"") for _ in range(8)]
-    for client in silent[:5]:
-        await client.closed()
-    response = await good.response(good.call("/test.Raw/Echo", b"still here"))
-    assert response.messages == [b"still here"]
-    assert target.stopped_at("max_connections") == 5
+    await target.eventually(lambda: len(target.connections) == 5)
     await target.recovers()
 
 
 async def test_tls_handshakes_that_hang_make_room(
-    attack: Attack, monkeypatch: pytest.MonkeyPatch, make_tls_authority: Callable[[str], Any]
+    attack: Attack, make_tls_authority: Callable[[str], Any]
 ) -> None:
-    monkeypatch.setattr(server, "_TIME_TO_SPEAK", 0.0)
     authority = make_tls_authority("root")
     pair, mine = authority.issue("server"), authority.issue("client")
     secure = comm.SecureServerConfig(
@@ -136,7 +134,7 @@ async def test_tls_handshakes_that_hang_make_room(
         client_root_cas=(authority.root,),
         require_client_certificate=True,
     )
-    target = await attack(secure=secure, http2={"max_connections": 3}, handshake_timeout=5)
+    target = await attack(secure=secure, http2={"max_connections": 12}, handshake_timeout=5)
     hanging = [await target.connect(greeting=b"") for _ in range(3)]
     await target.eventually(lambda: len(target.native._greeting) == 3)
     channel = comm.channel(

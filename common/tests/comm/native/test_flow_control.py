@@ -121,7 +121,7 @@ async def test_initial_window_may_change_while_data_waits(target: Target) -> Non
     client = await target.connect(greeting=WINDOW_OF_NOTHING)
     number = client.call("/test.Raw/Send", b"1*1000")
     connection = await target.connection()
-    await target.eventually(lambda: connection._pending == 1005)
+    await target.eventually(lambda: connection.pending.bytes == 1005)
     body = b""
     for window in (10, 11, 500):
         client.send(frames.settings({Setting.INITIAL_WINDOW_SIZE: window}))

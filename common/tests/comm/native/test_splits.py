@@ -101,7 +101,7 @@ async def _feed(offline: Offline, reads: list[bytes], *, turns: bool) -> bytes:
     assert connection.ended is None
     assert not connection._incoming._frames._rest
     connection.connection_lost(None)
-    assert connection.holdings.bytes == connection._pending == 0
+    assert connection.received.bytes == connection.pending.bytes == 0
     return transport.written
 
 

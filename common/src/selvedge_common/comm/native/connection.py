@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
@@ -9,12 +10,12 @@ import grpc
 
 from selvedge_common import logs
 from selvedge_common.comm.errors import StatusError
-from selvedge_common.comm.metrics import CONNECTIONS_ENDED, LIMITS
+from selvedge_common.comm.metrics import CONNECTIONS_ENDED, LIMITS, RECEIVING
 from selvedge_common.comm.native import frames
 from selvedge_common.comm.native.allowance import Allowance
 from selvedge_common.comm.native.frames import ConnectionFault, ErrorCode, Setting
 from selvedge_common.comm.native.headers import Request
-from selvedge_common.comm.native.inbox import Holdings
+from selvedge_common.comm.native.holdings import Holdings, Pool
 from selvedge_common.comm.native.incoming import OWN_WINDOW, Incoming
 from selvedge_common.comm.native.stream import Stream
 from selvedge_common.comm.native.tally import Tally
@@ -26,6 +27,9 @@ log = logs.get_logger("comm")
 _WRITE_AT = 256 * 1024
 _TRANSPORT_HIGH, _TRANSPORT_LOW = 128 * 1024, 32 * 1024
 _FRAME_COST = 32  # what a frame counts beside its bytes when it carries nothing
+STREAM_COST = 8 * 1024  # what a call takes beside its headers and messages, about
+_TURN = 0.01  # seconds of work for one client before others have their turn
+_LAST_CHANCE = 0.1  # seconds
 _LINGER = 1.0  # seconds that a client may take to read why its connection ends
 _NO_TABLE = b"\x20"  # how a block says that none are used (RFC 7541, section 6.3)
 
@@ -38,6 +42,9 @@ class Host(Protocol):
 
     def arrived(self, connection: "Connection") -> None:
         """The connection is made."""
+
+    def settled(self, connection: "Connection") -> None:
+        """The client has begun to speak."""
 
     def left(self, connection: "Connection") -> None:
         """The connection is gone."""
@@ -80,17 +87,29 @@ class Connection(asyncio.Protocol):
         self.ended: str | None = None
         self.last_served = frames.MAX_STREAM
         self.refusal: StatusError | None = None
-        self.holdings = Holdings(
-            config.http2.max_receiving_in_process, lambda: list(self.streams.values())
+        streams = self.streams.values
+        self.received = Holdings(
+            RECEIVED,
+            config.http2.max_receiving_in_process,
+            streams,
+            lambda stream: stream.inbox.held + stream.request.size + STREAM_COST,
+            self._relieve_of_received,
+        )
+        self.pending = Holdings(
+            PENDING,
+            config.http2.max_pending_in_process,
+            streams,
+            lambda stream: stream.outbox.bytes,
+            self._relieve_of_pending,
         )
         self._host = host
         self._transport: asyncio.Transport
         self._incoming = Incoming(self)
-        self._pending = 0  # bytes that wait in the streams
         self._ready: dict[Stream, None] = {}
         self._out: list[bytes | memoryview] = []
         self._out_bytes = 0
         self._in_turn = False
+        self._resting = False  # it has had its turn, and has more to do
         self._flushing = False
         self._unread = 0  # bytes beside messages that wait for the client to read
         self._table_change = b""  # what the next header block has to begin with
@@ -132,13 +151,23 @@ class Connection(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """Act on everything that is complete, and write all answers at once."""
+        """Act on what is complete, and write all answers at once."""
+        self._last_heard = self.loop.time()
+        self._incoming.add(data)
+        if not self._resting:
+            self._work()
+
+    def _work(self) -> None:
+        self._resting = False
         if self.ended is not None:
             return
-        self._last_heard = self.loop.time()
         self._in_turn = True
         try:
-            self._incoming.feed(data)
+            if not self._incoming.work(time.perf_counter() + _TURN):
+                # There is more, and others wait: nothing new is read until that is done.
+                self._resting = True
+                self._transport.pause_reading()
+                self.loop.call_soon(self._go_on)
         except ConnectionFault as fault:
             self.fail(fault)
         except Exception:
@@ -147,6 +176,11 @@ class Connection(asyncio.Protocol):
         finally:
             self._in_turn = False
             self._flush()
+
+    def _go_on(self) -> None:
+        self._work()
+        if not self._resting and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """The client sends no more, and so has gone; gRPC knows no half-closed connections."""
@@ -244,25 +278,49 @@ class Connection(asyncio.Protocol):
             self.loop.call_soon(self._flush)
 
     def enqueued(self, size: int) -> None:
-        """Count what waits in a stream. Above the bound, the stream with the most is ended."""
-        self._pending += size
-        if size > 0 and self._pending > self.config.http2.max_pending:
+        """Count what waits in a stream. Above a bound, the stream with the most is ended."""
+        self.pending.add(size)
+        limit = self.config.http2.max_pending
+        if size > 0 and self.pending.bytes > limit:
             most = max(self.streams.values(), key=lambda stream: stream.outbox.bytes)
-            most.refuse(
-                StatusError(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"{self._pending} bytes wait for one connection, above the limit of "
-                    f"{self.config.http2.max_pending} bytes, and most of them, "
-                    f"{most.outbox.bytes}, on this stream; read faster.",
-                ),
+            self._end_for(
+                most,
                 "max_pending_of_connection",
+                f"{self.pending.bytes} bytes wait for one connection, above the limit of {limit} "
+                f"bytes, and most of them, {most.outbox.bytes}, on this stream; read faster.",
             )
+
+    def _relieve_of_received(self, stream: Stream) -> None:
+        self._end_for(
+            stream,
+            "max_receiving_in_process",
+            f"{RECEIVED.bytes} bytes of calls and of messages that are not whole or not taken yet "
+            "are held for all clients of this process, above the limit of "
+            f"{self.config.http2.max_receiving_in_process} bytes, and most of them, "
+            f"{self.received.bytes}, for this one; send less at a time.",
+        )
+
+    def _relieve_of_pending(self, stream: Stream) -> None:
+        self._end_for(
+            stream,
+            "max_pending_in_process",
+            f"{PENDING.bytes} bytes wait for all clients of this process, above the limit of "
+            f"{self.config.http2.max_pending_in_process} bytes, and most of them, "
+            f"{self.pending.bytes}, for this one; read faster.",
+        )
+
+    def _end_for(self, stream: Stream, limit: str, sentence: str) -> None:
+        """End a stream that holds too much; at once, if it was told already."""
+        if stream.inbox.dropped:
+            stream.fail(ErrorCode.ENHANCE_YOUR_CALM)
+        else:
+            stream.refuse(StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, sentence), limit)
 
     def open(self, number: int, request: Request, *, half_closed: bool) -> None:
         """Serve a new stream."""
         stream = Stream(self, number, request)
         self.streams[number] = stream
-        self.holdings.add(request.size)
+        self.received.add(request.size + STREAM_COST)
         if stream.ended:  # there was no room for it
             return
         if half_closed:
@@ -299,7 +357,7 @@ class Connection(asyncio.Protocol):
     def forget(self, stream: Stream) -> None:
         """A stream is over."""
         if self.streams.pop(stream.number, None) is not None:
-            self.holdings.add(-stream.request.size)
+            self.received.add(-stream.request.size - STREAM_COST)
         self._ready.pop(stream, None)
         if not stream.half_closed:
             self._incoming.forgive(stream.number)
@@ -405,6 +463,7 @@ class Connection(asyncio.Protocol):
     def keep_alive(self) -> None:
         """Begin to look after a client whose SETTINGS have come."""
         self._set_timer(self.config.keepalive.interval, self._ping_if_silent)
+        self._host.settled(self)
 
     def _ping_if_silent(self) -> None:
         """Ping a client that was silent for the interval."""
@@ -424,8 +483,15 @@ class Connection(asyncio.Protocol):
             silent = self.loop.time() - self._last_heard
             self._set_timer(max(0.0, keepalive.interval - silent), self._ping_if_silent)
             return
-        sentence = f"The client did not answer a ping within {keepalive.timeout:g} seconds."
-        self.fail(ConnectionFault(ErrorCode.NO_ERROR, sentence, reason="keepalive_timeout"))
+        # It may be the loop that was late: what has come meanwhile is read before this.
+        self._set_timer(_LAST_CHANCE, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._last_heard != _NEVER:
+            self._check_alive()
+            return
+        why = f"The client did not answer a ping within {self.config.keepalive.timeout:g} seconds."
+        self.fail(ConnectionFault(ErrorCode.NO_ERROR, why, reason="keepalive_timeout"))
 
     def _set_timer(self, delay: float, callback: Callable[[], None]) -> None:
         self._stop_timer()
@@ -465,6 +531,8 @@ class Connection(asyncio.Protocol):
 _FAULT = ConnectionFault(
     ErrorCode.INTERNAL_ERROR, "An internal error ended the connection; the server's log has it."
 )
+RECEIVED, PENDING = Pool(), Pool()
+RECEIVING.set_function(lambda: RECEIVED.bytes)
 _NEVER = float("-inf")
 _ARE_YOU_THERE = b"selvedge"
 _FAREWELL = b"farewell"

@@ -97,6 +97,7 @@ class HeaderReader:
     """
 
     def __init__(self, max_list_bytes: int) -> None:
+        self._max_list_bytes = max_list_bytes
         self._decoder = Decoder(_HARD_FACTOR * max_list_bytes)
         # Clients repeat themselves: a block that left the table as it was means the same again,
         # as long as the table stays so.
@@ -126,13 +127,19 @@ class HeaderReader:
             self._known[block] = request
         return request
 
-    def trailers(self, block: bytes) -> None:
-        """Take in trailers, which mean nothing to gRPC servers. Raises as `request` does."""
+    def trailers(self, block: bytes) -> int:
+        """Take in trailers, which mean nothing to gRPC servers; gives their size. Raises as
+        `request` does, and StreamFault for more than is served."""
         self._known.clear()
+        size = 0
         for name, value in self._decode(block):
+            size += len(name) + len(value) + _ENTRY_COST
+            if size > self._max_list_bytes:
+                raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "Trailers take too many bytes.")
             if name.startswith(b":"):
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "Trailers have a pseudo-header.")
             _check_field(name, value)
+        return size
 
     def skip(self, block: bytes) -> None:
         """Take in a block that nobody wants: it may change the table. Raises ConnectionFault."""

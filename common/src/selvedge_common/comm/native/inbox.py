@@ -1,7 +1,6 @@
 """What a client has sent on one stream and its handler has not taken yet."""
 
 import asyncio
-import operator
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING
 import grpc
 
 from selvedge_common.comm.errors import StatusError
-from selvedge_common.comm.metrics import RECEIVING
 from selvedge_common.comm.native.messages import MessageReader
 
 if TYPE_CHECKING:
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
 
 # What a message that waits takes beside its bytes, so that a bound also holds for empty ones.
 _MESSAGE_COST = 64
+_TAKEN_A_TURN = 64  # messages that one handler takes before others have their turn
 
 
 class Inbox:
@@ -34,6 +33,7 @@ class Inbox:
         "_queued",
         "_reader",
         "_stream",
+        "_taken",
         "_waiter",
         "held",
     )
@@ -46,7 +46,13 @@ class Inbox:
         self._callback: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        self._taken = 0
         self.held = 0
+
+    @property
+    def dropped(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self._reader is _NOTHING
 
     @property
     def behind(self) -> bool:
@@ -98,12 +104,17 @@ class Inbox:
             if self._closed:
                 return None
             await self._wait()
-        return self._take()
+        message = self._take()
+        if not self._taken % _TAKEN_A_TURN:
+            await asyncio.sleep(0)  # so many may wait that others would
+        return message
 
     async def receive(self, on_message: Callable[[bytes], None]) -> None:
         """Call `on_message` for each message in the turn of the loop in which it arrives."""
         while self._queue:
             on_message(self._take())
+            if not self._taken % _TAKEN_A_TURN:
+                await asyncio.sleep(0)
         if self._closed:
             return
         self._callback = on_message
@@ -115,6 +126,7 @@ class Inbox:
 
     def _take(self) -> bytes:
         message = self._queue.popleft()
+        self._taken += 1
         self._queued -= len(message) + _MESSAGE_COST
         self._hold()
         if not self._queue:
@@ -147,7 +159,7 @@ class Inbox:
         held = self._reader.held_bytes + self._queued
         grown, self.held = held - self.held, held
         if grown:
-            self._stream.connection.holdings.add(grown)
+            self._stream.connection.received.add(grown)
 
 
 class _Dropped(MessageReader):
@@ -160,49 +172,3 @@ class _Dropped(MessageReader):
 
 
 _NOTHING = _Dropped(0, "identity")
-
-
-class Holdings:
-    """What is held for the streams of one connection, their headers too, and with it for the
-    process.
-
-    Args:
-        limit: bytes that may be held in the process.
-        streams: gives the streams of the connection.
-    """
-
-    def __init__(self, limit: int, streams: Callable[[], "list[Stream]"]) -> None:
-        self.bytes = 0
-        self._limit = limit
-        self._streams = streams
-
-    def add(self, grown: int) -> None:
-        """Count more, or less. Above the limit, who holds the most of the process is relieved."""
-        global _held
-        self.bytes += grown
-        _held += grown
-        if self.bytes:
-            _holders.add(self)
-        else:
-            _holders.discard(self)
-        if grown > 0 and _held > self._limit:
-            # By connection first: many small streams of one client are no better than a large one.
-            max(_holders, key=_bytes_of)._relieve(self._limit)
-
-    def _relieve(self, limit: int) -> None:
-        stream = max(self._streams(), key=lambda stream: stream.inbox.held + stream.request.size)
-        stream.refuse(
-            StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{_held} bytes of headers and of messages that are not whole or not taken yet are "
-                f"held for all clients of this process, above the limit of {limit} bytes, and most "
-                f"of them, {self.bytes}, for this one; send less at a time.",
-            ),
-            "max_receiving_in_process",
-        )
-
-
-_held = 0
-_holders: set[Holdings] = set()
-_bytes_of = operator.attrgetter("bytes")
-RECEIVING.set_function(lambda: _held)

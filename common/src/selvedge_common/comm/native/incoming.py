@@ -1,7 +1,9 @@
 """What comes in on a connection: the preface, then frames, each acted on as RFC 9113 says."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from selvedge_common import logs
@@ -25,6 +27,7 @@ log = logs.get_logger("comm")
 
 OWN_WINDOW = 16 * 1024 * 1024
 """Of the connection, in bytes; it is the streams' windows that hold a client back."""
+_RAPID = 0.01  # seconds in which a call that is cancelled was hardly meant
 _MAX_FRAGMENTS = 64  # frames that one header block may come in
 _MAX_FRAME = 128 * 1024  # the largest that is sent, whatever the client takes
 _HEADER_TABLE = 4096  # bytes of HPACK's table unless a client allows fewer
@@ -60,6 +63,8 @@ class Incoming:
             self._on_window_update,
             self._on_continuation,
         )
+        self._data: deque[bytes] = deque()
+        self._begun: Iterator[tuple[int, int, int, bytes]] | None = None  # frames being acted on
         self._preface = frames.PREFACE  # what is still to come of it
         self._block: _HeaderBlock | None = None
         # Streams that ended here first: the client may have sent more before it knew.
@@ -68,33 +73,48 @@ class Incoming:
         self._receive_window = OWN_WINDOW
         self.pace = Pace(connection.config.keepalive)
 
-    def feed(self, data: bytes) -> None:
-        """Act on everything that is complete now.
+    def add(self, data: bytes) -> None:
+        """Take what has come, to be acted on by `work`."""
+        self._data.append(data)
+
+    def work(self, until: float) -> bool:
+        """Act on what is complete, until a moment of `time.perf_counter`. Tells if that was all.
 
         Raises:
             ConnectionFault: the client broke the protocol, or a bound.
         """
-        if self._preface and not (data := self._after_preface(data)):
+        while self._begun is not None or self._data:
+            if self._begun is None:
+                data = self._data.popleft()
+                if self._preface and not (data := self._after_preface(data)):
+                    continue
+                self._begun = self._frames.feed(data)
+            for kind, flags, number, payload in self._begun:
+                self._act(kind, flags, number, payload)
+                if self._connection.ended is not None:
+                    return True
+                if time.perf_counter() > until:
+                    return False
+            self._begun = None
+        return True
+
+    def _act(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if self._block is not None and kind != frames.CONTINUATION:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A header block is interrupted.")
+        if not self.settled and kind != frames.SETTINGS:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "The first frame is not SETTINGS.")
+        if kind > frames.CONTINUATION:
+            self._connection.spend(len(payload))
             return
-        connection, handlers = self._connection, self._handlers
-        for kind, flags, number, payload in self._frames.feed(data):
-            if self._block is not None and kind != frames.CONTINUATION:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A header block is interrupted.")
-            if not self.settled and kind != frames.SETTINGS:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "The first frame is not SETTINGS.")
-            if kind > frames.CONTINUATION:
-                connection.spend(len(payload))
-                continue
-            try:
-                handlers[kind](flags, number, payload)
-            except StreamFault as fault:
-                self._fail_stream(number, fault)
-            if connection.ended is not None:
-                return
+        try:
+            self._handlers[kind](flags, number, payload)
+        except StreamFault as fault:
+            self._fail_stream(number, fault)
 
     def stop(self) -> None:
         """Wait for nothing any more; the connection is over."""
         self._forget_block()
+        self._data.clear()
 
     def forgive(self, number: int) -> None:
         """Take no offence at what still comes on a stream that ended here first."""
@@ -126,6 +146,7 @@ class Incoming:
             self._check_not_idle(number)
             if number not in self._forgiven:
                 raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA came on a closed stream.")
+            self._connection.spend(0)
             if end:
                 del self._forgiven[number]
             return
@@ -230,7 +251,7 @@ class Incoming:
         if stream.half_closed:
             self._headers.skip(data)
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS came after the stream's end.")
-        self._headers.trailers(data)
+        self._connection.spend(self._headers.trailers(data))
         if block.fault is not None:
             raise block.fault
         if not block.end:
@@ -252,7 +273,9 @@ class Incoming:
             self._check_not_idle(number)
             self._connection.spend(len(payload))
             return
-        if not stream.answered:
+        # One that has run for a while was meant, and is bounded as calls are.
+        young = self._connection.loop.time() - stream.since < _RAPID
+        if young and not stream.answered:
             self._connection.spend_reset()
         stream.on_lost()
 

@@ -69,7 +69,7 @@ class NativeMessageStream(BoundedStream):
             return
         self._count_sent()
         self._stream.send_message(message)
-        if self._stream.outbox.bytes:
+        if self._stream.outbox.bytes and not self._aborted:
             self._check_pending()
 
     async def drained(self) -> None:
@@ -123,6 +123,7 @@ class NativeMessageStream(BoundedStream):
     def lost(self) -> None:
         """The client cancelled, or is gone."""
         self._closing = True
+        self._forget_pending()
         self._call.lost()
         self._flushed.set()
 

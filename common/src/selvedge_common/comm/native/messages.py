@@ -10,6 +10,8 @@ from selvedge_common.comm.errors import StatusError
 
 PREFIX_BYTES = 5
 _PREFIX = struct.Struct(">BL")
+_FREELY_INFLATED = 1024 * 1024  # bytes that a message may have once decompressed, however small
+_MAX_RATIO = 100  # above that, how many times what was sent
 _WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
@@ -88,12 +90,14 @@ class MessageReader:
 
     def _decompress(self, message: bytes) -> bytes:
         inflate = zlib.decompressobj(_WINDOW_BITS[self._encoding])
+        # The loop waits meanwhile: what takes long has to be long to send as well.
+        limit = min(self._limit, max(_FREELY_INFLATED, _MAX_RATIO * len(message)))
         try:
-            plain = inflate.decompress(message, self._limit + 1)
+            plain = inflate.decompress(message, limit + 1)
         except zlib.error as error:
             raise _not_compressed(self._encoding) from error
-        if len(plain) > self._limit:
-            raise _too_large(f"A message that is compressed to {len(message)} bytes", self._limit)
+        if len(plain) > limit:
+            raise _too_large(f"A message that is compressed to {len(message)} bytes", limit)
         if not inflate.eof or inflate.unused_data:
             raise _not_compressed(self._encoding)
         return plain

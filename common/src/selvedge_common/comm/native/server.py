@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -20,6 +21,7 @@ from selvedge_common.comm.metrics import CONNECTIONS, HANDSHAKE_FAILURES, LIMITS
 from selvedge_common.comm.native import headers, heap, message_stream, tls
 from selvedge_common.comm.native.call import Call, Details, Handler
 from selvedge_common.comm.native.connection import Connection
+from selvedge_common.comm.native.frames import ConnectionFault, ErrorCode
 from selvedge_common.comm.native.stream import Stream
 from selvedge_common.comm.native.tally import Tally
 from selvedge_common.comm.settings import ServerConfig
@@ -29,18 +31,11 @@ log = logs.get_logger("comm")
 _BACKLOG = 1024
 _ACCEPTS_A_TURN = 64  # so that a flood of connections leaves time for those that are there
 _PAUSE = 0.5  # seconds without accepting when the process has no file descriptors left
-_TIME_TO_SPEAK = 1.0  # seconds, after which one who says nothing makes room for others
+_HANDSHAKES = 256  # of one TLS context
 _TELL_EVERY = 5.0  # seconds between two lines on failing handshakes
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FAREWELL = 1.0  # seconds that the last answers may take to leave
 _CLEAN_UP = 5.0  # seconds that cancelled handlers may take to end
-
-
-class _Greeting(NamedTuple):
-    """A connection in its handshake, and since when."""
-
-    client: socket.socket
-    since: float
 
 
 SERVERS: "dict[NativeServer, None]" = {}
@@ -77,10 +72,17 @@ class NativeServer:
         self._methods: dict[str, Handler] = {}
         self._generic: list[Any] = []
         self._loop = asyncio.get_running_loop()
-        self._greeting: dict[asyncio.Task[None], _Greeting] = {}  # the oldest first
+        self._greeting: dict[
+            asyncio.Task[None], socket.socket
+        ] = {}  # connections in their handshake
+        # Who has not begun to speak HTTP/2 yet, and how to end them; the oldest first.
+        self._strangers: dict[object, Callable[[], object]] = {}
         self.tally = Tally()
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._running: set[Call] = set()
+        # A part of the places is theirs who have shown nothing yet, and no more than that.
+        self._most_strangers = max(1, config.http2.max_connections // 4)
+        self._shaken = 0  # TLS handshakes that began
         self._gone = 0  # connections that have ended
         self._alone = asyncio.Event()  # there is no connection
         self._alone.set()
@@ -158,8 +160,8 @@ class NativeServer:
         for task in greeting:
             task.cancel()
         await asyncio.gather(*greeting, return_exceptions=True)
-        for each in greeting.values():
-            each.client.close()  # also of a task that had not begun, and so could not
+        for client in greeting.values():
+            client.close()  # also of a task that had not begun, and so could not
 
     async def wait_for_termination(self) -> None:
         """Wait until the server has stopped."""
@@ -205,18 +207,31 @@ class NativeServer:
     def arrived(self, connection: Connection) -> None:
         """A connection is made."""
         self._connections[connection] = None
+        self._strangers[connection] = functools.partial(connection.abort, "max_connections")
         self._alone.clear()
         CONNECTIONS.inc()
         if self._credentials and not self._credentials.trusts(connection.identity.chain):
             # Not ended yet: clients show a status, but hardly what is said before their first call.
             connection.refusal = _UNTRUSTED
-            _tell_untrusted(connection)
+            self._tell_untrusted(connection)
             self._loop.call_later(
                 self._config.handshake_timeout, connection.fail, tls.NO_LONGER_TRUSTED
             )
 
+    def settled(self, connection: Connection) -> None:
+        """A client has begun to speak: for one too many, the oldest that carries no call makes
+        room. Strangers, who have shown nothing yet, push nobody out."""
+        self._strangers.pop(connection, None)
+        known = len(self._connections) + len(self._greeting) - len(self._strangers)
+        if known + self._most_strangers <= self._config.http2.max_connections:
+            return
+        LIMITS.labels("max_connections").inc()
+        if not self._end_oldest_idle(but=connection):
+            connection.fail(_NO_ROOM)
+
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
+        self._strangers.pop(connection, None)
         self._connections.pop(connection, None)
         CONNECTIONS.dec()
         self._gone += 1
@@ -270,47 +285,38 @@ class NativeServer:
                     raise
                 self._tell("no_files", f"No connection can be accepted: {error.strerror}.", "")
                 LIMITS.labels("open_files").inc()
+                self._end_oldest_stranger() or self._end_oldest_idle()
                 self._accept_later(_PAUSE)
                 return
-            if not self._has_room() and not self._make_room():
-                client.close()
-                self._tell(
-                    "max_connections",
-                    f"{self._config.http2.max_connections} connections are open and none can make "
-                    "room: a new one is closed; raise transport.maxConnections.",
-                    tls.address(name),
-                )
-                # To look for room again is work: the next ones wait until there may be some.
-                self._accept_later(_PAUSE / 10)
-                return
+            if len(self._strangers) >= self._most_strangers:
+                LIMITS.labels("max_connections").inc()
+                self._end_oldest_stranger()
             client.setblocking(False)
             # Answers are small, and each is wanted now.
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._greet(client, tls.address(name)))
-            self._greeting[task] = _Greeting(client, self._loop.time())
-            task.add_done_callback(self._greeting.pop)
+            self._greeting[task] = client
+            self._strangers[task] = task.cancel
+            task.add_done_callback(self._greeted)
 
-    def _has_room(self) -> bool:
-        most = self._config.http2.max_connections
-        return len(self._connections) + len(self._greeting) < most
+    def _greeted(self, task: "asyncio.Task[None]") -> None:
+        del self._greeting[task]
+        self._strangers.pop(task, None)
 
-    def _make_room(self) -> bool:
-        """End a connection for a new one: the oldest that has not begun to speak, if it had its
-        time, or else the oldest that carries no call. Tells whether there was one."""
-        LIMITS.labels("max_connections").inc()
-        late = self._loop.time() - _TIME_TO_SPEAK
-        for task, greeting in self._greeting.items():
-            if greeting.since <= late and not task.cancelling():
-                task.cancel()
-                return True
-        idle = None
-        for connection in self._connections:
-            if not connection.idle:
-                continue
-            if not connection.settled and connection.since <= late:
-                idle = connection
-                break
-            idle = idle or connection
+    def _end_oldest_stranger(self) -> bool:
+        """Tells whether there was one."""
+        if not self._strangers:
+            return False
+        oldest = next(iter(self._strangers))
+        self._strangers.pop(oldest)()
+        return True
+
+    def _end_oldest_idle(self, but: Connection | None = None) -> bool:
+        """End the oldest connection that carries no call; tells whether there was one."""
+        idle = next(
+            (each for each in self._connections if each.settled and each.idle and each is not but),
+            None,
+        )
         if idle is not None:
             # Without a farewell, which might take its time; a gRPC client dials again by itself.
             idle.abort("max_connections")
@@ -327,6 +333,11 @@ class NativeServer:
     async def _greet(self, client: socket.socket, peer: str) -> None:
         """Shake hands with a client, by the certificates of this moment."""
         context = self._context
+        if context is not None and self._credentials is not None:
+            self._shaken += 1
+            if self._shaken % _HANDSHAKES == 0:
+                # OpenSSL remembers TLS 1.2 sessions, chains and all, while their context lives.
+                self._context = tls.context(self._credentials)
         secure = context is not None
         try:
             await self._loop.connect_accepted_socket(
@@ -335,7 +346,7 @@ class NativeServer:
                 ssl=context,
                 ssl_handshake_timeout=self._config.handshake_timeout if secure else None,
             )
-        except OSError as error:  # also TLS's
+        except Exception as error:  # of TLS, and of certificates that cannot be read
             reason, why = tls.handshake_failure(error)
             HANDSHAKE_FAILURES.labels(reason).inc()
             self._tell(reason, why, peer)
@@ -349,29 +360,31 @@ class NativeServer:
             tell = log.debug if reason == "lost" else log.warning
             tell("connection refused", reason=reason, why=why, peer=peer)
 
+    def _dismiss(self, connection: Connection) -> None:
+        """End the connection of a client that is trusted no more, and tell its calls why."""
+        self._tell_untrusted(connection)
+        for stream in list(connection.streams.values()):
+            stream.refuse(_UNTRUSTED)
+        connection.fail(tls.NO_LONGER_TRUSTED)
+
+    def _tell_untrusted(self, connection: Connection) -> None:
+        certificate = connection.identity.describe()
+        self._tell("not_trusted", f"The certificate of {certificate}.", connection.peer)
+
     def _renew(self) -> None:
         """The certificates or the client roots have changed."""
         assert self._credentials is not None
         self._context = tls.context(self._credentials)
         for connection in list(self._connections):
             if not self._credentials.trusts(connection.identity.chain):
-                _dismiss(connection)
+                self._dismiss(connection)
 
 
-def _dismiss(connection: Connection) -> None:
-    """End the connection of a client that is trusted no more, and tell its calls why."""
-    _tell_untrusted(connection)
-    for stream in list(connection.streams.values()):
-        stream.refuse(_UNTRUSTED)
-    connection.fail(tls.NO_LONGER_TRUSTED)
-
-
-def _tell_untrusted(connection: Connection) -> None:
-    log.warning(
-        "client not trusted", peer=connection.peer, certificate=connection.identity.describe()
-    )
-
-
+_NO_ROOM = ConnectionFault(
+    ErrorCode.ENHANCE_YOUR_CALM,
+    "Too many connections are open and carry calls; raise transport.maxConnections.",
+    reason="max_connections",
+)
 _UNTRUSTED = StatusError(grpc.StatusCode.UNAUTHENTICATED, tls.NO_LONGER_TRUSTED.sentence)
 
 

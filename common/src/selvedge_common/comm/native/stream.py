@@ -78,12 +78,14 @@ class Stream:
         "receiver",
         "request",
         "send_window",
+        "since",
     )
 
     def __init__(self, connection: "Connection", number: int, request: Request) -> None:
         self.connection = connection
         self.number = number
         self.request = request
+        self.since = connection.loop.time()
         self.receiver: Receiver | None = None
         self.inbox = Inbox(
             self, MessageReader(connection.config.max_receive_bytes, request.encoding)

@@ -10,7 +10,7 @@ from selvedge_common import comm
 from selvedge_common.comm import calls
 from selvedge_common.comm.native import call as native_call
 from selvedge_common.comm.native import frames, inbox, message_stream
-from selvedge_common.comm.native.connection import Connection
+from selvedge_common.comm.native.connection import RECEIVED, STREAM_COST, Connection
 from selvedge_common.comm.native.frames import FrameReader
 from selvedge_common.comm.pending import PROCESS
 
@@ -25,7 +25,7 @@ CONFIG = comm.ServerConfig(
     http2=comm.Http2Config(
         max_header_list_bytes=1000,
         receive_window=20_000,
-        max_receiving_in_process=20_000,
+        max_receiving_in_process=100_000,
         max_pending=60_000,
         max_unread_bytes=200,
         overhead_bytes=20_000,
@@ -109,17 +109,18 @@ class Target(Offline):
         http2 = CONFIG.http2
         assert not self.failures, self.failures
         assert connection.ended != "internal_error", "Something was raised; see the log."
-        assert inbox._held == connection.holdings.bytes
+        assert RECEIVED.bytes == connection.received.bytes
         assert not inbox._NOTHING.held_bytes
         assert inbox._NOTHING.refusal is None
         streams = connection.streams.values()
         held = [stream.inbox.held for stream in streams]
         assert sum(held) <= http2.max_receiving_in_process
         headers = [stream.request.size for stream in streams]
-        assert connection.holdings.bytes == sum(held) + sum(headers)
-        assert connection._pending == sum(stream.outbox.bytes for stream in streams)
+        calls = STREAM_COST * len(streams)
+        assert connection.received.bytes == sum(held) + sum(headers) + calls
+        assert connection.pending.bytes == sum(stream.outbox.bytes for stream in streams)
         # The stream that passes it keeps the message that it has begun.
-        assert connection._pending <= http2.max_pending + CONFIG.max_send_bytes
+        assert connection.pending.bytes <= http2.max_pending + CONFIG.max_send_bytes
         assert len(streams) <= CONFIG.max_concurrent_streams
         assert connection.running <= 2 * CONFIG.max_concurrent_streams
         assert len(connection._incoming._forgiven) <= 2 * CONFIG.max_concurrent_streams + 100
@@ -142,8 +143,8 @@ class Target(Offline):
         assert not self.native._connections
         assert connection.running == 0
         assert not connection.streams
-        assert connection._pending == connection.holdings.bytes == inbox._held == 0
-        assert not inbox._holders
+        assert connection.pending.bytes == connection.received.bytes == RECEIVED.bytes == 0
+        assert not RECEIVED.holders
         assert PROCESS.pending == 0
         assert not PROCESS.streams
         others = asyncio.all_tasks() - {asyncio.current_task()}
