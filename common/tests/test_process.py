@@ -95,3 +95,17 @@ async def test_work_is_awaited_unless_told_to_end() -> None:
 
 async def fail() -> None:
     raise ZeroDivisionError
+
+
+def test_as_many_files_as_the_system_allows_may_be_open() -> None:
+    program = (
+        "import resource\n"
+        "from selvedge_common import process\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128))\n"
+        "async def main(_): print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+        "process.run(main)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ended.stdout == "128\n"

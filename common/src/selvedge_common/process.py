@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -97,8 +99,17 @@ def run(main: Callable[[Shutdown], Awaitable[None]]) -> None:
     The first SIGTERM or SIGINT sets the event that `main` was given. A second one ends the
     process at once, without any draining, with the shell's status for that signal (128 + n).
     """
+    _allow_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_main(main))
+
+
+def _allow_files() -> None:
+    """Raise the limit of open files as far as the process may: each connection is one, and what is
+    allowed at first is meant for programs of another kind."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems promise more than they give
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _main(main: Callable[[Shutdown], Awaitable[None]]) -> None:

@@ -1,6 +1,10 @@
 """Client certificates and their roots, over real TLS, changed while serving."""
 
+import asyncio
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,6 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from selvedge_common import comm
+from selvedge_common.comm.native.connection import Connection
+from selvedge_common.comm.native.server import NativeServer
 
 Serve = Callable[..., Awaitable[comm.GRPCServer]]
 Connect = Callable[..., Any]  # the stubs know no raw messages
@@ -73,6 +79,20 @@ class House:
         call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
         return call
+
+
+@pytest.fixture
+def native_certificates(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[bytes]]:
+    """The certificates of the clients that have come, PEM."""
+    seen: list[bytes] = []
+    arrived = NativeServer.arrived
+
+    def note(server: NativeServer, connection: Connection) -> None:
+        seen.extend(connection.auth_context()["x509_pem_cert"])
+        arrived(server, connection)
+
+    monkeypatch.setattr(NativeServer, "arrived", note)
+    return lambda: seen
 
 
 @pytest.fixture
@@ -192,6 +212,38 @@ async def test_revoked_certificate_is_refused_and_its_connection_ended(house: Ho
     assert (await staying.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     house.server.set_revocation_lists([])
     assert await house.admits(None, lost)
+
+
+@only_native
+async def test_session_that_tls_1_2_takes_up_again_is_served_and_known(
+    house: House, native_certificates: Any, tmp_path: Path
+) -> None:
+    pair = house.first.issue("client")
+    await house.start(house.first.root)
+    (tmp_path / "pair.pem").write_bytes(pair.certificate + pair.key)
+    client = ssl.create_default_context(cadata=house.authority.root.decode())
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_alpn_protocols(["h2"])
+    client.load_cert_chain(tmp_path / "pair.pem")
+    host, _, port = house.server.address.rpartition(":")
+
+    def greeted(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as plain,
+            client.wrap_socket(plain, server_hostname=host, session=session) as line,
+        ):
+            line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            assert len(line.recv(9)) == 9
+            return line.session_reused, line.session
+
+    _, session = await asyncio.to_thread(greeted, None)
+    for _ in range(2):
+        again, session = await asyncio.to_thread(greeted, session)
+        assert again
+    assert native_certificates() == [pair.certificate] * 3
+    # The list counts for it as for any other.
+    house.server.set_revocation_lists([house.first.revoke(pair)])
+    assert not await house.admits(None, pair)
 
 
 @only_native

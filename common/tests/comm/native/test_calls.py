@@ -1,5 +1,6 @@
 """What only a client that speaks by hand sees of a call."""
 
+import asyncio
 import gzip
 import zlib
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from common.tests.comm.native.conftest import Target
 from common.tests.comm.native.raw_client import data, message
 
+from selvedge_common.comm.native import connection as connection_module
 from selvedge_common.comm.native import frames
 from selvedge_common.comm.native.frames import ErrorCode
 
@@ -171,4 +173,44 @@ async def test_messages_of_one_read_are_answered_in_one_write(target: Target) ->
         got = await client.until(frames.DATA, number)
         assert got.payload == message(b"%d" % each)
     assert writes < 10
+    await target.recovers()
+
+
+async def test_one_client_s_work_is_done_in_turns_with_others(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "_TURN", 0.0)  # a frame a turn
+    busy, other = await target.connect(), await target.connect()
+    await other.settle()
+    numbers = [busy.call("/test.Raw/Echo", b"%d" % number) for number in range(500)]
+    # All of it is there before the server looks.
+    response = await other.response(other.call("/test.Raw/Echo", b"me too"))
+    assert response.messages == [b"me too"]
+    for number, sent in zip(numbers, range(500), strict=True):
+        assert (await busy.response(number)).messages == [b"%d" % sent]
+    await target.recovers()
+
+
+async def test_handler_that_takes_many_messages_lets_others_have_their_turn(
+    target: Target,
+) -> None:
+    client = await target.connect()
+    number = client.open("/test.Raw/Late")
+    client.send(data(number, message(b"") * 3000))
+    await client.settle()
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    before = turns
+    target.service.go_on.set()
+    client.send(data(number, message(b"") * 3000, end=True))
+    await client.response(number)
+    ticking.cancel()
+    assert turns - before > 40
     await target.recovers()
