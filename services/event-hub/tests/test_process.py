@@ -228,6 +228,7 @@ COUNTS = [
         *((key, value) for key in SIZES for value in ("0", "100", "2GB")),
         *((key, value) for key in COUNTS for value in ("0", "-1", "3000000000")),
         ("peer.events.timeout", "1000h"),
+        ("peer.events.keepalive.maxStrikes", "-1"),
         ("peer.localMspId", " "),
         ("source.addresses", "localhost"),
         ("source.addresses", "localhost:7051,:7051"),
@@ -258,7 +259,8 @@ def test_every_duration_size_and_count_is_checked() -> None:
             elif isinstance(value, float | int) and not isinstance(value, bool):
                 yield name
 
-    listed = {key.lower() for key in (*DURATIONS, *SIZES, *COUNTS, "peer.events.timeout")}
+    zero_has_a_meaning = ("peer.events.timeout", "peer.events.keepalive.maxStrikes")
+    listed = {key.lower() for key in (*DURATIONS, *SIZES, *COUNTS, *zero_has_a_meaning)}
     assert set(numbers(configuration.read(None, {}))) == listed
 
 
