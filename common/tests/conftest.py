@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from selvedge_common.comm import SecureServerConfig
 from selvedge_common.msp import MSP, SigningIdentity
 
 DAY = timedelta(days=1)
@@ -152,6 +153,17 @@ class TLSAuthority:
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
             .public_bytes(serialization.Encoding.PEM)
+        )
+
+    def mutual_tls(self) -> SecureServerConfig:
+        """TLS of a server of this authority, whose clients need a certificate of it."""
+        pair = self.issue("server")
+        return SecureServerConfig(
+            use_tls=True,
+            certificate=pair.certificate,
+            key=pair.key,
+            client_root_cas=(self.root,),
+            require_client_certificate=True,
         )
 
     def revoke(self, *pairs: Pair) -> bytes:

@@ -22,15 +22,8 @@ async def tls(make_tls_authority: Callable[[str], Any]) -> Any:
 
 
 async def _serve(serve: Serve, tls: Any) -> comm.GRPCServer:
-    pair = tls.issue("server")
-    secure = comm.SecureServerConfig(
-        use_tls=True,
-        certificate=pair.certificate,
-        key=pair.key,
-        client_root_cas=(tls.root,),
-        require_client_certificate=True,
-    )
-    return await serve(lambda _: None, comm.ServerConfig(secure=secure, channelz=True))
+    config = comm.ServerConfig(secure=tls.mutual_tls(), channelz=True)
+    return await serve(lambda _: None, config)
 
 
 async def test_a_server_is_found_with_its_calls_and_its_connections(

@@ -163,14 +163,7 @@ async def test_client_certificate_is_known(
     make_tls_authority: Callable[[str], Any],
 ) -> None:
     authority = make_tls_authority("root")
-    pair, client = authority.issue("server"), authority.issue("a client's name")
-    secure = comm.SecureServerConfig(
-        use_tls=True,
-        certificate=pair.certificate,
-        key=pair.key,
-        client_root_cas=(authority.root,),
-        require_client_certificate=True,
-    )
+    client, secure = authority.issue("a client's name"), authority.mutual_tls()
 
     async def tell(stream: comm.MessageStream) -> None:
         stream.send(stream.auth_context()["x509_common_name"][0])

@@ -12,6 +12,7 @@ from selvedge_common.comm.errors import (
 from selvedge_common.comm.message_stream import MessageStream, MessageStreamHandler
 from selvedge_common.comm.server import GRPCServer
 from selvedge_common.comm.settings import (
+    MESSAGE_COST,
     TRANSPORTS,
     Http2Config,
     KeepaliveConfig,
@@ -21,6 +22,7 @@ from selvedge_common.comm.settings import (
 )
 
 __all__ = [
+    "MESSAGE_COST",
     "TRANSPORTS",
     "AddressError",
     "Bounds",

@@ -1,7 +1,6 @@
 """Servers by the sections that the services' configurations have in common."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from selvedge_common.comm.settings import (
     Http2Config,
@@ -10,7 +9,7 @@ from selvedge_common.comm.settings import (
     ServerConfig,
     StreamConfig,
 )
-from selvedge_common.config.sections import Keepalive, Transport
+from selvedge_common.config.sections import Keepalive, ListenerTransport, Transport
 
 _DEFAULT_KEEPALIVE = KeepaliveConfig()
 
@@ -37,7 +36,7 @@ def server_config(
     bounds: Bounds,
     *,
     keepalive: Keepalive | None = None,
-    kind: Literal["inherit", "native", "grpcio"] = "inherit",
+    kind: ListenerTransport = "inherit",
 ) -> ServerConfig:
     """The settings of one listener.
 

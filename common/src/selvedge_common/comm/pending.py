@@ -6,10 +6,7 @@ from abc import ABC, abstractmethod
 import grpc
 
 from selvedge_common.comm.metrics import PENDING, Method
-from selvedge_common.comm.settings import ServerConfig
-
-# What a queued message takes beside its bytes, so that a bound also holds for empty ones.
-_MESSAGE_COST = 64
+from selvedge_common.comm.settings import MESSAGE_COST, ServerConfig
 
 
 class BoundedStream(ABC):
@@ -47,7 +44,7 @@ class BoundedStream(ABC):
     def _check_waiting(self, pending: int, messages: int) -> None:
         """End this stream if so much is too much for it, or the one with the most waiting if it is
         for the process."""
-        waiting = pending + _MESSAGE_COST * messages
+        waiting = pending + MESSAGE_COST * messages
         if waiting > self._config.max_pending:
             self._overflow(
                 "max_pending",

@@ -122,6 +122,9 @@ class Http2Config:
             raise CommError("The receive window is from 1 byte to 2 GiB less one byte.")
 
 
+MESSAGE_COST = 64
+"""Bytes that a message which waits counts beside those it holds, so that a bound on bytes also
+holds for empty ones."""
 TRANSPORTS = ("native", "grpcio")
 
 

@@ -37,6 +37,10 @@ class Keepalive:
     max_strikes: Annotated[int, Range(0, MOST)]
 
 
+ListenerTransport = Literal["inherit", "native", "grpcio"]
+"""What carries one listener: one of its own, or that of ``transport.kind``."""
+
+
 @dataclass(frozen=True)
 class Transport:
     """``transport``; chaincode-support has more keys there."""

@@ -126,14 +126,7 @@ async def test_tls_handshakes_that_hang_make_room(
     attack: Attack, make_tls_authority: Callable[[str], Any]
 ) -> None:
     authority = make_tls_authority("root")
-    pair, mine = authority.issue("server"), authority.issue("client")
-    secure = comm.SecureServerConfig(
-        use_tls=True,
-        certificate=pair.certificate,
-        key=pair.key,
-        client_root_cas=(authority.root,),
-        require_client_certificate=True,
-    )
+    mine, secure = authority.issue("client"), authority.mutual_tls()
     target = await attack(secure=secure, http2={"max_connections": 12}, handshake_timeout=5)
     hanging = [await target.connect(greeting=b"") for _ in range(3)]
     await target.eventually(lambda: len(target.native._greeting) == 3)

@@ -435,7 +435,6 @@ async def test_client_certificate_is_described_alike_by_both_transports(
     subject: str, connect: Connect, make_tls_authority: Callable[[str], Any]
 ) -> None:
     authority = make_tls_authority("root")
-    pair = authority.issue("server")
     name, alternatives = SUBJECTS[subject]
     key = ec.generate_private_key(ec.SECP256R1())
     builder = authority._builder(name, key.public_key())
@@ -443,13 +442,7 @@ async def test_client_certificate_is_described_alike_by_both_transports(
         names = x509.SubjectAlternativeName(alternatives)
         builder = builder.add_extension(names, critical=False)
     certificate = builder.sign(authority._key, hashes.SHA256())
-    secure = comm.SecureServerConfig(
-        use_tls=True,
-        certificate=pair.certificate,
-        key=pair.key,
-        client_root_cas=(authority.root,),
-        require_client_certificate=True,
-    )
+    secure = authority.mutual_tls()
     told: list[Any] = []
 
     async def tell(_: bytes, context: Any) -> bytes:

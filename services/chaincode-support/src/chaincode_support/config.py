@@ -49,9 +49,9 @@ class Peer:
 
 @dataclass(frozen=True)
 class Transport(sections.Transport):
-    peer: Literal["inherit", "native", "grpcio"]
-    chaincode: Literal["inherit", "native", "grpcio"]
-    orderer: Literal["inherit", "native", "grpcio"]
+    peer: sections.ListenerTransport
+    chaincode: sections.ListenerTransport
+    orderer: sections.ListenerTransport
 
 
 @dataclass(frozen=True)

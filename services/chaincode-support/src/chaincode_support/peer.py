@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Literal
 
 from chaincode_support.chaincode.known_names import KnownNames
 from chaincode_support.chaincode.launcher import ExternalLauncher
@@ -28,6 +27,7 @@ from selvedge_common.comm import (
     StreamConfig,
     server_config,
 )
+from selvedge_common.config.sections import ListenerTransport
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil.responses import Backlog
 from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
@@ -37,9 +37,6 @@ log = get_logger("peer")
 # Seconds in which the last answers may leave before streams that never end by themselves (of
 # chaincodes and of readers of blocks) are cut.
 _FAREWELL = 0.25
-
-
-Kind = Literal["inherit", "native", "grpcio"]
 
 
 class NotServing(Exception):
@@ -219,7 +216,9 @@ def _secure(config: Config, material: Material) -> SecureServerConfig:
     return material.server(tls)
 
 
-def _server_config(config: Config, secure: SecureServerConfig, transport: Kind) -> ServerConfig:
+def _server_config(
+    config: Config, secure: SecureServerConfig, transport: ListenerTransport
+) -> ServerConfig:
     peer = config.peer
     bounds = Bounds(
         max_receive_bytes=peer.max_recv_msg_size,

@@ -17,6 +17,7 @@ from event_hub.sources.checkpoint import Checkpoint
 from event_hub.sources.deliver import DeliverConfig, DeliverSource
 from event_hub.validation import ValidationConfig, Validator
 from selvedge_common.comm import (
+    MESSAGE_COST,
     Bounds,
     GRPCServer,
     SecureServerConfig,
@@ -31,9 +32,6 @@ log = get_logger("eventhub")
 
 # What a stream takes before events wait in the outbox: enough to keep the connection busy.
 STREAM_WINDOW_BYTES = 256 * 1024
-
-# What comm.StreamConfig counts for a message beside its bytes.
-MESSAGE_COST_BYTES = 64
 
 
 class NotServing(Exception):
@@ -185,7 +183,7 @@ def stream_config(config: Config) -> StreamConfig:
     in_outbox = max(outbox.max_bytes, outbox.max_event_bytes)
     # No event is empty, so the window holds at most as many as it has bytes.
     events = STREAM_WINDOW_BYTES + outbox.max_events + 1
-    max_pending = in_stream + in_outbox + MESSAGE_COST_BYTES * events
+    max_pending = in_stream + in_outbox + MESSAGE_COST * events
     return StreamConfig(
         high_mark=STREAM_WINDOW_BYTES,
         max_pending=max_pending,

@@ -17,6 +17,7 @@ from selvedge_common.comm.native import headers
 from selvedge_common.comm.native.headers import Metadata
 from selvedge_common.comm.native.messages import compress
 from selvedge_common.comm.native.stream import Stream
+from selvedge_common.comm.native.wakeup import Wakeup
 from selvedge_common.quoting import printable
 
 # A handler that writes waits while more than this waits for the client.
@@ -85,7 +86,7 @@ class Call:
         self._serializer: Callable[[Any], bytes] | None = None
         self._deserializer: Callable[[bytes], Any] | None = None
         self._callbacks: list[Callable[[Any], None]] = []
-        self._room: asyncio.Future[None] | None = None
+        self._room = Wakeup()
         loop = asyncio.get_running_loop()
         timeout = stream.request.timeout
         self._deadline = None if timeout is None else loop.time() + timeout
@@ -114,11 +115,11 @@ class Call:
     def progressed(self) -> None:
         """Some of what waited left."""
         if self.stream.outbox.bytes <= _WRITE_AHEAD:
-            self._wake()
+            self._room.wake()
 
     def sent_all(self) -> None:
         """Everything left, the status included."""
-        self._wake()
+        self._room.wake()
 
     # The servicer context
 
@@ -136,7 +137,7 @@ class Call:
         message = response if self._serializer is None else self._serializer(response)
         self._send(message)
         while self.stream.outbox.bytes > _WRITE_AHEAD:
-            await self._progress()
+            await self._room.wait()
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Send the headers now. Raises UsageError if they were sent, or the call has ended."""
@@ -309,18 +310,7 @@ class Call:
                 self.end(*status_of(error, service, method))
         # It runs until the client has taken the answer: its deadline counts, and so does the place.
         while not self.stream.ended:
-            await self._progress()
-
-    async def _progress(self) -> None:
-        self._room = asyncio.get_running_loop().create_future()
-        try:
-            await self._room
-        finally:
-            self._room = None
-
-    def _wake(self) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+            await self._room.wait()
 
     async def _serve(self, handler: Handler) -> None:
         """Run one of the four kinds of handler."""

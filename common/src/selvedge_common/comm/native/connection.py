@@ -236,9 +236,8 @@ class Connection(asyncio.Protocol):
             self._add_unread(size)
         if self._out_bytes >= _WRITE_AT:
             self._hand_over()
-        elif not self._in_turn and not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush)
+        else:
+            self._flush_soon()
 
     def _add_unread(self, size: int) -> None:
         """Count an answer that waits while messages do not leave at all, such as a status: a client
@@ -273,9 +272,8 @@ class Connection(asyncio.Protocol):
     def want(self, stream: Stream) -> None:
         """Give a stream its turn once there is room."""
         self._ready[stream] = None
-        if self.send_window > 0 and not self.paused and not self._in_turn and not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush)
+        if self.send_window > 0 and not self.paused:
+            self._flush_soon()
 
     def enqueued(self, size: int) -> None:
         """Count what waits in a stream. Above a bound, the stream with the most is ended."""
@@ -502,6 +500,13 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
 
     # Writing
+
+    def _flush_soon(self) -> None:
+        """Flush by the end of this turn, which does so by itself where a client's frames are acted
+        on."""
+        if not self._in_turn and not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Write what is to be written, streams with something to send in turn."""

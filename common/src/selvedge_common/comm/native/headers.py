@@ -31,7 +31,7 @@ class Metadatum(NamedTuple):
 
 # The decoded list may be this many times what is served, before its connection ends for it: up to
 # there only its call is refused.
-_HARD_FACTOR = 4
+HARD_FACTOR = 4
 _ENTRY_COST = 32  # what a field counts beside its bytes (RFC 9113, section 6.5.2)
 _CACHED_BLOCKS = 8  # a client has few kinds of calls, and no client may have much kept for it
 _CACHED_BYTES = 2048
@@ -98,7 +98,7 @@ class HeaderReader:
 
     def __init__(self, max_list_bytes: int) -> None:
         self._max_list_bytes = max_list_bytes
-        self._decoder = Decoder(_HARD_FACTOR * max_list_bytes)
+        self._decoder = Decoder(HARD_FACTOR * max_list_bytes)
         # Clients repeat themselves: a block that left the table as it was means the same again,
         # as long as the table stays so.
         self._known: dict[bytes, Request] = {}

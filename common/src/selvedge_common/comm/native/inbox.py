@@ -9,12 +9,12 @@ import grpc
 
 from selvedge_common.comm.errors import StatusError
 from selvedge_common.comm.native.messages import MessageReader
+from selvedge_common.comm.native.wakeup import Wakeup
+from selvedge_common.comm.settings import MESSAGE_COST
 
 if TYPE_CHECKING:
     from selvedge_common.comm.native.stream import Stream
 
-# What a message that waits takes beside its bytes, so that a bound also holds for empty ones.
-_MESSAGE_COST = 64
 _TAKEN_A_TURN = 64  # messages that one handler takes before others have their turn
 
 
@@ -29,12 +29,12 @@ class Inbox:
     __slots__ = (
         "_callback",
         "_closed",
+        "_news",
         "_queue",
         "_queued",
         "_reader",
         "_stream",
         "_taken",
-        "_waiter",
         "held",
     )
 
@@ -44,7 +44,7 @@ class Inbox:
         self._queue: deque[bytes] = deque()
         self._queued = 0  # what the messages in it take
         self._callback: Callable[[bytes], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._news = Wakeup()
         self._closed = False
         self._taken = 0
         self.held = 0
@@ -67,9 +67,9 @@ class Inbox:
                 self._hand_over(message)
             elif self._reader is reader:  # else the message before it ended the stream
                 self._queue.append(message)
-                self._queued += len(message) + _MESSAGE_COST
+                self._queued += len(message) + MESSAGE_COST
         if self._queue:
-            self._wake()
+            self._news.wake()
         if self.held or self._queued or self._reader.held_bytes:
             self._hold()
         refusal = self._reader.refusal
@@ -88,7 +88,7 @@ class Inbox:
                     "length that is announced.",
                 )
             )
-        self._wake()
+        self._news.wake()
 
     def drop(self) -> None:
         """Forget what waits; the stream is over."""
@@ -103,7 +103,7 @@ class Inbox:
         while not self._queue:
             if self._closed:
                 return None
-            await self._wait()
+            await self._news.wait()
         message = self._take()
         if not self._taken % _TAKEN_A_TURN:
             await asyncio.sleep(0)  # so many may wait that others would
@@ -120,14 +120,14 @@ class Inbox:
         self._callback = on_message
         try:
             while not self._closed:
-                await self._wait()
+                await self._news.wait()
         finally:
             self._callback = None
 
     def _take(self) -> bytes:
         message = self._queue.popleft()
         self._taken += 1
-        self._queued -= len(message) + _MESSAGE_COST
+        self._queued -= len(message) + MESSAGE_COST
         self._hold()
         if not self._queue:
             self._stream.give_credit()
@@ -140,19 +140,7 @@ class Inbox:
         except Exception as error:
             # It is `receive` that raises it, in the handler's task.
             self._callback = None
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_exception(error)
-
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._news.fail(error)
 
     def _hold(self) -> None:
         """Account for what is held now, in the stream, its connection and the process."""

@@ -17,7 +17,7 @@ from selvedge_common.comm.native.frames import (
     Setting,
     StreamFault,
 )
-from selvedge_common.comm.native.headers import HeaderReader
+from selvedge_common.comm.native.headers import HARD_FACTOR, HeaderReader
 from selvedge_common.comm.native.stream import Stream
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Incoming:
         block.fragments.append(fragment)
         block.size += len(fragment)
         # Never larger than what it decodes to.
-        limit = 4 * self._connection.config.http2.max_header_list_bytes
+        limit = HARD_FACTOR * self._connection.config.http2.max_header_list_bytes
         if block.size > limit or len(block.fragments) > _MAX_FRAGMENTS:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM,

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import functools
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from selvedge_common import logs
 from selvedge_common.comm import listener as listening
 from selvedge_common.comm.calls import Calls
 from selvedge_common.comm.credentials import ServerCredentials
-from selvedge_common.comm.errors import StatusError
+from selvedge_common.comm.errors import CertificateError, StatusError
 from selvedge_common.comm.message_stream import MessageStreamHandler
 from selvedge_common.comm.metrics import CONNECTIONS, HANDSHAKE_FAILURES, LIMITS
 from selvedge_common.comm.native import headers, heap, message_stream, tls
@@ -72,9 +73,8 @@ class NativeServer:
         self._methods: dict[str, Handler] = {}
         self._generic: list[Any] = []
         self._loop = asyncio.get_running_loop()
-        self._greeting: dict[
-            asyncio.Task[None], socket.socket
-        ] = {}  # connections in their handshake
+        # Connections in their handshake.
+        self._greeting: dict[asyncio.Task[None], socket.socket] = {}
         # Who has not begun to speak HTTP/2 yet, and how to end them; the oldest first.
         self._strangers: dict[object, Callable[[], object]] = {}
         self.tally = Tally()
@@ -286,7 +286,8 @@ class NativeServer:
                 self._tell("no_files", f"No connection can be accepted: {error.strerror}.", "")
                 LIMITS.labels("open_files").inc()
                 self._end_oldest_stranger() or self._end_oldest_idle()
-                self._accept_later(_PAUSE)
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(_PAUSE, self._accept_again)
                 return
             if len(self._strangers) >= self._most_strangers:
                 LIMITS.labels("max_connections").inc()
@@ -322,22 +323,13 @@ class NativeServer:
             idle.abort("max_connections")
         return idle is not None
 
-    def _accept_later(self, seconds: float) -> None:
-        self._loop.remove_reader(self._listener)
-        self._loop.call_later(seconds, self._accept_again)
-
     def _accept_again(self) -> None:
         if not self._stopping:
             self._loop.add_reader(self._listener, self._accept)
 
     async def _greet(self, client: socket.socket, peer: str) -> None:
         """Shake hands with a client, by the certificates of this moment."""
-        context = self._context
-        if context is not None and self._credentials is not None:
-            self._shaken += 1
-            if self._shaken % _HANDSHAKES == 0:
-                # OpenSSL remembers TLS 1.2 sessions, chains and all, while their context lives.
-                self._context = tls.context(self._credentials)
+        context = self._context_for_one_more()
         secure = context is not None
         try:
             await self._loop.connect_accepted_socket(
@@ -350,6 +342,15 @@ class NativeServer:
             reason, why = tls.handshake_failure(error)
             HANDSHAKE_FAILURES.labels(reason).inc()
             self._tell(reason, why, peer)
+
+    def _context_for_one_more(self) -> ssl.SSLContext | None:
+        """A context serves some handshakes and no more: OpenSSL remembers TLS 1.2 sessions, chains
+        and all, while it lives."""
+        self._shaken += 1
+        if self._credentials is not None and self._shaken % _HANDSHAKES == 0:
+            with contextlib.suppress(CertificateError):  # no file left: the one there is goes on
+                self._context = tls.context(self._credentials)
+        return self._context
 
     def _tell(self, reason: str, why: str, peer: str) -> None:
         """Log trouble with connections, but not each time: anybody can cause it."""
