@@ -22,36 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from selvedge_protos.common import common_pb2 as common_dot_common__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&selvedge/chaincode/v1/chaincodes.proto\x12\x15selvedge.chaincode.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\r\n\x0bListRequest\"D\n\x0cListResponse\x12\x34\n\nchaincodes\x18\x01 \x03(\x0b\x32 .selvedge.chaincode.v1.Chaincode\"\xaf\x03\n\tChaincode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12;\n\x08launcher\x18\x03 \x01(\x0e\x32).selvedge.chaincode.v1.Chaincode.Launcher\x12\x15\n\rinit_required\x18\x04 \x01(\x08\x12.\n\x07streams\x18\x05 \x03(\x0b\x32\x1d.selvedge.chaincode.v1.Stream\x12\x0f\n\x07running\x18\x06 \x01(\x04\x12\x11\n\tcompleted\x18\x07 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x08 \x01(\x04\x12\x12\n\nlast_error\x18\t \x01(\t\x12\x31\n\rlast_error_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npackage_id\x18\x0b \x01(\t\x12\x16\n\x0elauncher_state\x18\x0c \x01(\t\"X\n\x08Launcher\x12\x18\n\x14LAUNCHER_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x45XTERNAL\x10\x01\x12\x0b\n\x07PROCESS\x10\x02\x12\x0b\n\x07SERVICE\x10\x03\x12\n\n\x06SYSTEM\x10\x04\"\x8d\x02\n\x06Stream\x12\x17\n\x0fregistered_name\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32#.selvedge.chaincode.v1.Stream.State\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07running\x18\x05 \x01(\x04\x12\x11\n\tcompleted\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\"I\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\x0c\n\x08\x44RAINING\x10\x02\x12\x10\n\x0cUNRESPONSIVE\x10\x03\"!\n\x0eInstallRequest\x12\x0f\n\x07package\x18\x01 \x01(\x0c\"3\n\x0fInstallResponse\x12\x12\n\npackage_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"#\n\rRemoveRequest\x12\x12\n\npackage_id\x18\x01 \x01(\t\"\x10\n\x0eRemoveResponse2\x8e\x02\n\nChaincodes\x12O\n\x04List\x12\".selvedge.chaincode.v1.ListRequest\x1a#.selvedge.chaincode.v1.ListResponse\x12X\n\x07Install\x12%.selvedge.chaincode.v1.InstallRequest\x1a&.selvedge.chaincode.v1.InstallResponse\x12U\n\x06Remove\x12$.selvedge.chaincode.v1.RemoveRequest\x1a%.selvedge.chaincode.v1.RemoveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&selvedge/chaincode/v1/chaincodes.proto\x12\x15selvedge.chaincode.v1\x1a\x13\x63ommon/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\r\n\x0bListRequest\"D\n\x0cListResponse\x12\x34\n\nchaincodes\x18\x01 \x03(\x0b\x32 .selvedge.chaincode.v1.Chaincode\"\xaf\x03\n\tChaincode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12;\n\x08launcher\x18\x03 \x01(\x0e\x32).selvedge.chaincode.v1.Chaincode.Launcher\x12\x15\n\rinit_required\x18\x04 \x01(\x08\x12.\n\x07streams\x18\x05 \x03(\x0b\x32\x1d.selvedge.chaincode.v1.Stream\x12\x0f\n\x07running\x18\x06 \x01(\x04\x12\x11\n\tcompleted\x18\x07 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x08 \x01(\x04\x12\x12\n\nlast_error\x18\t \x01(\t\x12\x31\n\rlast_error_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npackage_id\x18\x0b \x01(\t\x12\x16\n\x0elauncher_state\x18\x0c \x01(\t\"X\n\x08Launcher\x12\x18\n\x14LAUNCHER_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x45XTERNAL\x10\x01\x12\x0b\n\x07PROCESS\x10\x02\x12\x0b\n\x07SERVICE\x10\x03\x12\n\n\x06SYSTEM\x10\x04\"\x8d\x02\n\x06Stream\x12\x17\n\x0fregistered_name\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32#.selvedge.chaincode.v1.Stream.State\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07running\x18\x05 \x01(\x04\x12\x11\n\tcompleted\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\"I\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\x0c\n\x08\x44RAINING\x10\x02\x12\x10\n\x0cUNRESPONSIVE\x10\x03\"!\n\x0eInstallRequest\x12\x0f\n\x07package\x18\x01 \x01(\x0c\"3\n\x0fInstallResponse\x12\x12\n\npackage_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"#\n\rRemoveRequest\x12\x12\n\npackage_id\x18\x01 \x01(\t\"\x10\n\x0eRemoveResponse2\xd3\x01\n\nChaincodes\x12=\n\x04List\x12\x10.common.Envelope\x1a#.selvedge.chaincode.v1.ListResponse\x12\x43\n\x07Install\x12\x10.common.Envelope\x1a&.selvedge.chaincode.v1.InstallResponse\x12\x41\n\x06Remove\x12\x10.common.Envelope\x1a%.selvedge.chaincode.v1.RemoveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTREQUEST']._serialized_start=98
-  _globals['_LISTREQUEST']._serialized_end=111
-  _globals['_LISTRESPONSE']._serialized_start=113
-  _globals['_LISTRESPONSE']._serialized_end=181
-  _globals['_CHAINCODE']._serialized_start=184
-  _globals['_CHAINCODE']._serialized_end=615
-  _globals['_CHAINCODE_LAUNCHER']._serialized_start=527
-  _globals['_CHAINCODE_LAUNCHER']._serialized_end=615
-  _globals['_STREAM']._serialized_start=618
-  _globals['_STREAM']._serialized_end=887
-  _globals['_STREAM_STATE']._serialized_start=814
-  _globals['_STREAM_STATE']._serialized_end=887
-  _globals['_INSTALLREQUEST']._serialized_start=889
-  _globals['_INSTALLREQUEST']._serialized_end=922
-  _globals['_INSTALLRESPONSE']._serialized_start=924
-  _globals['_INSTALLRESPONSE']._serialized_end=975
-  _globals['_REMOVEREQUEST']._serialized_start=977
-  _globals['_REMOVEREQUEST']._serialized_end=1012
-  _globals['_REMOVERESPONSE']._serialized_start=1014
-  _globals['_REMOVERESPONSE']._serialized_end=1030
-  _globals['_CHAINCODES']._serialized_start=1033
-  _globals['_CHAINCODES']._serialized_end=1303
+  _globals['_LISTREQUEST']._serialized_start=119
+  _globals['_LISTREQUEST']._serialized_end=132
+  _globals['_LISTRESPONSE']._serialized_start=134
+  _globals['_LISTRESPONSE']._serialized_end=202
+  _globals['_CHAINCODE']._serialized_start=205
+  _globals['_CHAINCODE']._serialized_end=636
+  _globals['_CHAINCODE_LAUNCHER']._serialized_start=548
+  _globals['_CHAINCODE_LAUNCHER']._serialized_end=636
+  _globals['_STREAM']._serialized_start=639
+  _globals['_STREAM']._serialized_end=908
+  _globals['_STREAM_STATE']._serialized_start=835
+  _globals['_STREAM_STATE']._serialized_end=908
+  _globals['_INSTALLREQUEST']._serialized_start=910
+  _globals['_INSTALLREQUEST']._serialized_end=943
+  _globals['_INSTALLRESPONSE']._serialized_start=945
+  _globals['_INSTALLRESPONSE']._serialized_end=996
+  _globals['_REMOVEREQUEST']._serialized_start=998
+  _globals['_REMOVEREQUEST']._serialized_end=1033
+  _globals['_REMOVERESPONSE']._serialized_start=1035
+  _globals['_REMOVERESPONSE']._serialized_end=1051
+  _globals['_CHAINCODES']._serialized_start=1054
+  _globals['_CHAINCODES']._serialized_end=1265
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from selvedge_protos.common import common_pb2 as common_dot_common__pb2
 from selvedge_protos.selvedge.chaincode.v1 import chaincodes_pb2 as selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -26,7 +27,8 @@ if _version_not_supported:
 
 
 class ChaincodesStub:
-    """For administrators of the peer's organisation: their certificate's word on the connection counts.
+    """Every request is an envelope of type PEER_ADMIN_OPERATION, signed by who asks, as those of protos.Admin are; the data
+    of its payload is the message that each method names.
     """
 
     def __init__(self, channel):
@@ -37,40 +39,43 @@ class ChaincodesStub:
         """
         self.List = channel.unary_unary(
                 '/selvedge.chaincode.v1.Chaincodes/List',
-                request_serializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.ListRequest.SerializeToString,
+                request_serializer=common_dot_common__pb2.Envelope.SerializeToString,
                 response_deserializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.ListResponse.FromString,
                 _registered_method=True)
         self.Install = channel.unary_unary(
                 '/selvedge.chaincode.v1.Chaincodes/Install',
-                request_serializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.InstallRequest.SerializeToString,
+                request_serializer=common_dot_common__pb2.Envelope.SerializeToString,
                 response_deserializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.InstallResponse.FromString,
                 _registered_method=True)
         self.Remove = channel.unary_unary(
                 '/selvedge.chaincode.v1.Chaincodes/Remove',
-                request_serializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.RemoveRequest.SerializeToString,
+                request_serializer=common_dot_common__pb2.Envelope.SerializeToString,
                 response_deserializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.RemoveResponse.FromString,
                 _registered_method=True)
 
 
 class ChaincodesServicer:
-    """For administrators of the peer's organisation: their certificate's word on the connection counts.
+    """Every request is an envelope of type PEER_ADMIN_OPERATION, signed by who asks, as those of protos.Admin are; the data
+    of its payload is the message that each method names.
     """
 
     def List(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A ListRequest, of any member of the peer's organisation.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Install(self, request, context):
-        """Puts a package into the peer's folder of packages; the chaincode is there as soon as it is called.
+        """An InstallRequest, of an administrator: puts a package into the peer's folder of packages; the chaincode is there
+        as soon as it is called.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Remove(self, request, context):
-        """Takes it out again: its stream is drained and ended, what we started is stopped.
+        """A RemoveRequest, of an administrator: takes it out again. Its stream is drained and ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,17 +86,17 @@ def add_ChaincodesServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
-                    request_deserializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.ListRequest.FromString,
+                    request_deserializer=common_dot_common__pb2.Envelope.FromString,
                     response_serializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.ListResponse.SerializeToString,
             ),
             'Install': grpc.unary_unary_rpc_method_handler(
                     servicer.Install,
-                    request_deserializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.InstallRequest.FromString,
+                    request_deserializer=common_dot_common__pb2.Envelope.FromString,
                     response_serializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.InstallResponse.SerializeToString,
             ),
             'Remove': grpc.unary_unary_rpc_method_handler(
                     servicer.Remove,
-                    request_deserializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.RemoveRequest.FromString,
+                    request_deserializer=common_dot_common__pb2.Envelope.FromString,
                     response_serializer=selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.RemoveResponse.SerializeToString,
             ),
     }
@@ -103,7 +108,8 @@ def add_ChaincodesServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Chaincodes:
-    """For administrators of the peer's organisation: their certificate's word on the connection counts.
+    """Every request is an envelope of type PEER_ADMIN_OPERATION, signed by who asks, as those of protos.Admin are; the data
+    of its payload is the message that each method names.
     """
 
     @staticmethod
@@ -121,7 +127,7 @@ class Chaincodes:
             request,
             target,
             '/selvedge.chaincode.v1.Chaincodes/List',
-            selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.ListRequest.SerializeToString,
+            common_dot_common__pb2.Envelope.SerializeToString,
             selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.ListResponse.FromString,
             options,
             channel_credentials,
@@ -148,7 +154,7 @@ class Chaincodes:
             request,
             target,
             '/selvedge.chaincode.v1.Chaincodes/Install',
-            selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.InstallRequest.SerializeToString,
+            common_dot_common__pb2.Envelope.SerializeToString,
             selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.InstallResponse.FromString,
             options,
             channel_credentials,
@@ -175,7 +181,7 @@ class Chaincodes:
             request,
             target,
             '/selvedge.chaincode.v1.Chaincodes/Remove',
-            selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.RemoveRequest.SerializeToString,
+            common_dot_common__pb2.Envelope.SerializeToString,
             selvedge_dot_chaincode_dot_v1_dot_chaincodes__pb2.RemoveResponse.FromString,
             options,
             channel_credentials,

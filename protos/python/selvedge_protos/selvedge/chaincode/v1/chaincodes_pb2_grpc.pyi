@@ -4,6 +4,7 @@ isort:skip_file
 What a peer knows of its chaincodes, and packages for those that it runs or dials itself."""
 
 from collections import abc as _abc
+from selvedge_protos.common import common_pb2 as _common_pb2
 from grpc import aio as _aio
 from selvedge_protos.selvedge.chaincode.v1 import chaincodes_pb2 as _chaincodes_pb2
 import abc as _abc_1
@@ -27,53 +28,68 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ChaincodesStub:
-    """For administrators of the peer's organisation: their certificate's word on the connection counts."""
+    """Every request is an envelope of type PEER_ADMIN_OPERATION, signed by who asks, as those of protos.Admin are; the data
+    of its payload is the message that each method names.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ChaincodesAsyncStub: ...
-    List: _grpc.UnaryUnaryMultiCallable[_chaincodes_pb2.ListRequest, _chaincodes_pb2.ListResponse]
-    Install: _grpc.UnaryUnaryMultiCallable[_chaincodes_pb2.InstallRequest, _chaincodes_pb2.InstallResponse]
-    """Puts a package into the peer's folder of packages; the chaincode is there as soon as it is called."""
-    Remove: _grpc.UnaryUnaryMultiCallable[_chaincodes_pb2.RemoveRequest, _chaincodes_pb2.RemoveResponse]
-    """Takes it out again: its stream is drained and ended, what we started is stopped."""
+    List: _grpc.UnaryUnaryMultiCallable[_common_pb2.Envelope, _chaincodes_pb2.ListResponse]
+    """A ListRequest, of any member of the peer's organisation."""
+    Install: _grpc.UnaryUnaryMultiCallable[_common_pb2.Envelope, _chaincodes_pb2.InstallResponse]
+    """An InstallRequest, of an administrator: puts a package into the peer's folder of packages; the chaincode is there
+    as soon as it is called.
+    """
+    Remove: _grpc.UnaryUnaryMultiCallable[_common_pb2.Envelope, _chaincodes_pb2.RemoveResponse]
+    """A RemoveRequest, of an administrator: takes it out again. Its stream is drained and ended."""
 
 @_typing.type_check_only
 class ChaincodesAsyncStub(ChaincodesStub):
-    """For administrators of the peer's organisation: their certificate's word on the connection counts."""
+    """Every request is an envelope of type PEER_ADMIN_OPERATION, signed by who asks, as those of protos.Admin are; the data
+    of its payload is the message that each method names.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    List: _aio.UnaryUnaryMultiCallable[_chaincodes_pb2.ListRequest, _chaincodes_pb2.ListResponse]  # type: ignore[assignment]
-    Install: _aio.UnaryUnaryMultiCallable[_chaincodes_pb2.InstallRequest, _chaincodes_pb2.InstallResponse]  # type: ignore[assignment]
-    """Puts a package into the peer's folder of packages; the chaincode is there as soon as it is called."""
-    Remove: _aio.UnaryUnaryMultiCallable[_chaincodes_pb2.RemoveRequest, _chaincodes_pb2.RemoveResponse]  # type: ignore[assignment]
-    """Takes it out again: its stream is drained and ended, what we started is stopped."""
+    List: _aio.UnaryUnaryMultiCallable[_common_pb2.Envelope, _chaincodes_pb2.ListResponse]  # type: ignore[assignment]
+    """A ListRequest, of any member of the peer's organisation."""
+    Install: _aio.UnaryUnaryMultiCallable[_common_pb2.Envelope, _chaincodes_pb2.InstallResponse]  # type: ignore[assignment]
+    """An InstallRequest, of an administrator: puts a package into the peer's folder of packages; the chaincode is there
+    as soon as it is called.
+    """
+    Remove: _aio.UnaryUnaryMultiCallable[_common_pb2.Envelope, _chaincodes_pb2.RemoveResponse]  # type: ignore[assignment]
+    """A RemoveRequest, of an administrator: takes it out again. Its stream is drained and ended."""
 
 class ChaincodesServicer(metaclass=_abc_1.ABCMeta):
-    """For administrators of the peer's organisation: their certificate's word on the connection counts."""
+    """Every request is an envelope of type PEER_ADMIN_OPERATION, signed by who asks, as those of protos.Admin are; the data
+    of its payload is the message that each method names.
+    """
 
     @_abc_1.abstractmethod
     def List(
         self,
-        request: _chaincodes_pb2.ListRequest,
+        request: _common_pb2.Envelope,
         context: _ServicerContext,
-    ) -> _typing.Union[_chaincodes_pb2.ListResponse, _abc.Awaitable[_chaincodes_pb2.ListResponse]]: ...
+    ) -> _typing.Union[_chaincodes_pb2.ListResponse, _abc.Awaitable[_chaincodes_pb2.ListResponse]]:
+        """A ListRequest, of any member of the peer's organisation."""
 
     @_abc_1.abstractmethod
     def Install(
         self,
-        request: _chaincodes_pb2.InstallRequest,
+        request: _common_pb2.Envelope,
         context: _ServicerContext,
     ) -> _typing.Union[_chaincodes_pb2.InstallResponse, _abc.Awaitable[_chaincodes_pb2.InstallResponse]]:
-        """Puts a package into the peer's folder of packages; the chaincode is there as soon as it is called."""
+        """An InstallRequest, of an administrator: puts a package into the peer's folder of packages; the chaincode is there
+        as soon as it is called.
+        """
 
     @_abc_1.abstractmethod
     def Remove(
         self,
-        request: _chaincodes_pb2.RemoveRequest,
+        request: _common_pb2.Envelope,
         context: _ServicerContext,
     ) -> _typing.Union[_chaincodes_pb2.RemoveResponse, _abc.Awaitable[_chaincodes_pb2.RemoveResponse]]:
-        """Takes it out again: its stream is drained and ended, what we started is stopped."""
+        """A RemoveRequest, of an administrator: takes it out again. Its stream is drained and ended."""
 
 def add_ChaincodesServicer_to_server(servicer: ChaincodesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
