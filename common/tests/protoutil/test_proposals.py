@@ -100,7 +100,6 @@ def test_the_hash_covers_both_headers_and_the_payload_without_transient_data(cli
         (r"header type 99: send ENDORSER_TRANSACTION", lambda c, s, e, i: setattr(c, "type", 99)),
         (r"header type 5", lambda c, s, e, i: setattr(c, "type", 5)),
         (r"epoch 1: the only epoch is 0", lambda c, s, e, i: setattr(c, "epoch", 1)),
-        (r"names no channel", lambda c, s, e, i: setattr(c, "channel_id", "")),
         (r"has no nonce", lambda c, s, e, i: setattr(s, "nonce", b"")),
         (r"has no creator", lambda c, s, e, i: setattr(s, "creator", b"")),
         (r"transaction id 'x' and its nonce", lambda c, s, e, i: setattr(c, "tx_id", "x")),

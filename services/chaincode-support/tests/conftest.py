@@ -1,6 +1,6 @@
 """A peer's chaincode listener over real gRPC and a real ledger, and raw shims that dial it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ import grpc.aio
 import pytest
 from rawshim import CHANNEL, METHOD, PATIENCE, SETTINGS, Dial, Peer, RawShim, StartPeer
 
+from chaincode_support.chaincode.definitions import Definitions
 from chaincode_support.chaincode.known_names import KnownNames
 from chaincode_support.chaincode.launcher import ExternalLauncher
 from chaincode_support.chaincode.registry import Registry
-from chaincode_support.chaincode.stream import ChaincodeStream
 from chaincode_support.chaincode.support import ChaincodeSupport
+from chaincode_support.channel import Channel
 from chaincode_support.ledger import Ledger
 from selvedge_common.comm import GRPCServer, ServerConfig
 
@@ -31,13 +32,17 @@ async def start_peer(tmp_path: Path) -> AsyncIterator[StartPeer]:
         max_unregistered: int = 10,
         max_waiting: int = 100,
         names: KnownNames | None = None,
+        init_required: Sequence[str] = (),
+        channels: Mapping[str, Channel] | None = None,
         **overrides: Any,
     ) -> Peer:
         listener = GRPCServer("127.0.0.1:0", server or ServerConfig())
-        registry: Registry[ChaincodeStream] = Registry(names or KnownNames())
+        registry = Registry(names or KnownNames())
         support = ChaincodeSupport(
             registry,
             ExternalLauncher(registry, startup_timeout, listener.address, max_waiting=max_waiting),
+            Definitions(init_required),
+            channels or {},
             replace(SETTINGS, **overrides),
             max_streams=max_streams,
             max_unregistered=max_unregistered,

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from chaincode_support.chaincode.executor import Transaction
 from chaincode_support.chaincode.registry import Registry
-from chaincode_support.chaincode.stream import ChaincodeStream, StreamSettings, Transaction
+from chaincode_support.chaincode.settings import StreamSettings
+from chaincode_support.chaincode.stream import ChaincodeStream
 from chaincode_support.chaincode.support import ChaincodeSupport, Execution
 from chaincode_support.ledger import CheckedTransaction, Ledger, Simulator
 from selvedge_common.protoutil import blocks
@@ -34,7 +36,10 @@ SETTINGS = StreamSettings(
     execute_timeout=PATIENCE,
     max_transactions=100,
     max_queries=8,
+    max_page_rows=1000,
     max_pending=1 << 28,
+    max_write_batch=100,
+    max_multiple_keys=100,
     require_certificate_name=False,
 )
 
@@ -132,18 +137,23 @@ class Peer:
     simulators: list[Simulator] = field(default_factory=list)
 
     @property
-    def registry(self) -> Registry[ChaincodeStream]:
+    def registry(self) -> Registry:
         return self.support.registry
+
+    def stream(self, name: str = "mycc") -> ChaincodeStream:
+        """The stream that gets the chaincode's next transaction."""
+        stream = self.registry.next(name)
+        assert isinstance(stream, ChaincodeStream)
+        return stream
 
     async def execute(
         self, chaincode: str, txid: str = "t1", *args: bytes, is_init: bool = False
     ) -> Execution:
         """Run a transaction as the endorser does; its simulator is `simulators[-1]`."""
-        stream = await self.support.launch(chaincode)
+        await self.support.launch(chaincode)
         simulator = self.ledger.simulator(txid)
         self.simulators.append(simulator)
         return await self.support.execute(
-            stream,
             Transaction(
                 channel=CHANNEL,
                 txid=txid,

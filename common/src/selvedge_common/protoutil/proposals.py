@@ -60,7 +60,7 @@ class OpenedProposal:
 
     @property
     def channel(self) -> str:
-        """The channel's name."""
+        """The channel's name; empty when a part of the peer is asked about the peer."""
         return self.channel_header.channel_id
 
     @property
@@ -201,8 +201,6 @@ def _check_headers(
         raise MalformedProposal(
             f"The proposal has the epoch {channel_header.epoch}: the only epoch is 0."
         )
-    if not channel_header.channel_id:
-        raise MalformedProposal("The proposal names no channel: set channel_id in its header.")
     if not signature_header.nonce:
         raise MalformedProposal("The proposal has no nonce: set one in its signature header.")
     if not signature_header.creator:

@@ -27,6 +27,7 @@ class Concurrency:
 class PeerLimits:
     concurrency: Concurrency
     deliver_bytes: Size
+    admin_request_bytes: Size
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,14 @@ class ChaincodeLimits:
 
 
 @dataclass(frozen=True)
+class RuntimeParams:
+    use_write_batch: bool
+    max_size_write_batch: int
+    use_get_multiple_keys: bool
+    max_size_get_multiple_keys: int
+
+
+@dataclass(frozen=True)
 class Chaincode:
     mode: Literal["dev"]
     # A chaincode needs time to answer.
@@ -72,6 +81,8 @@ class Chaincode:
     keepalive: Annotated[int, Range(0, MOST)]
     register_timeout: Duration
     require_certificate_name: bool
+    init_required: list[str]
+    runtime_params: RuntimeParams
     limits: ChaincodeLimits
 
 
@@ -81,10 +92,16 @@ class ChannelSettings:
 
 
 @dataclass(frozen=True)
+class StateSettings:
+    total_query_limit: int
+
+
+@dataclass(frozen=True)
 class LedgerSettings:
     synchronous: Literal["FULL", "NORMAL"]
     max_simulations: int
     max_wal_bytes: Size
+    state: StateSettings
 
 
 @dataclass(frozen=True)

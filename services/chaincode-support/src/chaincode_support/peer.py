@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
+from chaincode_support.chaincode.definitions import Definitions
 from chaincode_support.chaincode.known_names import KnownNames
 from chaincode_support.chaincode.launcher import ExternalLauncher
 from chaincode_support.chaincode.registry import Registry
-from chaincode_support.chaincode.stream import ChaincodeStream, StreamSettings
+from chaincode_support.chaincode.settings import StreamSettings
 from chaincode_support.chaincode.support import ChaincodeSupport
+from chaincode_support.channel import Channel
 from chaincode_support.config import Config, startup_timeout
 from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
 from chaincode_support.endorser.endorser import Endorser
@@ -19,6 +22,10 @@ from chaincode_support.ledger.validation import Validator
 from chaincode_support.material import Material
 from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
 from chaincode_support.ordering.service import add_atomic_broadcast
+from chaincode_support.system.channels import ReadableChannels
+from chaincode_support.system.cscc import Cscc
+from chaincode_support.system.executor import SystemExecutor
+from chaincode_support.system.qscc import Qscc
 from selvedge_common.comm import (
     Bounds,
     GRPCServer,
@@ -29,6 +36,7 @@ from selvedge_common.comm import (
 )
 from selvedge_common.config.sections import ListenerTransport
 from selvedge_common.logs import get_logger
+from selvedge_common.msp import MSP
 from selvedge_common.protoutil.responses import Backlog
 from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
 
@@ -93,9 +101,15 @@ class Peer:
         self.orderer = GRPCServer(
             config.orderer.listen_address, _server_config(config, secure, transport.orderer)
         )
-        chaincodes = _chaincode_support(config, secure)
+        channels = {name: channel}
+        organisation = material.msp()
+        chaincodes = _chaincode_support(config, secure, channels, organisation)
         self._endorser = Endorser(
-            {name: channel}, chaincodes, material.peer(), max_proposals=limits.endorser_service
+            channels,
+            chaincodes,
+            material.peer(),
+            organisation,
+            max_proposals=limits.endorser_service,
         )
         mutual = secure.require_client_certificate
 
@@ -231,7 +245,12 @@ def _server_config(
     return server_config(config.transport, secure, bounds, keepalive=peer.keepalive, kind=transport)
 
 
-def _chaincode_support(config: Config, secure: SecureServerConfig) -> ChaincodeSupport:
+def _chaincode_support(
+    config: Config,
+    secure: SecureServerConfig,
+    channels: Mapping[str, Channel],
+    organisation: MSP,
+) -> ChaincodeSupport:
     chaincode = config.chaincode
     if startup_timeout(config) > chaincode.startup_timeout:
         log.warning(
@@ -239,7 +258,11 @@ def _chaincode_support(config: Config, secure: SecureServerConfig) -> ChaincodeS
             configured=chaincode.startup_timeout,
         )
     names = KnownNames(config.peer.file_system_path / "known-chaincodes")
-    registry: Registry[ChaincodeStream] = Registry(names)
+    registry = Registry(names)
+    readable = ReadableChannels(channels)
+    for system in (Qscc(readable), Cscc(readable, organisation)):
+        registry.register(SystemExecutor(system))
+    params = chaincode.runtime_params
     return ChaincodeSupport(
         registry,
         ExternalLauncher(
@@ -248,12 +271,19 @@ def _chaincode_support(config: Config, secure: SecureServerConfig) -> ChaincodeS
             config.peer.chaincode_address,
             max_waiting=chaincode.limits.transactions,
         ),
+        Definitions(chaincode.init_required),
+        channels,
         StreamSettings(
             keepalive=chaincode.keepalive,
             register_timeout=chaincode.register_timeout,
             execute_timeout=chaincode.execute_timeout,
             max_transactions=chaincode.limits.transactions,
             max_queries=chaincode.limits.queries,
+            max_page_rows=config.ledger.state.total_query_limit,
+            max_write_batch=params.max_size_write_batch if params.use_write_batch else 0,
+            max_multiple_keys=(
+                params.max_size_get_multiple_keys if params.use_get_multiple_keys else 0
+            ),
             # The rest is left for the answers to transactions that run already.
             max_pending=chaincode.limits.pending_bytes // 4 * 3,
             # Without client certificates there is nothing to compare a name with.

@@ -57,15 +57,6 @@ async def test_a_transaction_carries_its_input_and_ends_with_the_response(
         assert execution.event is None
 
 
-async def test_is_init_arrives_as_init(peer: Peer, dial: Dial) -> None:
-    shim = await dial(peer, "mycc:1.0")
-    running = asyncio.create_task(peer.execute("mycc", is_init=True))
-    message = await shim.hear()
-    assert message.type == M.INIT
-    await shim.complete(message)
-    assert (await running).response.status == 200
-
-
 async def test_a_missing_key_reads_empty_and_writes_are_not_seen(peer: Peer, dial: Dial) -> None:
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):

@@ -119,7 +119,7 @@ async def test_half_close_ends_the_stream_normally_and_frees_the_name(
     shim = await dial(peer, "mycc:1.0")
     await shim.half_close()
     assert await shim.status() == (grpc.StatusCode.OK, "")
-    assert peer.registry.get("mycc") is None
+    assert peer.registry.next("mycc") is None
     await dial(peer, "mycc:1.0")
 
 

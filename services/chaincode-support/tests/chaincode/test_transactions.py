@@ -19,7 +19,7 @@ from chaincode_support.chaincode.errors import (
     TransactionRunning,
     UnknownChaincode,
 )
-from chaincode_support.chaincode.stream import Transaction
+from chaincode_support.chaincode.executor import Transaction
 from selvedge_common.comm import ServerConfig, StreamConfig
 from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
 from selvedge_protos.peer.chaincode_pb2 import ChaincodeInput
@@ -29,8 +29,7 @@ M = ChaincodeMessage
 
 
 def running_on(peer: Peer, name: str = "mycc") -> int:
-    stream = peer.registry.get(name)
-    return len(stream.transactions) if stream else 0
+    return sum(executor.running for executor in peer.registry.replicas(name))
 
 
 async def test_the_event_s_chaincode_and_txid_are_the_peer_s_to_say(peer: Peer, dial: Dial) -> None:
@@ -132,9 +131,7 @@ async def test_a_cancelled_caller_frees_transaction_and_queries_at_once(
     message = await shim.hear()
     request = GetStateByRange(startKey="k").SerializeToString()
     await shim.ask(M.GET_STATE_BY_RANGE, request, message)
-    stream = peer.registry.get("mycc")
-    assert stream is not None
-    context = stream.transactions.get("mychannel", message.txid)
+    context = peer.stream().transactions.get("mychannel", message.txid)
     assert context is not None
     assert len(context.queries) == 1
     running.cancel()
@@ -190,13 +187,12 @@ async def test_whoever_waited_for_a_stream_that_has_just_ended_is_told_at_once(
     peer: Peer, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shim = await dial(peer, "mycc:1.0")
-    stream = peer.registry.get("mycc")
-    assert stream is not None
+    stream = peer.stream()
     # The transport has not said it yet.
     monkeypatch.setattr(type(stream._stream), "closed", property(lambda _: False))
     await shim.half_close()
     async with asyncio.timeout(PATIENCE):
-        while peer.registry.get("mycc") is not None:
+        while peer.registry.next("mycc") is not None:
             await asyncio.sleep(0.001)
     simulator = peer.ledger.simulator("t1")
     late = Transaction(CHANNEL, "t1", "mycc", ChaincodeInput(), simulator)

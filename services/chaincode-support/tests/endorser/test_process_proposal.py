@@ -88,7 +88,11 @@ async def start(start_peer: StartPeer, network: Network) -> AsyncIterator[Start]
         )
         server = GRPCServer("127.0.0.1:0", ServerConfig())
         endorser = Endorser(
-            {CHANNEL: channel}, peer.support, network.peer, max_proposals=max_proposals
+            {CHANNEL: channel},
+            peer.support,
+            network.peer,
+            network.organisation.msp,
+            max_proposals=max_proposals,
         )
         add_EndorserServicer_to_server(endorser, server)  # type: ignore[arg-type]
         await server.start()
@@ -261,9 +265,7 @@ async def test_a_client_that_cancels_frees_its_transaction(
     async with asyncio.timeout(PATIENCE):
         while (await shim.get("a", message)).type != M.ERROR:
             await asyncio.sleep(0.005)
-    stream = endorsing.peer.registry.get(CHAINCODE)
-    assert stream is not None
-    assert len(stream.transactions) == 0
+    assert endorsing.peer.stream(CHAINCODE).running == 0
 
 
 async def test_a_deadline_that_passes_frees_its_transaction(

@@ -47,6 +47,14 @@ class ChaincodeFailure(ChaincodeError):
     """The chaincode answered with ERROR, or a failed write aborted its transaction."""
 
 
+class NotInitialized(ChaincodeError):
+    """The chaincode's definition wants Init first, or no (further) Init."""
+
+
+class CallRefused(ChaincodeError):
+    """A chaincode may not call what it asked for."""
+
+
 class DuplicateChaincode(Exception):
     """A second stream asked for a name that another stream holds."""
 

@@ -6,6 +6,7 @@ restart every chaincode has yet to dial in again, so the peer must not have forg
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from selvedge_common.logs import get_logger
@@ -23,6 +24,9 @@ class KnownNames:
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
         self._names: dict[str, None] = dict.fromkeys(_read(file)[-MAX_NAMES:] if file else ())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._names))
 
     def __contains__(self, name: str) -> bool:
         return name in self._names

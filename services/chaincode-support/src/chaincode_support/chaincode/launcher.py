@@ -12,16 +12,15 @@ from typing import Protocol
 from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import LaunchTimeout, TooManyWaiting, UnknownChaincode
 from chaincode_support.chaincode.registry import Registry
-from chaincode_support.chaincode.stream import ChaincodeStream
-from chaincode_support.system_chaincodes import SYSTEM_CHAINCODES
+from chaincode_support.system.names import SYSTEM_CHAINCODES
 from selvedge_common.quoting import printable
 
 
 class Launcher(Protocol):
     """Brings a chaincode's stream."""
 
-    async def launch(self, name: str) -> ChaincodeStream:
-        """The ready stream of chaincode `name`; raises a ChaincodeError when there is none."""
+    async def launch(self, name: str) -> None:
+        """Return when chaincode `name` is there; raises a ChaincodeError when it does not come."""
 
 
 class ExternalLauncher:
@@ -34,7 +33,7 @@ class ExternalLauncher:
 
     def __init__(
         self,
-        registry: Registry[ChaincodeStream],
+        registry: Registry,
         startup_timeout: float,
         address: str,
         *,
@@ -46,7 +45,7 @@ class ExternalLauncher:
         self._address = address
         self._max_waiting = max_waiting
 
-    async def launch(self, name: str) -> ChaincodeStream:
+    async def launch(self, name: str) -> None:
         if not self._registry.known(name):
             shown = printable(name)
             if name in SYSTEM_CHAINCODES:
@@ -70,7 +69,7 @@ class ExternalLauncher:
         success = False
         try:
             async with asyncio.timeout(self._startup_timeout):
-                stream = await self._registry.wait_for(name)
+                await self._registry.wait_for(name)
             success = True
         except TimeoutError:
             metrics.launch_timeouts.labels(name).inc()
@@ -85,4 +84,3 @@ class ExternalLauncher:
             metrics.launch_duration.labels(name, str(success).lower()).observe(
                 time.perf_counter() - started
             )
-        return stream

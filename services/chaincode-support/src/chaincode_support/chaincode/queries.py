@@ -1,45 +1,68 @@
-"""The open queries of one transaction: what GET_STATE_BY_RANGE starts, NEXT continues, CLOSE ends.
+"""The open queries of one transaction: what a request starts, NEXT continues, CLOSE ends.
 
 Follows core/chaincode/query_response_generator.go and transaction_context.go of Fabric 2.5, but
-for `has_more`, which is exact here: a page is given out only once it is known whether a row
+for `has_more`, which is exact here: a batch is given out only once it is known whether a row
 follows it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import RequestError
-from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV
-from selvedge_protos.peer.chaincode_shim_pb2 import QueryResponse, QueryResultBytes
+from selvedge_protos.peer.chaincode_shim_pb2 import (
+    QueryResponse,
+    QueryResponseMetadata,
+    QueryResultBytes,
+)
 
-# Rows in a full page: the number every shim has been given since 1.0.
-PAGE_ROWS = 100
-# A page ends early once its rows hold this many bytes, so that large values never make a message
+# Rows in a full batch: the number every shim has been given since 1.0.
+BATCH_ROWS = 100
+# A batch ends early once its rows hold this many bytes, so that large values never make a message
 # that the shim's gRPC refuses (100 MB) or that weighs on the peer while it waits to be read.
-PAGE_BYTES = 2 * 1024 * 1024
+BATCH_BYTES = 2 * 1024 * 1024
+# A page has as many rows as its chaincode asked for, in one message: others get their turn
+# whenever this many have been read.
+_ROWS_AT_ONCE = 500
+
+
+class Rows(Protocol):
+    """Marshalled results, read as they are asked for."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __next__(self) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Page(Rows, Protocol):
+    """The results of one page."""
+
+    @property
+    def bookmark(self) -> str:
+        """Where the next page begins, once all of this one is read."""
 
 
 class _OpenQuery:
     """One iterator with the row that is known to come next."""
 
-    __slots__ = ("_ahead", "_namespace", "_rows")
+    __slots__ = ("_ahead", "_rows")
 
-    def __init__(self, namespace: str, rows: Iterator[tuple[str, bytes]]) -> None:
-        self._namespace = namespace
+    def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._ahead = next(rows, None)
 
-    def page(self) -> list[QueryResultBytes]:
+    def batch(self) -> list[QueryResultBytes]:
         results: list[QueryResultBytes] = []
         size = 0
-        while self._ahead is not None and len(results) < PAGE_ROWS and size < PAGE_BYTES:
-            key, value = self._ahead
-            row = KV(namespace=self._namespace, key=key, value=value).SerializeToString()
-            results.append(QueryResultBytes(resultBytes=row))
-            size += len(row)
+        while self._ahead is not None and len(results) < BATCH_ROWS and size < BATCH_BYTES:
+            results.append(QueryResultBytes(resultBytes=self._ahead))
+            size += len(self._ahead)
             self._ahead = next(self._rows, None)
         return results
 
@@ -49,9 +72,7 @@ class _OpenQuery:
 
     def close(self) -> None:
         self._ahead = None
-        close = getattr(self._rows, "close", None)
-        if close is not None:
-            close()
+        self._rows.close()
 
 
 class OpenQueries:
@@ -66,10 +87,8 @@ class OpenQueries:
     def __len__(self) -> int:
         return len(self._open)
 
-    def start(
-        self, namespace: str, open_rows: Callable[[], Iterator[tuple[str, bytes]]]
-    ) -> QueryResponse:
-        """The first page of a new query over what `open_rows` gives (key and value, in key order).
+    def start(self, open_rows: Callable[[], Rows]) -> QueryResponse:
+        """The first batch of a new query over what `open_rows` gives.
 
         Raises RequestError when the transaction has too many queries open: the rows are not opened
         then, as a range that is opened is one that the transaction has read.
@@ -80,12 +99,12 @@ class OpenQueries:
                 f"RESOURCE_EXHAUSTED: the transaction has {self._limit} queries open, the limit of "
                 "chaincode.limits.queries; close iterators before opening more"
             )
-        identifier = str(uuid.uuid4())
-        self._open[identifier] = _OpenQuery(namespace, open_rows())
+        identifier = _new_identifier()
+        self._open[identifier] = _OpenQuery(open_rows())
         return self.next(identifier)
 
     def next(self, identifier: str) -> QueryResponse:
-        """The next page. The last page ends the query: from then on its id is unknown.
+        """The next batch. The last one ends the query: from then on its id is unknown.
 
         Raises RequestError when there is no such query (any more).
         """
@@ -93,7 +112,7 @@ class OpenQueries:
         if query is None:
             raise RequestError("query iterator not found")
         try:
-            results = query.page()
+            results = query.batch()
         except BaseException:
             self.close(identifier)
             raise
@@ -111,3 +130,35 @@ class OpenQueries:
         """End every query, when the transaction ends."""
         for identifier in list(self._open):
             self.close(identifier)
+
+
+async def read_page(page: Page, max_bytes: int) -> QueryResponse:
+    """All of a page, with the bookmark of the next one; the page is closed.
+
+    Raises RequestError when its rows hold more than `max_bytes`: they must fit one message.
+    """
+    results: list[QueryResultBytes] = []
+    size = 0
+    try:
+        for row in page:
+            results.append(QueryResultBytes(resultBytes=row))
+            size += len(row)
+            if size > max_bytes:
+                metrics.limit_refusals.labels("messageBytes").inc()
+                raise RequestError(
+                    f"RESOURCE_EXHAUSTED: the page's first {len(results)} rows have {size} bytes, "
+                    f"more than the {max_bytes} of one message (peer.maxSendMsgSize); ask for "
+                    "smaller pages"
+                )
+            if len(results) % _ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        metadata = QueryResponseMetadata(fetched_records_count=len(results), bookmark=page.bookmark)
+    finally:
+        page.close()
+    return QueryResponse(
+        results=results, id=_new_identifier(), metadata=metadata.SerializeToString()
+    )
+
+
+def _new_identifier() -> str:
+    return str(uuid.uuid4())

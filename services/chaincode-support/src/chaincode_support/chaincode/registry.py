@@ -1,93 +1,118 @@
-"""Which stream serves which chaincode.
+"""Who serves which chaincode.
 
 Follows core/chaincode/handler_registry.go of Fabric 2.5, with the name without its version as
-key (a proposal names no version), and with a deregistration that only ever removes the stream
-that asks for it.
+key (a proposal names no version), with replicas where certificates vouch for them, and with a
+deregistration that only ever removes the stream that asks for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
 
 from chaincode_support.chaincode.errors import DuplicateChaincode
-from chaincode_support.chaincode.known_names import KnownNames
+from chaincode_support.chaincode.known_names import MAX_NAMES, KnownNames
+from chaincode_support.chaincode.executor import Executor
+from chaincode_support.chaincode.replicas import Replicas
+from chaincode_support.chaincode.tally import Tally
 
 
-class Registered(Protocol):
-    """What the registry needs of a stream."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def registered_name(self) -> str: ...
-
-    @property
-    def peer(self) -> str: ...
-
-
-S = TypeVar("S", bound=Registered)
-
-
-class Registry(Generic[S]):
-    """The ready streams by chaincode name. Belongs to one event loop."""
+class Registry:
+    """Whoever is registered, by chaincode name. Belongs to one event loop."""
 
     def __init__(self, known: KnownNames) -> None:
         """`known`: the names that registered before, to which more are added."""
-        self._streams: dict[str, S] = {}
+        self._replicas: dict[str, Replicas] = {}
         self._known = known
-        self._waiting: dict[str, set[asyncio.Future[S]]] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
-    def __iter__(self) -> Iterator[S]:
-        return iter(list(self._streams.values()))
+    def __iter__(self) -> Iterator[Executor]:
+        return (each for replicas in list(self._replicas.values()) for each in replicas)
 
-    def register(self, stream: S) -> None:
-        """Take the stream's name for it. Raises DuplicateChaincode when another stream holds it."""
-        holder = self._streams.get(stream.name)
-        if holder is not None:
-            raise DuplicateChaincode(
-                f'Duplicate chaincodeID error: name:"{stream.registered_name}": another stream '
-                f"(from {holder.peer}, registered as {holder.registered_name}) already serves "
-                f"chaincode {stream.name}; stop that process first, or register another name"
-            )
-        self._streams[stream.name] = stream
-        self._known.add(stream.name)
+    def register(self, executor: Executor) -> None:
+        """Let it serve its name, once `ready` says so.
 
-    def ready(self, stream: S) -> None:
+        Raises DuplicateChaincode when others hold the name and not all of them, and it, can prove
+        theirs.
+        """
+        name = executor.name
+        replicas = self._replicas.get(name)
+        for holder in replicas or ():
+            if not (holder.certified and executor.certified):
+                raise DuplicateChaincode(
+                    f'Duplicate chaincodeID error: name:"{executor.registered_name}": another '
+                    f"stream (from {holder.peer}, registered as {holder.registered_name}) already "
+                    f"serves chaincode {name}; stop that process first, or register another name; "
+                    "replicas need mutual TLS, each with a certificate of this name"
+                )
+        if replicas is None:
+            replicas = self._replicas[name] = Replicas()
+        replicas.add(executor)
+        self._known.add(name)
+
+    def ready(self, executor: Executor) -> None:
         """Say that READY was sent: whoever waits for this chaincode may go on."""
-        for waiting in self._waiting.pop(stream.name, ()):
+        for waiting in self._waiting.pop(executor.name, ()):
             if not waiting.done():
-                waiting.set_result(stream)
+                waiting.set_result(None)
 
-    def deregister(self, stream: S) -> None:
-        """Free the name, if it is this stream that holds it."""
-        if self._streams.get(stream.name) is stream:
-            del self._streams[stream.name]
+    def failed(self, name: str, cause: Exception) -> None:
+        """Say that the chaincode will not come: whoever waits for it is told why."""
+        for waiting in self._waiting.pop(name, ()):
+            if not waiting.done():
+                waiting.set_exception(cause)
 
-    def get(self, name: str) -> S | None:
-        """The stream that serves the chaincode now, or None."""
-        return self._streams.get(name)
+    def deregister(self, executor: Executor) -> None:
+        """Free its place; the others of its name keep theirs."""
+        replicas = self._replicas.get(executor.name)
+        if replicas is None or executor not in replicas:
+            return
+        replicas.remove(executor)
+        if not len(replicas):
+            del self._replicas[executor.name]
+
+    def next(self, name: str) -> Executor | None:
+        """Who gets the chaincode's next transaction; None when nobody serves it now."""
+        replicas = self._replicas.get(name)
+        return replicas.next() if replicas is not None else None
+
+    def replicas(self, name: str) -> Replicas:
+        """All that serve the chaincode now."""
+        return self._replicas.get(name) or Replicas()
+
+    def names(self) -> list[str]:
+        """Every name that is served now or was before, in alphabetical order."""
+        return sorted({*self._known, *self._replicas})
 
     def known(self, name: str) -> bool:
         """Whether the chaincode is here, or was before, also before the peer restarted."""
-        return name in self._known
+        return name in self._replicas or name in self._known
+
+    def tally(self, name: str) -> Tally:
+        """How the chaincode's transactions went since the peer started."""
+        tally = self._tallies.get(name)
+        if tally is None:
+            if len(self._tallies) >= 2 * MAX_NAMES:
+                self._tallies = {
+                    known: tally for known, tally in self._tallies.items() if self.known(known)
+                }
+            tally = self._tallies[name] = Tally()
+        return tally
 
     def waiting(self, name: str) -> int:
         """How many callers wait for the chaincode."""
         return len(self._waiting.get(name, ()))
 
-    async def wait_for(self, name: str) -> S:
-        """The stream that serves the chaincode, as soon as there is one."""
-        stream = self._streams.get(name)
-        if stream is not None:
-            return stream
-        waiting: asyncio.Future[S] = asyncio.get_running_loop().create_future()
+    async def wait_for(self, name: str) -> None:
+        """Return as soon as somebody serves the chaincode. Raises what `failed` was told."""
+        if self.next(name) is not None:
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         others = self._waiting.setdefault(name, set())
         others.add(waiting)
         try:
-            return await waiting
+            await waiting
         finally:
             others.discard(waiting)
             if not others and self._waiting.get(name) is others:

@@ -3,54 +3,47 @@
     created --REGISTER--> established --READY--> ready --the stream's end--> ended
 
 Follows core/chaincode/handler.go of Fabric 1.0.6 and 2.5. What a message may do depends on the
-state; one that the state does not allow ends the stream, never anything else. Every message is
-handled to its end inside the callback that brought it: no task, no lock, and no way for a
-chaincode to have two requests of one transaction under way.
+state; one that the state does not allow ends the stream, never anything else. Messages are handled
+inside the callback that brought them: no task, no lock, but for the few requests that take time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-import re
-import time
-from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from chaincode_support.chaincode import metrics
+from chaincode_support.chaincode.answers import Answers
 from chaincode_support.chaincode.errors import (
     DuplicateChaincode,
     ExecuteTimeout,
     MessageTooLarge,
-    RequestError,
     StreamTerminated,
 )
+from chaincode_support.chaincode.executor import Transaction
 from chaincode_support.chaincode.keepalive import Keepalive
-from chaincode_support.chaincode.registry import Registry
-from chaincode_support.chaincode.shim_requests import REQUESTS, ShimRequest
-from chaincode_support.chaincode.transaction_contexts import (
-    Simulator,
-    TransactionContexts,
+from chaincode_support.chaincode.message_types import name_of
+from chaincode_support.chaincode.registration import (
+    Expected,
+    check_is_a_chaincode,
+    check_is_named,
+    read_registration,
 )
+from chaincode_support.chaincode.registry import Registry
+from chaincode_support.chaincode.settings import StreamSettings
+from chaincode_support.chaincode.shim_requests import REQUESTS
+from chaincode_support.chaincode.tally import Tally
+from chaincode_support.chaincode.transaction_contexts import Invoke, TransactionContexts
 from selvedge_common.comm import MessageStream, StatusError
 from selvedge_common.logs import get_logger
-from selvedge_common.quoting import printable
-from selvedge_protos.peer.chaincode_pb2 import ChaincodeID, ChaincodeInput
+from selvedge_protos.peer.chaincode_pb2 import ChaincodeAdditionalParams
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
-from selvedge_protos.peer.proposal_pb2 import SignedProposal
 
 log = get_logger("chaincode")
-
-# A chaincode's name as Fabric's lifecycle has it, or a package's label; what may follow the colon
-# is a version or a package's hash.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*(:[A-Za-z0-9_.+-]+)?")
-_MAX_NAME = 256
-# What a chaincode that registers without a version is endorsed as: a transaction must name one.
-_DEFAULT_VERSION = "1.0"
-
-_CHAINCODE_URI = "selvedge://chaincode/"
 
 _T = ChaincodeMessage
 # From the chaincode these mean nothing once it is ready, and Fabric has always let them pass.
@@ -66,51 +59,36 @@ class State(enum.Enum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """What holds for every chaincode stream; times in seconds, `keepalive` 0 for none.
-
-    `max_pending` is how many bytes may wait to be read when a transaction is sent: less than what
-    ends the stream, so that answers to running transactions still have room.
-    """
-
-    keepalive: float
-    register_timeout: float
-    execute_timeout: float
-    max_transactions: int
-    max_queries: int
-    max_pending: int
-    require_certificate_name: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """One call of a chaincode. The simulator stays the caller's: it opens it and closes it."""
-
-    channel: str
-    txid: str
-    chaincode: str
-    input: ChaincodeInput
-    simulator: Simulator
-    proposal: SignedProposal | None = None
-
-
 class ChaincodeStream:
-    """One stream, from the chaincode's dialling in to its end."""
+    """One stream, from its first message to its end: of a chaincode that dialled in, or that the
+    peer dialled."""
+
+    simulates = True
+    callable_by_chaincode = True
 
     def __init__(
         self,
         stream: MessageStream,
-        registry: Registry[ChaincodeStream],
+        registry: Registry,
         settings: StreamSettings,
+        invoke: Invoke,
+        expected: Expected | None = None,
     ) -> None:
+        """`invoke`: how a transaction calls another chaincode; `expected`: who was dialled."""
         self._stream = stream
         self._registry = registry
         self._settings = settings
+        self._expected = expected
         self._keepalive = Keepalive(settings.keepalive, self._send_keepalive)
-        self._metrics: dict[tuple[int, str], metrics.RequestMetrics] = {}
-        self.transactions = TransactionContexts(settings.max_transactions, settings.max_queries)
+        self.transactions = TransactionContexts(settings, invoke, stream.max_message_bytes)
+        self._answers: Answers  # from REGISTER on
+        # Whoever was dialled proved its name by its address and its server's certificate.
+        self.certified = settings.require_certificate_name and expected is None
+        self.tally = Tally()
         self.state = State.CREATED
+        self.since = datetime.now(UTC)
+        self.draining = False
+        self.responsive = True
         self.registered_name = ""
         self.name = ""
         self.version = ""
@@ -120,19 +98,24 @@ class ChaincodeStream:
         """The chaincode's address, as gRPC gives it."""
         return self._stream.peer
 
+    @property
+    def available(self) -> bool:
+        """Whether it can be given a transaction."""
+        # The transport says `closed` a little later than this stream ends.
+        return self.state is State.READY and not self.draining and not self._stream.closed
+
+    @property
+    def running(self) -> int:
+        """How many transactions it runs."""
+        return len(self.transactions)
+
     def check_is_a_chaincode(self) -> None:
         """Return when the client's certificate is any chaincode's, or need not be.
 
         Raises StatusError PERMISSION_DENIED.
         """
-        if self._settings.require_certificate_name and not any(
-            name.startswith(_CHAINCODE_URI) for name in self._certificate_names()
-        ):
-            raise StatusError(
-                grpc.StatusCode.PERMISSION_DENIED,
-                f"the client certificate is no chaincode's: it must hold a URI {_CHAINCODE_URI}NAME"
-                "; issue one with `selvedge ca issue --chaincode NAME`",
-            )
+        if self.certified:
+            check_is_a_chaincode(self._certificate_names())
 
     async def run(self) -> None:
         """Serve the stream until it ends; returns when the chaincode closed its side.
@@ -147,14 +130,7 @@ class ChaincodeStream:
             await self._stream.receive(self._on_message)
         except StatusError as refusal:
             cause = f"the peer ended its stream: {refusal.details}"
-            metrics.refusals.labels(refusal.code.name).inc()
-            log.warning(
-                "chaincode stream refused",
-                chaincode=self.registered_name,
-                peer=self.peer,
-                code=refusal.code.name,
-                reason=refusal.details,
-            )
+            self._note_refusal(refusal)
             raise
         except asyncio.CancelledError:
             cause = "its connection was lost, or cut because too much waited to be read"
@@ -170,21 +146,18 @@ class ChaincodeStream:
         is unknown to the stream afterwards. Raises ExecuteTimeout, StreamTerminated,
         TransactionRunning, TooManyTransactions, MessageTooLarge.
         """
-        # The transport says `closed` a little later than this stream ends: a caller that was woken
-        # in between would wait for an answer that nobody gives.
-        if self.state is State.ENDED or self._stream.closed:
+        if not self.available:
             raise StreamTerminated(
                 f"chaincode {self.name} is going away: its stream has just ended; try again"
             )
-        context = self.transactions.create(
-            transaction.channel, transaction.txid, transaction.chaincode, transaction.simulator
-        )
+        context = self.transactions.create(transaction)
         metrics.transactions.inc()
         try:
             self._send_transaction(transaction)
             async with asyncio.timeout(self._settings.execute_timeout):
                 return await context.outcome
         except TimeoutError:
+            self.responsive = False
             metrics.execute_timeouts.labels(self.registered_name).inc()
             raise ExecuteTimeout(
                 f"timeout expired while executing transaction {transaction.txid}: chaincode "
@@ -194,6 +167,16 @@ class ChaincodeStream:
         finally:
             self.transactions.remove(context)
             metrics.transactions.dec()
+            self._end_if_drained()
+
+    def drain(self) -> None:
+        """Take no more transactions, and end the stream once those that run are done."""
+        self.draining = True
+        self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        if self.draining and not self.running:
+            self._stream.close()
 
     def _send_transaction(self, transaction: Transaction) -> None:
         """Send it, unless sending would end the stream for all. Raises MessageTooLarge."""
@@ -230,6 +213,7 @@ class ChaincodeStream:
                 f"what was sent ({len(data)} bytes) is not a protos.ChaincodeMessage: {error}",
             ) from error
         self._keepalive.touch()
+        self.responsive = True
         if self.state is State.READY:
             self._on_ready_message(message)
         elif self.state is State.CREATED and message.type == _T.REGISTER:
@@ -240,7 +224,7 @@ class ChaincodeStream:
     def _on_ready_message(self, message: ChaincodeMessage) -> None:
         request = REQUESTS.get(message.type)
         if request is not None:
-            self._answer(request, message)
+            self._answers.give(request, message)
         elif message.type in (_T.COMPLETED, _T.ERROR):
             context = self.transactions.get(message.channel_id, message.txid)
             if context is not None:
@@ -249,105 +233,42 @@ class ChaincodeStream:
             raise self._refusal(message)
 
     def _register(self, message: ChaincodeMessage) -> None:
-        try:
-            name = ChaincodeID.FromString(message.payload).name
-        except DecodeError as error:
-            raise StatusError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"the payload of REGISTER ({len(message.payload)} bytes) is not a "
-                f"protos.ChaincodeID: {error}",
-            ) from error
-        if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
-            raise StatusError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"REGISTER names the chaincode {name[:_MAX_NAME]!r}; a name is a letter or digit, "
-                "then letters, digits and _ . + -, then optionally a colon and a version "
-                f"(mycc:1.0), in at most {_MAX_NAME} characters: set CORE_CHAINCODE_ID_NAME to one",
-            )
-        self.registered_name = name
-        self.name, _, version = name.partition(":")
-        self.version = version or _DEFAULT_VERSION
-        self._check_certificate()
+        registration = read_registration(message.payload, self._expected)
+        self.registered_name = registration.registered
+        self.name, self.version = registration.name, registration.version
+        if self.certified:
+            check_is_named(self.name, self._certificate_names())
+        self._answers = Answers(
+            self.registered_name,
+            self.transactions,
+            self._stream.send,
+            self._stream.max_message_bytes,
+        )
         try:
             self._registry.register(self)
         except DuplicateChaincode as error:
             raise StatusError(grpc.StatusCode.ALREADY_EXISTS, str(error)) from error
         self._send(ChaincodeMessage(type=_T.REGISTERED))
         self.state = State.ESTABLISHED
-        self._send(ChaincodeMessage(type=_T.READY))
+        self._send(ChaincodeMessage(type=_T.READY, payload=self._offer()))
         self.state = State.READY
         self._keepalive.start()
         self._registry.ready(self)
         log.info("chaincode ready", chaincode=self.registered_name, peer=self.peer)
 
-    def _check_certificate(self) -> None:
-        """On mutual TLS, a chaincode is who its certificate says."""
-        if not self._settings.require_certificate_name:
-            return
-        wanted = _CHAINCODE_URI + self.name
-        presented = self._certificate_names()
-        if wanted in presented:
-            return
-        chaincodes = (name for name in presented if name.startswith(_CHAINCODE_URI))
-        shown = printable(", ".join(chaincodes))
-        raise StatusError(
-            grpc.StatusCode.PERMISSION_DENIED,
-            f"REGISTER names chaincode {self.name}, but the client certificate is for {shown}: it "
-            f"must hold the URI {wanted}; issue one with `selvedge ca issue --chaincode "
-            f"{self.name}`",
-        )
+    def _offer(self) -> bytes:
+        """What shims of 3.1 use if it is offered; others ignore it."""
+        settings = self._settings
+        return ChaincodeAdditionalParams(
+            use_write_batch=settings.max_write_batch > 0,
+            max_size_write_batch=settings.max_write_batch,
+            use_get_multiple_keys=settings.max_multiple_keys > 0,
+            max_size_get_multiple_keys=settings.max_multiple_keys,
+        ).SerializeToString()
 
     def _certificate_names(self) -> list[str]:
         names = self._stream.auth_context().get("x509_subject_alternative_name", ())
         return [name.decode(errors="replace") for name in names]
-
-    def _answer(self, request: ShimRequest, message: ChaincodeMessage) -> None:
-        started = time.perf_counter()
-        context = self.transactions.get(message.channel_id, message.txid)
-        measured = self._measured(message.type, context.channel if context else "")
-        measured.received.inc()
-        if context is None or context.outcome.done():
-            context = None
-            reason = f"[{message.txid[:8]}]No ledger context for {request.subject}. Sending ERROR"
-        else:
-            try:
-                payload = request.handle(context, message)
-            except RequestError as error:
-                reason = str(error)
-            except Exception:
-                log.exception(
-                    "shim request failed",
-                    type=_type_name(message.type),
-                    txid=message.txid,
-                    chaincode=self.registered_name,
-                )
-                reason = "the ledger could not do it; the peer's log says why"
-            else:
-                reply = _reply(message, _T.RESPONSE, payload)
-                if len(reply) <= self._stream.max_message_bytes:
-                    self._stream.send(reply)
-                    measured.completed(True, time.perf_counter() - started)
-                    return
-                metrics.limit_refusals.labels("messageBytes").inc()
-                reason = (
-                    f"RESOURCE_EXHAUSTED: the answer has {len(reply)} bytes, more than the "
-                    f"{self._stream.max_message_bytes} of peer.maxSendMsgSize; keep less under "
-                    "one key"
-                )
-            reason = f"{_type_name(message.type)} failed: transaction ID: {message.txid}: {reason}"
-        self._stream.send(_reply(message, _T.ERROR, reason.encode()))
-        measured.completed(False, time.perf_counter() - started)
-        if context is not None and request.writes:
-            context.complete(
-                ChaincodeMessage(type=_T.ERROR, payload=reason.encode(), txid=message.txid)
-            )
-
-    def _measured(self, kind: int, channel: str) -> metrics.RequestMetrics:
-        measured = self._metrics.get((kind, channel))
-        if measured is None:
-            measured = metrics.RequestMetrics.of(_type_name(kind), channel, self.registered_name)
-            self._metrics[(kind, channel)] = measured
-        return measured
 
     def _send(self, message: ChaincodeMessage) -> None:
         self._stream.send(message.SerializeToString())
@@ -363,9 +284,22 @@ class ChaincodeStream:
         )
         return StatusError(
             grpc.StatusCode.FAILED_PRECONDITION,
-            f"[{message.txid[:8]}]cannot handle message ({_type_name(message.type)}) with payload "
+            f"[{message.txid[:8]}]cannot handle message ({name_of(message.type)}) with payload "
             f"size ({len(message.payload)}) while in state: {self.state.value}; {remedy}",
         )
+
+    def _note_refusal(self, refusal: StatusError) -> None:
+        metrics.refusals.labels(refusal.code.name).inc()
+        log.warning(
+            "chaincode stream refused",
+            chaincode=self.registered_name,
+            peer=self.peer,
+            code=refusal.code.name,
+            reason=refusal.details,
+        )
+        # Strangers cannot fill it: names become known when they register.
+        if self._registry.known(self.name):
+            self._registry.tally(self.name).note(refusal.details)
 
     def _give_up_waiting(self) -> None:
         if self.state is State.CREATED:
@@ -379,8 +313,8 @@ class ChaincodeStream:
     def _end(self, cause: str) -> None:
         self._keepalive.stop()
         if self.state is State.READY:
-            self._registry.deregister(self)
             log.info("chaincode gone", chaincode=self.registered_name, peer=self.peer, cause=cause)
+        self._registry.deregister(self)
         self.state = State.ENDED
         self.transactions.fail_all(
             StreamTerminated(
@@ -388,17 +322,3 @@ class ChaincodeStream:
                 f"transaction unfinished, as {cause}"
             )
         )
-
-
-def _reply(
-    message: ChaincodeMessage, kind: ChaincodeMessage.Type.ValueType, payload: bytes
-) -> bytes:
-    return ChaincodeMessage(
-        type=kind, payload=payload, txid=message.txid, channel_id=message.channel_id
-    ).SerializeToString()
-
-
-def _type_name(kind: int) -> str:
-    """The type's name, also of a number that no release knows."""
-    descriptor = ChaincodeMessage.Type.DESCRIPTOR.values_by_number.get(kind)
-    return descriptor.name if descriptor else f"unknown type {kind}"

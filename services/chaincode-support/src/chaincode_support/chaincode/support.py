@@ -5,25 +5,35 @@ Follows core/chaincode/chaincode_support.go of Fabric 2.5.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from chaincode_support.chaincode import metrics
-from chaincode_support.chaincode.errors import ChaincodeFailure
-from chaincode_support.chaincode.launcher import Launcher
-from chaincode_support.chaincode.registry import Registry
-from chaincode_support.chaincode.stream import (
-    ChaincodeStream,
-    State,
-    StreamSettings,
-    Transaction,
+from chaincode_support.chaincode.calls import ChaincodeCalls
+from chaincode_support.chaincode.definitions import Definitions
+from chaincode_support.chaincode.errors import (
+    ChaincodeError,
+    ChaincodeFailure,
+    StreamTerminated,
 )
+from chaincode_support.chaincode.executor import Executor, Transaction
+from chaincode_support.chaincode.registration import Expected
+from chaincode_support.chaincode.registry import Registry
+from chaincode_support.chaincode.settings import StreamSettings
+from chaincode_support.chaincode.stream import ChaincodeStream, State
+from chaincode_support.channel import Channel
+from chaincode_support.ledger import LedgerError
 from selvedge_common.comm import MessageStream, StatusError
 from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 from selvedge_protos.peer.proposal_response_pb2 import Response
+
+# A chaincode's failure may be as long as a message; so much of the last one is kept.
+_SHOWN_BYTES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,13 @@ class Execution:
     version: str
 
 
+class Launcher(Protocol):
+    """Brings chaincode that is not there."""
+
+    async def launch(self, name: str) -> None:
+        """Return when the chaincode has registered; raises a ChaincodeError when it does not."""
+
+
 class ChaincodeSupport:
     """All chaincode streams of the peer.
 
@@ -44,19 +61,23 @@ class ChaincodeSupport:
 
     def __init__(
         self,
-        registry: Registry[ChaincodeStream],
+        registry: Registry,
         launcher: Launcher,
+        definitions: Definitions,
+        channels: Mapping[str, Channel],
         settings: StreamSettings,
         *,
         max_streams: int,
         max_unregistered: int,
     ) -> None:
         self.registry = registry
+        self.definitions = definitions
         self._launcher = launcher
         self._settings = settings
         self._max_streams = max_streams
         self._max_unregistered = max_unregistered
         self._streams: set[ChaincodeStream] = set()
+        self._calls = ChaincodeCalls(channels, self.launch, self._run_called)
 
     async def register(self, stream: MessageStream) -> None:
         """Serve `/protos.ChaincodeSupport/Register`, one call per stream.
@@ -64,13 +85,25 @@ class ChaincodeSupport:
         Raises StatusError: PERMISSION_DENIED for a certificate that is no chaincode's,
         RESOURCE_EXHAUSTED above a limit, else what ChaincodeStream.run does.
         """
-        served = ChaincodeStream(stream, self.registry, self._settings)
+        served = ChaincodeStream(stream, self.registry, self._settings, self._calls.invoke)
         try:
             served.check_is_a_chaincode()
             self._check_room()
         except StatusError as refusal:
             metrics.refusals.labels(refusal.code.name).inc()
             raise
+        await self._run_stream(served)
+
+    async def serve(self, stream: MessageStream, expected: Expected) -> None:
+        """Serve a chaincode that the peer dialled, on the stream that this opened.
+
+        Returns when the chaincode closed its side; raises what ChaincodeStream.run does.
+        """
+        await self._run_stream(
+            ChaincodeStream(stream, self.registry, self._settings, self._calls.invoke, expected)
+        )
+
+    async def _run_stream(self, served: ChaincodeStream) -> None:
         self._streams.add(served)
         metrics.streams.inc()
         try:
@@ -94,21 +127,29 @@ class ChaincodeSupport:
                 "chaincode.limits.unregistered; try again in a moment",
             )
 
-    async def launch(self, chaincode: str) -> ChaincodeStream:
-        """The chaincode's stream, waited for as needed; for `execute`.
+    async def launch(self, chaincode: str) -> Executor:
+        """Return once the chaincode is there; `execute` without an await in between finds it so.
 
         Whoever takes a snapshot for it takes it afterwards: waiting must not hold one. Raises a
         ChaincodeError whose sentence is for the client.
         """
-        return self.registry.get(chaincode) or await self._launcher.launch(chaincode)
+        while (executor := self.registry.next(chaincode)) is None:
+            try:
+                await self._launcher.launch(chaincode)
+            except ChaincodeError as error:
+                # Others are of no chaincode: strangers could fill the memory with them.
+                if self.registry.known(chaincode):
+                    self.registry.tally(chaincode).note(str(error))
+                raise
+        return executor
 
-    async def execute(self, stream: ChaincodeStream, transaction: Transaction) -> Execution:
-        """Run a transaction on the stream of the chaincode it names.
+    async def execute(self, transaction: Transaction) -> Execution:
+        """Run a transaction on whoever serves the chaincode that it names.
 
         The event's chaincode and txid are the peer's to say, whatever the chaincode wrote there.
         Raises a ChaincodeError whose sentence is for the client.
         """
-        message = await stream.execute(transaction)
+        executor, message = await self._run(transaction)
         if message.type == ChaincodeMessage.ERROR:
             raise ChaincodeFailure(
                 f"transaction returned with failure: {message.payload.decode(errors='replace')}"
@@ -117,12 +158,46 @@ class ChaincodeSupport:
             response = Response.FromString(message.payload)
         except DecodeError as error:
             raise ChaincodeFailure(
-                f"chaincode {stream.registered_name} completed transaction {transaction.txid} with "
-                f"a payload ({len(message.payload)} bytes) that is not a protos.Response: {error}"
+                f"chaincode {executor.registered_name} completed transaction {transaction.txid} "
+                f"with a payload ({len(message.payload)} bytes) that is not a protos.Response: "
+                f"{error}"
             ) from error
         event = None
         if message.HasField("chaincode_event"):
             event = message.chaincode_event
             event.chaincode_id = transaction.chaincode
             event.tx_id = transaction.txid
-        return Execution(response, event, stream.version)
+        return Execution(response, event, executor.version)
+
+    async def _run_called(self, transaction: Transaction) -> ChaincodeMessage:
+        _, message = await self._run(transaction)
+        return message
+
+    async def _run(self, transaction: Transaction) -> tuple[Executor, ChaincodeMessage]:
+        """Give it to the replica whose turn it is; nothing waits between choosing and sending."""
+        name = transaction.chaincode
+        executor = self.registry.next(name)
+        if executor is None:
+            raise StreamTerminated(
+                f"chaincode {name} is going away: its stream has just ended; try again"
+            )
+        tallies = (self.registry.tally(name), executor.tally)
+        try:
+            if transaction.simulator is not None:
+                self.definitions.check_invocation(
+                    name,
+                    executor.version,
+                    transaction.simulator,
+                    is_init=transaction.input.is_init,
+                )
+            message = await executor.execute(transaction)
+        except (ChaincodeError, LedgerError) as error:
+            for tally in tallies:
+                tally.fail(str(error))
+            raise
+        for tally in tallies:
+            if message.type == ChaincodeMessage.ERROR:
+                tally.fail(message.payload[:_SHOWN_BYTES].decode(errors="replace"))
+            else:
+                tally.completed += 1
+        return executor, message

@@ -7,8 +7,7 @@ instead of the two glued together, a bound, and an outcome that the stream's end
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import (
@@ -16,42 +15,50 @@ from chaincode_support.chaincode.errors import (
     TooManyTransactions,
     TransactionRunning,
 )
+from chaincode_support.chaincode.executor import Transaction
 from chaincode_support.chaincode.queries import OpenQueries
+from chaincode_support.chaincode.settings import StreamSettings
+from chaincode_support.chaincode.simulator import Simulator
+from selvedge_protos.peer.chaincode_pb2 import ChaincodeSpec
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 
-
-class Simulator(Protocol):
-    """What a transaction needs of the ledger: one snapshot to read and a place for its writes."""
-
-    def get_state(self, namespace: str, key: str, /) -> bytes | None: ...
-
-    def put_state(self, namespace: str, key: str, value: bytes, /) -> None: ...
-
-    def delete_state(self, namespace: str, key: str, /) -> None: ...
-
-    def range(self, namespace: str, start: str, end: str, /) -> Iterator[tuple[str, bytes]]: ...
+Invoke = Callable[[Transaction, ChaincodeSpec], Awaitable[ChaincodeMessage]]
+"""Calls a chaincode on behalf of a running transaction; raises ChaincodeError."""
 
 
 class TransactionContext:
     """One running transaction: its snapshot, its open queries, and its outcome to come."""
 
-    __slots__ = ("channel", "namespace", "outcome", "queries", "simulator", "txid")
+    __slots__ = (
+        "invoke",
+        "max_answer",
+        "namespace",
+        "outcome",
+        "queries",
+        "request",
+        "settings",
+        "simulator",
+        "transaction",
+    )
 
     def __init__(
         self,
-        channel: str,
-        txid: str,
-        namespace: str,
+        transaction: Transaction,
         simulator: Simulator,
-        outcome: asyncio.Future[ChaincodeMessage],
-        queries: OpenQueries,
+        settings: StreamSettings,
+        invoke: Invoke,
+        max_answer: int,
     ) -> None:
-        self.channel = channel
-        self.txid = txid
-        self.namespace = namespace
+        self.transaction = transaction
+        self.namespace = transaction.chaincode
         self.simulator = simulator
-        self.outcome = outcome
-        self.queries = queries
+        self.settings = settings
+        self.invoke = invoke
+        self.max_answer = max_answer
+        self.outcome: asyncio.Future[ChaincodeMessage] = asyncio.get_running_loop().create_future()
+        self.queries = OpenQueries(settings.max_queries)
+        # The request that is answered later than in the turn that brought it.
+        self.request: asyncio.Task[None] | None = None
 
     def complete(self, message: ChaincodeMessage) -> None:
         """Set the outcome (COMPLETED or ERROR). The first one counts."""
@@ -63,13 +70,21 @@ class TransactionContext:
         if not self.outcome.done():
             self.outcome.set_exception(cause)
 
+    def close(self) -> None:
+        """End what it has open."""
+        if self.request is not None:
+            self.request.cancel()
+        self.queries.close_all()
+
 
 class TransactionContexts:
-    """The running transactions by (channel, txid): at most `limit`, each with bounded queries."""
+    """The running transactions by (channel, txid)."""
 
-    def __init__(self, limit: int, query_limit: int) -> None:
-        self._limit = limit
-        self._query_limit = query_limit
+    def __init__(self, settings: StreamSettings, invoke: Invoke, max_answer: int) -> None:
+        """`max_answer`: bytes of the largest message that the chaincode can be sent."""
+        self._settings = settings
+        self._invoke = invoke
+        self._max_answer = max_answer
         self._by_key: dict[tuple[str, str], TransactionContext] = {}
         # Shims of release 1.0 send no channel; they cannot tell two channels apart themselves.
         self._by_txid: dict[str, TransactionContext] = {}
@@ -77,35 +92,30 @@ class TransactionContexts:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def create(
-        self, channel: str, txid: str, namespace: str, simulator: Simulator
-    ) -> TransactionContext:
+    def create(self, transaction: Transaction) -> TransactionContext:
         """Begin a transaction. To be called on the event loop; end it with `remove`.
 
         Raises TransactionRunning for a pair that runs already, TooManyTransactions at the limit.
         """
-        key = (channel, txid)
+        key = (transaction.channel, transaction.txid)
         if key in self._by_key:
             raise TransactionRunning(
-                f"transaction {txid} already runs on channel {channel}: wait for its end, or send "
-                "a new proposal with a new nonce"
+                f"transaction {transaction.txid} already runs on channel {transaction.channel}: "
+                "wait for its end, or send a new proposal with a new nonce"
             )
-        if len(self._by_key) >= self._limit:
+        limit = self._settings.max_transactions
+        if len(self._by_key) >= limit:
             metrics.transactions_refused.inc()
             raise TooManyTransactions(
-                f"RESOURCE_EXHAUSTED: chaincode {namespace} already runs {self._limit} "
+                f"RESOURCE_EXHAUSTED: chaincode {transaction.chaincode} already runs {limit} "
                 "transactions, the limit of chaincode.limits.transactions; try again later"
             )
+        assert transaction.simulator is not None, "a stream's transactions are simulated"
         context = TransactionContext(
-            channel,
-            txid,
-            namespace,
-            simulator,
-            asyncio.get_running_loop().create_future(),
-            OpenQueries(self._query_limit),
+            transaction, transaction.simulator, self._settings, self._invoke, self._max_answer
         )
         self._by_key[key] = context
-        self._by_txid.setdefault(txid, context)
+        self._by_txid.setdefault(transaction.txid, context)
         return context
 
     def get(self, channel: str, txid: str) -> TransactionContext | None:
@@ -115,11 +125,12 @@ class TransactionContexts:
         return self._by_key.get((channel, txid))
 
     def remove(self, context: TransactionContext) -> None:
-        """End a transaction: its queries are closed, and its txid is unknown from now on."""
-        context.queries.close_all()
-        del self._by_key[(context.channel, context.txid)]
-        if self._by_txid.get(context.txid) is context:
-            del self._by_txid[context.txid]
+        """End a transaction: what it has open is closed, and its txid is unknown from now on."""
+        context.close()
+        txid = context.transaction.txid
+        del self._by_key[(context.transaction.channel, txid)]
+        if self._by_txid.get(txid) is context:
+            del self._by_txid[txid]
 
     def fail_all(self, cause: ChaincodeError) -> None:
         """Give every running transaction the same error as its outcome."""

@@ -7,12 +7,15 @@ status of its own for each cause instead of UNKNOWN, and says what was wrong.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import grpc
 
 from chaincode_support.channel import Channel
 from chaincode_support.endorser import metrics
+from chaincode_support.system.names import SYSTEM_CHAINCODES
 from selvedge_common.comm import StatusError
-from selvedge_common.msp import IdentityError, PolicyNotSatisfied
+from selvedge_common.msp import MSP, Identity, IdentityError, PolicyNotSatisfied, identify
 from selvedge_common.protoutil.config_block import WRITERS
 from selvedge_common.protoutil.errors import MalformedProposal
 from selvedge_common.protoutil.proposals import OpenedProposal, open_proposal
@@ -30,21 +33,32 @@ def check_form(signed: SignedProposal) -> OpenedProposal:
         ) from error
 
 
+def check_needs_no_channel(proposal: OpenedProposal) -> None:
+    """Return when it asks a part of the peer. Raises StatusError INVALID_ARGUMENT."""
+    if proposal.chaincode not in SYSTEM_CHAINCODES:
+        metrics.proposal_validation_failures.inc()
+        raise StatusError(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "error validating proposal: The proposal names no channel: set channel_id in its "
+            "header. Only system chaincodes can be asked without one.",
+        )
+
+
+def check_member(proposal: OpenedProposal, organisation: MSP) -> None:
+    """Return when a member of the peer's organisation signed a proposal that has no channel.
+
+    Raises StatusError PERMISSION_DENIED.
+    """
+    _identify(proposal, {organisation.mspid: organisation}, "")
+
+
 def check_rights(proposal: OpenedProposal, channel: Channel, chaincode_label: str) -> None:
     """Return when its creator signed it, may write to the channel, and it is not a replay.
 
-    Raises StatusError: PERMISSION_DENIED, ALREADY_EXISTS.
+    Whether system chaincodes may be called is theirs to say, as in Fabric. Raises StatusError:
+    PERMISSION_DENIED, ALREADY_EXISTS.
     """
-    creator = proposal.signature_header.creator
-    try:
-        identity = channel.identify(creator)
-        identity.verify(proposal.signed.proposal_bytes, proposal.signed.signature)
-    except IdentityError as error:
-        metrics.proposal_validation_failures.inc()
-        raise StatusError(
-            grpc.StatusCode.PERMISSION_DENIED,
-            f"error validating proposal: access denied: channel [{channel.name}]: {error}",
-        ) from error
+    identity = _identify(proposal, channel.msps, channel.name)
     labels = (channel.name, chaincode_label)
     if channel.ledger.has_transaction(proposal.txid):
         metrics.duplicate_transaction_failures.labels(*labels).inc()
@@ -53,8 +67,23 @@ def check_rights(proposal: OpenedProposal, channel: Channel, chaincode_label: st
             f"duplicate transaction found [{proposal.txid}]: channel {channel.name} has it in a "
             "block already; send a new proposal with a new nonce",
         )
+    if proposal.chaincode in SYSTEM_CHAINCODES:
+        return
     try:
         channel.require(WRITERS, identity)
     except PolicyNotSatisfied as error:
         metrics.proposal_acl_failures.labels(*labels).inc()
         raise StatusError(grpc.StatusCode.PERMISSION_DENIED, f"access denied: {error}") from error
+
+
+def _identify(proposal: OpenedProposal, msps: Mapping[str, MSP], channel: str) -> Identity:
+    try:
+        identity = identify(proposal.creator, msps)
+        identity.verify(proposal.signed.proposal_bytes, proposal.signed.signature)
+    except IdentityError as error:
+        metrics.proposal_validation_failures.inc()
+        raise StatusError(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"error validating proposal: access denied: channel [{channel}]: {error}",
+        ) from error
+    return identity

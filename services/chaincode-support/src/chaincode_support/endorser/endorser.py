@@ -15,15 +15,20 @@ from typing import Any
 import grpc
 
 from chaincode_support.chaincode.errors import ChaincodeError
-from chaincode_support.chaincode.stream import Transaction
+from chaincode_support.chaincode.executor import Transaction
 from chaincode_support.chaincode.support import ChaincodeSupport, Execution
 from chaincode_support.channel import Channel
 from chaincode_support.endorser import metrics
-from chaincode_support.endorser.checks import check_form, check_rights
+from chaincode_support.endorser.checks import (
+    check_form,
+    check_member,
+    check_needs_no_channel,
+    check_rights,
+)
 from chaincode_support.ledger import LedgerBusy, LedgerError
 from selvedge_common.comm import StatusError
 from selvedge_common.logs import get_logger
-from selvedge_common.msp import SigningIdentity
+from selvedge_common.msp import MSP, SigningIdentity
 from selvedge_common.protoutil.endorsements import create_proposal_response
 from selvedge_common.protoutil.proposals import OpenedProposal
 from selvedge_common.quoting import printable, quoted
@@ -42,19 +47,25 @@ _LOGGED_CHARACTERS = 500
 
 
 class Endorser(EndorserServicer):
-    """Serves `protos.Endorser`: at most `max_proposals` in work at a time."""
+    """Serves `protos.Endorser`: at most `max_proposals` in work at a time.
+
+    Proposals without a channel, which ask a system chaincode about the peer, are for members of the
+    peer's own `organisation`.
+    """
 
     def __init__(
         self,
         channels: Mapping[str, Channel],
         chaincodes: ChaincodeSupport,
         signer: SigningIdentity,
+        organisation: MSP,
         *,
         max_proposals: int,
     ) -> None:
         self._channels = channels
         self._chaincodes = chaincodes
         self._signer = signer
+        self._organisation = organisation
         self._max_proposals = max_proposals
         self._in_work = 0
         self._draining = False
@@ -80,19 +91,24 @@ class Endorser(EndorserServicer):
             started = time.perf_counter()
             proposal = check_form(request)
             channel = self._channels.get(proposal.channel)
-            if channel is None:
+            if channel is None and proposal.channel:
                 return _failed(
                     f"channel {quoted(proposal.channel)} not found: this peer has "
                     f"{', '.join(sorted(self._channels))}"
                 )
             # Names that never registered stay out of the labels: a client could make any number.
             known = self._chaincodes.registry.known(proposal.chaincode)
-            labels = (channel.name, proposal.chaincode if known else metrics.UNKNOWN)
-            check_rights(proposal, channel, labels[1])
+            labels = (proposal.channel, proposal.chaincode if known else metrics.UNKNOWN)
+            if channel is not None:
+                check_rights(proposal, channel, labels[1])
+            else:
+                check_needs_no_channel(proposal)
+                check_member(proposal, self._organisation)
             success = False
             try:
                 response = await self._simulate_and_endorse(proposal, channel, labels)
-                success = response.HasField("endorsement")
+                # Without a channel there is nothing to endorse.
+                success = channel is None or response.HasField("endorsement")
             finally:
                 metrics.proposal_duration.labels(*labels, str(success).lower()).observe(
                     time.perf_counter() - started
@@ -102,7 +118,7 @@ class Endorser(EndorserServicer):
             return response
 
     async def _simulate_and_endorse(
-        self, proposal: OpenedProposal, channel: Channel, labels: tuple[str, str]
+        self, proposal: OpenedProposal, channel: Channel | None, labels: tuple[str, str]
     ) -> ProposalResponse:
         try:
             execution, results = await self._simulate(proposal, channel)
@@ -113,7 +129,7 @@ class Endorser(EndorserServicer):
             metrics.proposal_simulation_failures.labels(*labels).inc()
             log.warning(
                 "proposal failed",
-                channel=channel.name,
+                channel=proposal.channel,
                 chaincode=printable(proposal.chaincode),
                 txid=proposal.txid,
                 reason=str(error)[:_LOGGED_CHARACTERS],
@@ -121,6 +137,8 @@ class Endorser(EndorserServicer):
             return _failed(
                 f"error in simulation: failed to execute transaction {proposal.txid}: {error}"
             )
+        if channel is None:
+            return ProposalResponse(response=execution.response)
         endorsed = self._endorse(proposal, execution, results)
         if execution.response.status < ERROR_THRESHOLD:
             return endorsed
@@ -134,23 +152,27 @@ class Endorser(EndorserServicer):
         return refused
 
     async def _simulate(
-        self, proposal: OpenedProposal, channel: Channel
+        self, proposal: OpenedProposal, channel: Channel | None
     ) -> tuple[Execution, bytes]:
         # The snapshot only then: a chaincode that is waited for must not hold those of the others.
-        stream = await self._chaincodes.launch(proposal.chaincode)
-        with contextlib.closing(channel.ledger.simulator(proposal.txid)) as simulator:
+        executor = await self._chaincodes.launch(proposal.chaincode)
+        with contextlib.ExitStack() as snapshot:
+            simulator = None
+            if channel is not None and executor.simulates:
+                simulator = channel.ledger.simulator(proposal.txid)
+                snapshot.callback(simulator.close)
             execution = await self._chaincodes.execute(
-                stream,
                 Transaction(
-                    channel=channel.name,
+                    channel=proposal.channel,
                     txid=proposal.txid,
                     chaincode=proposal.chaincode,
                     input=proposal.input,
                     simulator=simulator,
                     proposal=proposal.signed,
-                ),
+                    creator=proposal.creator,
+                )
             )
-            return execution, simulator.results()
+            return execution, simulator.results() if simulator is not None else b""
 
     def _endorse(
         self, proposal: OpenedProposal, execution: Execution, results: bytes

@@ -8,10 +8,14 @@ from chaincode_support.ledger.errors import (
     LedgerClosed,
     LedgerError,
     LedgerUnusable,
+    NotKept,
+    PagesAreReadOnly,
     SimulationTooLarge,
+    TransactionNotFound,
 )
 from chaincode_support.ledger.ledger import Ledger
-from chaincode_support.ledger.simulator import RangeIterator, Simulator
+from chaincode_support.ledger.range_iterator import RangeIterator
+from chaincode_support.ledger.simulator import Simulator
 from chaincode_support.ledger.transaction import CheckedTransaction
 
 __all__ = [
@@ -24,7 +28,10 @@ __all__ = [
     "LedgerClosed",
     "LedgerError",
     "LedgerUnusable",
+    "NotKept",
+    "PagesAreReadOnly",
     "RangeIterator",
     "SimulationTooLarge",
     "Simulator",
+    "TransactionNotFound",
 ]

@@ -13,6 +13,14 @@ class SimulationTooLarge(LedgerError):
     """The simulation reads and writes more than a transaction that can be ordered."""
 
 
+class PagesAreReadOnly(LedgerError):
+    """The transaction reads pages and writes: as in Fabric it can do one of them only."""
+
+
+class NotKept(LedgerError):
+    """The ledger keeps nothing of the kind that was asked for."""
+
+
 class LedgerUnusable(LedgerError):
     """The channel's file cannot be opened, is damaged, or belongs to something else."""
 
@@ -27,6 +35,10 @@ class BlockRefused(LedgerError):
 
 class BlockNotFound(LedgerError):
     """The ledger has not got that block."""
+
+
+class TransactionNotFound(BlockNotFound):
+    """No block of the ledger holds that transaction."""
 
 
 class CommitFailed(LedgerError):

@@ -19,6 +19,7 @@ from chaincode_support.ledger.errors import (
     CommitFailed,
     LedgerClosed,
     LedgerUnusable,
+    TransactionNotFound,
 )
 from chaincode_support.ledger.read_write_set import Version
 from chaincode_support.ledger.simulator import Simulator
@@ -29,12 +30,15 @@ from chaincode_support.ledger.store import (
     open_reader,
     open_writer,
 )
+from chaincode_support.ledger.stored_block import read_envelope
 from chaincode_support.ledger.transaction import CheckedTransaction
 from chaincode_support.ledger.write_ahead_log import WriteAheadLog
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import blocks, metadata
 from selvedge_common.protoutil.errors import ValidationCode
+from selvedge_common.quoting import printable, quoted
 from selvedge_protos.common import common_pb2
+from selvedge_protos.common.ledger_pb2 import BlockchainInfo
 from selvedge_protos.peer import transaction_pb2
 
 _log = get_logger("ledger")
@@ -42,6 +46,11 @@ _log = get_logger("ledger")
 DEFAULT_MAX_SIMULATIONS = 128
 DEFAULT_MAX_SIMULATION_BYTES = 10 << 20
 DEFAULT_MAX_WAL_BYTES = 64 << 20
+
+_BLOCK = "SELECT bytes FROM block WHERE number = ?"
+_BLOCK_BY_HASH = "SELECT bytes FROM block WHERE hash = ?"
+_BLOCK_BY_TXID = "SELECT bytes FROM block WHERE number = (SELECT block FROM tx WHERE txid = ?)"
+_TRANSACTION = "SELECT block, position, code FROM tx WHERE txid = ?"
 
 
 class Ledger:
@@ -118,12 +127,51 @@ class Ledger:
 
     def block(self, number: int) -> bytes:
         """The marshalled common.Block as it was committed. Raises BlockNotFound."""
-        row = self._reader.execute("SELECT bytes FROM block WHERE number = ?", (number,)).fetchone()
-        if row is None:
+        if not 0 <= number < self._height:
             raise BlockNotFound(
                 f"Channel {self.channel} has no block {number}: its height is {self._height}."
             )
+        row = self._reader.execute(_BLOCK, (number,)).fetchone()
         return cast("bytes", row[0])
+
+    def block_by_hash(self, header_hash: bytes) -> bytes:
+        """The marshalled common.Block whose header has this hash. Raises BlockNotFound."""
+        row = self._reader.execute(_BLOCK_BY_HASH, (header_hash,)).fetchone()
+        if row is None:
+            raise BlockNotFound(
+                f"Channel {self.channel} has no block with the header hash "
+                f"{printable(header_hash.hex())}: give the SHA-256 of its header in DER."
+            )
+        return cast("bytes", row[0])
+
+    def block_by_txid(self, txid: str) -> bytes:
+        """The marshalled common.Block that holds a transaction. Raises TransactionNotFound."""
+        row = self._reader.execute(_BLOCK_BY_TXID, (txid,)).fetchone()
+        if row is None:
+            raise self._no_transaction(txid)
+        return cast("bytes", row[0])
+
+    def transaction(self, txid: str) -> tuple[bytes, int]:
+        """(marshalled common.Envelope, validation code) of a transaction, valid or not.
+
+        Of several with one id it is the first. Raises TransactionNotFound.
+        """
+        row = self._reader.execute(_TRANSACTION, (txid,)).fetchone()
+        if row is None:
+            raise self._no_transaction(txid)
+        number, position, code = row
+        return read_envelope(self._reader, number, position), code
+
+    def chain_info(self) -> BlockchainInfo:
+        """Height, and the header hashes of the newest block and of the one before it."""
+        before = self._reader.execute(
+            "SELECT hash FROM block WHERE number = ?", (self._height - 2,)
+        ).fetchone()
+        return BlockchainInfo(
+            height=self._height,
+            currentBlockHash=self._last_hash,
+            previousBlockHash=b"" if before is None else before[0],
+        )
 
     def block_number_of(self, txid: str) -> tuple[int, int] | None:
         """(block number, validation code) of a transaction, or None when it is not in a block."""
@@ -171,6 +219,12 @@ class Ledger:
         self._snapshots.close()
         self._reader.close()
         self._writer.close()
+
+    def _no_transaction(self, txid: str) -> TransactionNotFound:
+        return TransactionNotFound(
+            f"Channel {self.channel} has no block with the transaction {quoted(txid)}: check the "
+            "id, or wait until it is committed."
+        )
 
     # What follows runs on the writer's thread.
 

@@ -4,7 +4,7 @@ Follows release 2.5, core/ledger/kvledger/txmgmt/rwsetutil: namespaces, reads an
 their UTF-8 bytes, the last write of a key counts, ranges in the order in which they were opened.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -45,6 +45,10 @@ class _Size:
 
 def _entry_size(key: str) -> int:
     return ENTRY_BYTES + len(key.encode())
+
+
+def _metadata_size(key: str, entries: Mapping[str, bytes]) -> int:
+    return _entry_size(key) + sum(_entry_size(name) + len(value) for name, value in entries.items())
 
 
 class Version(NamedTuple):
@@ -180,6 +184,7 @@ class _Namespace:
     def __init__(self) -> None:
         self.reads: dict[str, Version | None] = {}
         self.writes: dict[str, bytes] = {}
+        self.metadata_writes: dict[str, Mapping[str, bytes]] = {}
 
     def build(self, ranges: list[RangeRead]) -> bytes:
         result = kv_rwset_pb2.KVRWSet()
@@ -195,14 +200,20 @@ class _Namespace:
             value = self.writes[key]
             # As in Fabric, an empty value deletes.
             result.writes.add(key=key, is_delete=not value, value=value)
+        for key in _in_byte_order(self.metadata_writes):
+            entries = self.metadata_writes[key]
+            write = result.metadata_writes.add(key=key)
+            for name in _in_byte_order(entries):
+                write.entries.add(name=name, value=entries[name])
         return result.SerializeToString()
 
 
 class ReadWriteSet:
     """Collects the reads and writes of one simulation, at most `limit` bytes of them.
 
-    Counted are keys, values that are written, and ENTRY_BYTES for each read, write and range. What
-    goes beyond raises SimulationTooLarge, and so does everything new after it.
+    Counted are keys, values that are written, metadata, and ENTRY_BYTES for each read, write, range
+    and entry of metadata. What goes beyond raises SimulationTooLarge, and so does everything new
+    after it.
     """
 
     def __init__(self, limit: int) -> None:
@@ -225,6 +236,19 @@ class ReadWriteSet:
         self._size.add(new + len(value))
         writes[key] = value
 
+    def write_metadata(self, namespace: str, key: str, entries: Mapping[str, bytes]) -> None:
+        """All of a key's metadata is to become `entries`, or to be deleted when there are none."""
+        writes = self._namespace(namespace).metadata_writes
+        before = writes.get(key)
+        held = 0 if before is None else _metadata_size(key, before)
+        self._size.add(_metadata_size(key, entries) - held)
+        writes[key] = dict(entries)
+
+    @property
+    def has_writes(self) -> bool:
+        """Whether anything is to be written, deleted, or given other metadata."""
+        return any(part.writes or part.metadata_writes for part in self._namespaces.values())
+
     def range(self, namespace: str, start: str, end: str) -> RangeRead:
         """A range was opened; the returned record follows its reader."""
         self._namespace(namespace)
@@ -241,7 +265,10 @@ class ReadWriteSet:
         return result.SerializeToString()
 
     def _namespace(self, name: str) -> _Namespace:
-        return self._namespaces.setdefault(name, _Namespace())
+        part = self._namespaces.get(name)
+        if part is None:
+            part = self._namespaces[name] = _Namespace()
+        return part
 
 
 def _in_byte_order(names: Iterable[str]) -> list[str]:

@@ -4,43 +4,19 @@ Follows release 2.5, core/ledger/kvledger/txmgmt/txmgr (queryExecutor, txSimulat
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping, Sequence
 
 from chaincode_support.ledger import state
-from chaincode_support.ledger.errors import LedgerClosed
-from chaincode_support.ledger.read_write_set import RangeRead, ReadWriteSet, Version
+from chaincode_support.ledger.errors import LedgerClosed, PagesAreReadOnly
+from chaincode_support.ledger.history import modifications
+from chaincode_support.ledger.not_kept import WithoutPrivateData
+from chaincode_support.ledger.range_iterator import RangeIterator
+from chaincode_support.ledger.read_write_set import ReadWriteSet, Version
 from chaincode_support.ledger.store import SnapshotPool
+from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KeyModification
 
 
-class RangeIterator(Iterator[tuple[str, bytes]]):
-    """The rows of a range, read one by one as they are asked for.
-
-    What it has given out, and whether it was read to its end, is what the read-write set will say.
-    """
-
-    def __init__(self, rows: sqlite3.Cursor, read: RangeRead) -> None:
-        self._rows: sqlite3.Cursor | None = rows
-        self._read = read
-
-    def __next__(self) -> tuple[str, bytes]:
-        if self._rows is None:
-            raise LedgerClosed("The range has been closed: open it again.")
-        row = self._rows.fetchone()
-        if row is None:
-            self._read.exhaust()
-            raise StopIteration
-        key, value, block, tx = row
-        self._read.add(key, Version(block, tx))
-        return key, value
-
-    def close(self) -> None:
-        """Stop reading; harmless when repeated."""
-        rows, self._rows = self._rows, None
-        if rows is not None:
-            rows.close()
-
-
-class Simulator:
+class Simulator(WithoutPrivateData):
     """Reads of one snapshot, and a record of them and of the writes; sees none of its own writes.
 
     Synchronous, for one user at a time. Every call after close() raises LedgerClosed; reads and
@@ -53,6 +29,7 @@ class Simulator:
         self._connection: sqlite3.Connection | None = pool.take()
         self._recorded = ReadWriteSet(max_bytes)
         self._ranges: list[RangeIterator] = []
+        self._paged = False
         self._results: bytes | None = None
 
     def get_state(self, namespace: str, key: str) -> bytes | None:
@@ -65,9 +42,16 @@ class Simulator:
         self._recorded.read(namespace, key, Version(block, tx))
         return value
 
+    def get_states(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
+        """The value of each key, in the order of `keys`: None for those that do not exist."""
+        return [self.get_state(namespace, key) for key in keys]
+
     def put_state(self, namespace: str, key: str, value: bytes) -> None:
-        """Record a write; as in Fabric an empty value deletes the key."""
-        self._open()
+        """Record a write; as in Fabric an empty value deletes the key.
+
+        Raises PagesAreReadOnly after range_page().
+        """
+        self._open_to_write()
         self._recorded.write(namespace, key, value)
 
     def delete_state(self, namespace: str, key: str) -> None:
@@ -76,11 +60,57 @@ class Simulator:
 
     def range(self, namespace: str, start: str, end: str) -> RangeIterator:
         """Rows from `start` (included) to `end` (excluded) in byte order; "" leaves a side open."""
-        connection = self._open()
-        read = self._recorded.range(namespace, start, end)
-        iterator = RangeIterator(state.scan(connection, namespace, start, end), read)
-        self._ranges.append(iterator)
-        return iterator
+        return self._range(namespace, start, end, 0)
+
+    def range_page(
+        self, namespace: str, start: str, end: str, page_size: int, bookmark: str
+    ) -> RangeIterator:
+        """At most `page_size` rows of a range, which begin at `bookmark` if it is not empty.
+
+        The bookmark of the page before it takes the place of `start`, also in the read-write set;
+        0 and less set no bound. As in Fabric a transaction that reads pages can only read: raises
+        PagesAreReadOnly when it has written before.
+        """
+        self._open()
+        if self._recorded.has_writes:
+            raise PagesAreReadOnly(
+                f"Transaction {self.txid} has written, so it cannot read pages any more: read the "
+                "whole range, or read the page in a transaction that writes nothing."
+            )
+        self._paged = True
+        return self._range(namespace, bookmark or start, end, page_size)
+
+    def get_metadata(self, namespace: str, key: str) -> dict[str, bytes]:
+        """The key's metadata by name, empty when it has none or does not exist.
+
+        Recorded as a read of the key, which has one version for value and metadata.
+        """
+        row = state.get_metadata(self._open(), namespace, key)
+        if row is None:
+            self._recorded.read(namespace, key, None)
+            return {}
+        entries, block, tx = row
+        self._recorded.read(namespace, key, Version(block, tx))
+        return entries
+
+    def put_metadata(self, namespace: str, key: str, entries: Mapping[str, bytes]) -> None:
+        """Record that `entries` replace all metadata of the key; none of them deletes it.
+
+        It comes to nothing when the key does not exist at commit. Raises PagesAreReadOnly after
+        range_page().
+        """
+        self._open_to_write()
+        self._recorded.write_metadata(namespace, key, entries)
+
+    def history(self, namespace: str, key: str) -> Generator[KeyModification, None, None]:
+        """What valid transactions made of the key, the newest first; deletes are among it.
+
+        Read one by one as they are asked for, at a cost that grows with the size of the
+        transaction's block and not with the length of the history. As in Fabric nothing of it is
+        recorded: a commit does not find out that it has changed.
+        """
+        self._open()
+        return modifications(self._open, namespace, key)
 
     def results(self) -> bytes:
         """The marshalled rwset.TxReadWriteSet of all that was done. Ends the recording."""
@@ -97,6 +127,22 @@ class Simulator:
         for iterator in self._ranges:
             iterator.close()
         self._pool.give_back(connection)
+
+    def _range(self, namespace: str, start: str, end: str, page_size: int) -> RangeIterator:
+        connection = self._open()
+        read = self._recorded.range(namespace, start, end)
+        rows = state.scan(connection, namespace, start, end)
+        iterator = RangeIterator(rows, read, page_size)
+        self._ranges.append(iterator)
+        return iterator
+
+    def _open_to_write(self) -> None:
+        self._open()
+        if self._paged:
+            raise PagesAreReadOnly(
+                f"Transaction {self.txid} has read a page of a range, so it cannot write any more: "
+                "read the whole range, or write in a transaction that reads no pages."
+            )
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:

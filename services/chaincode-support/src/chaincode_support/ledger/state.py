@@ -8,6 +8,7 @@ from chaincode_support.ledger.read_write_set import Version
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 
 _GET = "SELECT value, block, tx FROM state WHERE namespace = ? AND key = ?"
+_GET_METADATA = "SELECT metadata, block, tx FROM state WHERE namespace = ? AND key = ?"
 _VERSION = "SELECT block, tx FROM state WHERE namespace = ? AND key = ?"
 _SCAN = "SELECT key, value, block, tx FROM state WHERE namespace = ? AND key >= ?"
 _PUT = (
@@ -17,13 +18,27 @@ _PUT = (
 )
 _DELETE = "DELETE FROM state WHERE namespace = ? AND key = ?"
 _PUT_METADATA = "UPDATE state SET metadata = ?, block = ?, tx = ? WHERE namespace = ? AND key = ?"
-_HISTORY = "INSERT INTO history (namespace, key, block, tx) VALUES (?, ?, ?, ?)"
+# A read-write set that names a key twice wrote it once.
+_HISTORY = "INSERT OR IGNORE INTO history (namespace, key, block, tx) VALUES (?, ?, ?, ?)"
 
 
 def get(connection: sqlite3.Connection, namespace: str, key: str) -> tuple[bytes, int, int] | None:
     """(value, block, tx) of a key, or None."""
     row = connection.execute(_GET, (namespace, key)).fetchone()
     return cast("tuple[bytes, int, int] | None", row)
+
+
+def get_metadata(
+    connection: sqlite3.Connection, namespace: str, key: str
+) -> tuple[dict[str, bytes], int, int] | None:
+    """(metadata, block, tx) of a key, or None when it does not exist."""
+    row = connection.execute(_GET_METADATA, (namespace, key)).fetchone()
+    if row is None:
+        return None
+    stored, block, tx = row
+    # Stored as Fabric does, core/ledger/kvledger/txmgmt/statemetadata.
+    entries = kv_rwset_pb2.KVMetadataWrite.FromString(stored or b"").entries
+    return {entry.name: entry.value for entry in entries}, block, tx
 
 
 def version(connection: sqlite3.Connection, namespace: str, key: str) -> Version | None:

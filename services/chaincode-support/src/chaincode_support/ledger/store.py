@@ -7,12 +7,13 @@ from pathlib import Path
 
 from chaincode_support.ledger import metrics
 from chaincode_support.ledger.errors import LedgerBusy, LedgerClosed, LedgerUnusable
+from selvedge_common.logs import get_logger
 
-SCHEMA_VERSION = 1
+_log = get_logger("ledger")
 
 # Keys are TEXT: SQLite compares their UTF-8 bytes, which is Fabric's order, and keeps U+0000.
 # A state row's version is the height (block, tx) of the transaction that wrote it last.
-SCHEMA = """
+_SCHEMA_1 = """
 CREATE TABLE channel (name TEXT NOT NULL) STRICT;
 CREATE TABLE block (
     number INTEGER PRIMARY KEY,
@@ -42,6 +43,11 @@ CREATE TABLE history (
     PRIMARY KEY (namespace, key, block, tx)
 ) STRICT, WITHOUT ROWID;
 """
+_SCHEMA_2 = "CREATE UNIQUE INDEX block_hash ON block (hash);"
+
+# Each takes a file from the version before it to its own: a new file takes all of them.
+SCHEMAS = (_SCHEMA_1, _SCHEMA_2)
+SCHEMA_VERSION = len(SCHEMAS)
 
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 BUSY_TIMEOUT_MS = 5_000
@@ -84,7 +90,7 @@ def channel_file(folder: Path, channel: str) -> Path:
 
 
 def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connection:
-    """Open the file for its one writer, making it and its schema when it is new.
+    """Open the file for its one writer: a new one is made, an older release's brought up to date.
 
     `synchronous` is SQLite's pragma: FULL syncs every commit before it returns; NORMAL may lose
     the last commits (never the consistency) at a power loss. Raises LedgerUnusable.
@@ -153,19 +159,30 @@ def remedy(error: Exception, otherwise: str) -> str:
 
 def _ensure_schema(connection: sqlite3.Connection, file: Path, channel: str) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
-        connection.execute("INSERT INTO channel (name) VALUES (?)", (channel,))
-        connection.execute("COMMIT")
-        return
-    if version != SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise LedgerUnusable(
-            f"The ledger file {file} has schema {version}; this release reads schema "
+            f"The ledger file {file} has schema {version}; this release reads schemas up to "
             f"{SCHEMA_VERSION}: use the release that wrote it."
         )
-    (name,) = connection.execute("SELECT name FROM channel").fetchone()
-    if name != channel:
-        raise LedgerUnusable(f"The ledger file {file} belongs to channel {name}, not to {channel}.")
+    if version > 0:
+        (name,) = connection.execute("SELECT name FROM channel").fetchone()
+        if name != channel:
+            raise LedgerUnusable(
+                f"The ledger file {file} belongs to channel {name}, not to {channel}."
+            )
+    if version < SCHEMA_VERSION:
+        changes = "".join(SCHEMAS[version:])
+        connection.executescript(f"BEGIN IMMEDIATE;{changes}PRAGMA user_version={SCHEMA_VERSION};")
+        if version == 0:
+            connection.execute("INSERT INTO channel (name) VALUES (?)", (channel,))
+        connection.execute("COMMIT")
+        if version > 0:
+            _log.info(
+                "ledger file brought up to date: earlier releases cannot read it any more",
+                channel=channel,
+                file=str(file),
+                schema=SCHEMA_VERSION,
+            )
 
 
 class SnapshotPool:

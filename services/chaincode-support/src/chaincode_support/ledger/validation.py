@@ -14,7 +14,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from chaincode_support.ledger.transaction import UNKNOWN_TYPE, CheckedTransaction
-from chaincode_support.system_chaincodes import SYSTEM_CHAINCODES
+from chaincode_support.system.names import SYSTEM_CHAINCODES
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import (
     MSP,

@@ -1,0 +1,1 @@
+"""Administration of the peer: requests that are signed by who asks, and what they ask for."""

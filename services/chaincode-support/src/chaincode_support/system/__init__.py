@@ -1,0 +1,1 @@
+"""System chaincodes: parts of the peer that are called like a chaincode."""
