@@ -13,6 +13,8 @@ import click
 from selvedge_cli.addresses import Addresses, load_addresses
 
 DEFAULT_HOME = Path(".selvedge")
+CHANNEL = "mychannel"
+"""The channel that a peer has where nobody says otherwise."""
 MSP_ID = "Org1MSP"
 debugging = False
 printing_json = False
@@ -39,6 +41,15 @@ class Settings:
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the common options; it gets them as its first argument, a `Settings`."""
+    return _dialling_options(command, "user1")
+
+
+def administrator_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a command that only an administrator may give."""
+    return _dialling_options(command, "admin")
+
+
+def _dialling_options(command: Callable[..., Any], user: str) -> Callable[..., Any]:
     addresses = [
         _address("--peer", "the peer API", "localhost:7051"),
         _address("--orderer", "the ordering", "localhost:7050"),
@@ -49,7 +60,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def settings(home: Path, user: str, channel: str, as_json: bool, **given: Any) -> Settings:
         return Settings(home, load_addresses(home).overridden(given), user, channel, as_json)
 
-    return _with_options(command, settings, addresses)
+    return _with_options(command, settings, addresses, user)
 
 
 def local_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,13 +69,14 @@ def local_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def settings(home: Path, user: str, channel: str, as_json: bool) -> Settings:
         return Settings(home, Addresses(), user, channel, as_json)
 
-    return _with_options(command, settings, [])
+    return _with_options(command, settings, [], "user1")
 
 
 def _with_options(
     command: Callable[..., Any],
     settings: Callable[..., Settings],
     addresses: list[Callable[[Callable[..., Any]], Any]],
+    user: str,
 ) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_settings(**given: Any) -> Any:
@@ -85,14 +97,14 @@ def _with_options(
         click.option(
             "--user",
             envvar="SELVEDGE_USER",
-            default="user1",
+            default=user,
             show_default=True,
             help="Who signs and dials.",
         ),
         click.option(
             "--channel",
             envvar="SELVEDGE_CHANNEL",
-            default="mychannel",
+            default=CHANNEL,
             show_default=True,
             help="The channel.",
         ),

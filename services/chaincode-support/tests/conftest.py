@@ -11,10 +11,11 @@ from rawshim import CHANNEL, METHOD, PATIENCE, SETTINGS, Dial, Peer, RawShim, St
 
 from chaincode_support.chaincode.definitions import Definitions
 from chaincode_support.chaincode.known_names import KnownNames
-from chaincode_support.chaincode.launcher import ExternalLauncher
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.support import ChaincodeSupport
 from chaincode_support.channel import Channel
+from chaincode_support.launchers.external import ExternalLauncher
+from chaincode_support.launchers.waiting import Waiting
 from chaincode_support.ledger import Ledger
 from selvedge_common.comm import GRPCServer, ServerConfig
 
@@ -40,7 +41,9 @@ async def start_peer(tmp_path: Path) -> AsyncIterator[StartPeer]:
         registry = Registry(names or KnownNames())
         support = ChaincodeSupport(
             registry,
-            ExternalLauncher(registry, startup_timeout, listener.address, max_waiting=max_waiting),
+            ExternalLauncher(
+                registry, Waiting(registry, startup_timeout, max_waiting), listener.address
+            ),
             Definitions(init_required),
             channels or {},
             replace(SETTINGS, **overrides),

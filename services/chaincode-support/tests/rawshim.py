@@ -40,7 +40,8 @@ SETTINGS = StreamSettings(
     max_pending=1 << 28,
     max_write_batch=100,
     max_multiple_keys=100,
-    require_certificate_name=False,
+    check_certificate_name=False,
+    certificate_optional=False,
 )
 
 

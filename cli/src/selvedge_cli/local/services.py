@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selvedge_cli.addresses import Addresses, port_of
+from selvedge_cli.options import CHANNEL
 
 LOOPBACK = "127.0.0.1"
 CHAINCODE = "asset-transfer"
@@ -152,7 +153,8 @@ def _chaincode_support(home: Path, addresses: Addresses, channel: str) -> Servic
             "CORE_PEER_FILESYSTEMPATH": str(home / name),
             "CORE_ORDERER_LISTENADDRESS": _bound(addresses.orderer),
             "CORE_ORDERER_ADDRESS": addresses.orderer,
-            "CORE_CHANNEL_NAME": channel,
+            # The settings may have more channels.
+            **({} if channel == CHANNEL else {"CORE_CHANNEL_NAMES": channel}),
             **_enrolment(home, name, addresses),
             **_operations(addresses.peer_operations),
         },

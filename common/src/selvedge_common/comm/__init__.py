@@ -9,6 +9,7 @@ from selvedge_common.comm.errors import (
     NoClientRootCertificates,
     StatusError,
 )
+from selvedge_common.comm.grpcio.dialled import dial_message_stream
 from selvedge_common.comm.message_stream import MessageStream, MessageStreamHandler
 from selvedge_common.comm.server import GRPCServer
 from selvedge_common.comm.settings import (
@@ -39,5 +40,6 @@ __all__ = [
     "StatusError",
     "StreamConfig",
     "channel",
+    "dial_message_stream",
     "server_config",
 ]

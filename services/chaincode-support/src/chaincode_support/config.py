@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from chaincode_support.ledger.store import CHANNEL_NAME
 from selvedge_common.config import LONGEST, MOST, ConfigError, Duration, Range, Size, load, sections
 from selvedge_common.config.sections import TLS, Enrolling, Keepalive, Logging, Operations
 
@@ -80,6 +81,7 @@ class Chaincode:
     startup_timeout: Duration
     keepalive: Annotated[int, Range(0, MOST)]
     register_timeout: Duration
+    client_auth_required: bool
     require_certificate_name: bool
     init_required: list[str]
     runtime_params: RuntimeParams
@@ -88,7 +90,20 @@ class Chaincode:
 
 @dataclass(frozen=True)
 class ChannelSettings:
-    name: str
+    names: list[str]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: there is none, one is twice, or it is no channel's name."""
+        if not self.names:
+            raise ValueError("names is empty, but must hold at least one channel")
+        for name in self.names:
+            if not CHANNEL_NAME.fullmatch(name):
+                raise ValueError(
+                    f"names holds {name!r}, but a channel has at most 249 lower-case letters, "
+                    "digits, dots and dashes, beginning with a letter"
+                )
+            if self.names.count(name) > 1:
+                raise ValueError(f"names holds {name!r} twice")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """From an empty volume, or an old one, to the open channel.
 
-The channel's configuration is block 0 of the ordering's log: made once, from the organisation
+A channel's configuration is block 0 of its ordering's log: made once, from the organisation
 that the ca enrolled this peer in, and read back on every start.
 """
 
 from __future__ import annotations
-
-import os
 
 from chaincode_support.channel import Channel
 from chaincode_support.config import Config
@@ -23,7 +21,7 @@ class ForeignVolume(Exception):
     """The volume's channel belongs to another organisation than this peer was enrolled in."""
 
 
-def open_ordering(config: Config, material: Material) -> EmbeddedOrdering:
+def open_ordering(name: str, config: Config, material: Material) -> EmbeddedOrdering:
     """The channel's ordering; an empty volume gets its block 0. Raises LogUnusable."""
     orderer = config.orderer
     size = orderer.batch_size
@@ -36,11 +34,11 @@ def open_ordering(config: Config, material: Material) -> EmbeddedOrdering:
 
     def first_block() -> common_pb2.Block:
         organisation = material.msp().config()
-        return genesis_block(config.channel.name, [organisation], [orderer.address], batch)
+        return genesis_block(name, [organisation], [orderer.address], batch)
 
     return EmbeddedOrdering.open(
         config.peer.file_system_path / "ordering",
-        config.channel.name,
+        name,
         material.orderer(),
         OrderingSettings(
             batch=BatchSize(
@@ -54,12 +52,13 @@ def open_ordering(config: Config, material: Material) -> EmbeddedOrdering:
     )
 
 
-def open_channel(config: Config, material: Material, ordering: EmbeddedOrdering) -> Channel:
+def open_channel(
+    name: str, config: Config, material: Material, ordering: EmbeddedOrdering
+) -> Channel:
     """The channel as block 0 configures it.
 
     Raises LedgerUnusable, MalformedBlock, and ForeignVolume when this peer is no member of it.
     """
-    name = config.channel.name
     configuration = open_config(blocks.parse_block(ordering.block(0)))
     folder = config.peer.file_system_path / "ledger"
     channel = Channel(
@@ -86,8 +85,3 @@ def open_channel(config: Config, material: Material, ordering: EmbeddedOrdering)
             "that authority, or remove this peer's volume to begin anew"
         ) from error
     return channel
-
-
-def verifying_threads(config: Config) -> int:
-    """peer.validatorPoolSize, or one thread per core."""
-    return config.peer.validator_pool_size or os.cpu_count() or 1

@@ -1,14 +1,15 @@
-"""The peer put together from its parts: three listeners over one channel."""
+"""The peer put together from its parts: three listeners over its channels."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 
+from chaincode_support.chain import Chain
 from chaincode_support.chaincode.definitions import Definitions
 from chaincode_support.chaincode.known_names import KnownNames
-from chaincode_support.chaincode.launcher import ExternalLauncher
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.settings import StreamSettings
 from chaincode_support.chaincode.support import ChaincodeSupport
@@ -16,11 +17,10 @@ from chaincode_support.channel import Channel
 from chaincode_support.config import Config, startup_timeout
 from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
 from chaincode_support.endorser.endorser import Endorser
-from chaincode_support.genesis import open_channel, open_ordering, verifying_threads
-from chaincode_support.ledger.committer import Committer
-from chaincode_support.ledger.validation import Validator
+from chaincode_support.launchers.external import ExternalLauncher
+from chaincode_support.launchers.waiting import Waiting
 from chaincode_support.material import Material
-from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
+from chaincode_support.ordering.broadcast import Broadcast
 from chaincode_support.ordering.service import add_atomic_broadcast
 from chaincode_support.system.channels import ReadableChannels
 from chaincode_support.system.cscc import Cscc
@@ -64,46 +64,29 @@ class Peer:
     def __init__(self, config: Config, material: Material) -> None:
         self._config = config
         self._serving = False
-        self._committing: asyncio.Task[None] | None = None
-        name, limits = config.channel.name, config.peer.limits.concurrency
-        self._ordering = open_ordering(config, material)
-        self._channel = channel = open_channel(config, material, self._ordering)
-        self._validator = Validator(
-            name, channel.msps, channel.application, verifying_threads(config)
-        )
-        self._committer = Committer(
-            self._ordering,
-            channel.ledger,
-            self._validator,
-            blocks_ahead=config.orderer.limits.blocks_ahead,
-        )
+        limits = config.peer.limits.concurrency
+        self._chains = [Chain(name, config, material) for name in config.channel.names]
+        channels = {chain.name: chain.channel for chain in self._chains}
         self._broadcast = Broadcast(
-            {
-                name: OrderedChannel(
-                    channel,
-                    self._ordering,
-                    config.orderer.batch_size.absolute_max_bytes,
-                    self._committer.check_committing,
-                )
-            },
+            {chain.name: chain.ordered for chain in self._chains},
             max_streams=config.orderer.limits.streams,
             pipeline=config.orderer.limits.stream_pipeline,
         )
         secure = _secure(config, material)
+        chaincode_secure = _chaincode_secure(config, secure)
         transport = config.transport
         self.api = GRPCServer(
             config.peer.listen_address, _server_config(config, secure, transport.peer)
         )
         self.chaincode = GRPCServer(
             config.peer.chaincode_listen_address,
-            _server_config(config, secure, transport.chaincode),
+            _server_config(config, chaincode_secure, transport.chaincode),
         )
         self.orderer = GRPCServer(
             config.orderer.listen_address, _server_config(config, secure, transport.orderer)
         )
-        channels = {name: channel}
         organisation = material.msp()
-        chaincodes = _chaincode_support(config, secure, channels, organisation)
+        chaincodes = _chaincode_support(config, chaincode_secure, channels, organisation)
         self._endorser = Endorser(
             channels,
             chaincodes,
@@ -116,9 +99,9 @@ class Peer:
         # On both listeners.
         backlog = Backlog(config.peer.limits.deliver_bytes, 2 * limits.deliver_service)
 
-        def deliver(readable: Readable) -> Deliver:
+        def deliver(readable: Mapping[str, Readable]) -> Deliver:
             return Deliver(
-                {name: readable},
+                readable,
                 mutual_tls=mutual,
                 max_streams=limits.deliver_service,
                 backlog=backlog,
@@ -126,11 +109,11 @@ class Peer:
 
         # GRPCServer has the two methods of grpc.aio.Server that generated code calls.
         add_EndorserServicer_to_server(self._endorser, self.api)  # type: ignore[arg-type]
-        add_peer_deliver(self.api, deliver(Readable(channel, channel.ledger)))
+        committed = {name: Readable(channel, channel.ledger) for name, channel in channels.items()}
+        add_peer_deliver(self.api, deliver(committed))
         self.chaincode.add_message_stream("/protos.ChaincodeSupport/Register", chaincodes.register)
-        add_atomic_broadcast(
-            self.orderer, self._broadcast, deliver(Readable(channel, self._ordering))
-        )
+        ordered = {chain.name: Readable(chain.channel, chain.ordering) for chain in self._chains}
+        add_atomic_broadcast(self.orderer, self._broadcast, deliver(ordered))
 
     @property
     def servers(self) -> tuple[GRPCServer, ...]:
@@ -140,13 +123,13 @@ class Peer:
     async def start(self) -> None:
         """Catch up with the ordering, then serve.
 
-        Raises CommitterStopped when the ledger cannot catch up, CommError for an address in use.
+        Raises CommitterStopped when a ledger cannot catch up, CommError for an address in use.
         """
-        self._committing = asyncio.create_task(self._committer.run())
-        await self._catch_up(self._committing)
+        await asyncio.gather(*(chain.start() for chain in self._chains))
         for server in self.servers:
             await server.start()
-        self._committing.add_done_callback(self._on_committing_ended)
+        for chain in self._chains:
+            chain.when_stopped(self._on_chain_stopped)
         self._serving = True
 
     def describe(self) -> dict[str, object]:
@@ -161,8 +144,7 @@ class Peer:
                 "chaincode": self.chaincode.transport,
                 "orderer": self.orderer.transport,
             },
-            "channel": self._channel.name,
-            "height": self._channel.ledger.height,
+            "channels": {chain.name: chain.height for chain in self._chains},
             "tls": self.api.tls_enabled,
         }
 
@@ -177,12 +159,7 @@ class Peer:
     async def close(self) -> None:
         """Cut what is left, make durable what was taken, and close the files."""
         await asyncio.gather(*(server.stop(_FAREWELL) for server in self.servers))
-        if self._committing is not None:
-            self._committing.cancel()
-            await asyncio.gather(self._committing, return_exceptions=True)
-        await self._ordering.close()
-        self._validator.close()
-        self._channel.ledger.close()
+        await asyncio.gather(*(chain.close() for chain in self._chains))
 
     def check_serving(self) -> None:
         """Raises NotServing unless all listeners serve."""
@@ -191,20 +168,12 @@ class Peer:
 
     def check_committing(self) -> None:
         """Raises CommitterStopped or CommitterFailing when a block could not be committed."""
-        self._committer.check_health()
+        for chain in self._chains:
+            chain.committer.check_health()
 
-    async def _catch_up(self, committing: asyncio.Task[None]) -> None:
-        caught_up = asyncio.create_task(self._channel.ledger.wait_for(self._ordering.height))
-        try:
-            await asyncio.wait((committing, caught_up), return_when=asyncio.FIRST_COMPLETED)
-            if committing.done():
-                await committing
-        finally:
-            caught_up.cancel()
-
-    def _on_committing_ended(self, committing: asyncio.Task[None]) -> None:
-        """Nothing is committed any more: clients that ask for health go elsewhere."""
-        if not committing.cancelled() and committing.exception() is not None:
+    def _on_chain_stopped(self) -> None:
+        """Once nothing is committed on any channel, clients that ask for health go elsewhere."""
+        if all(chain.stopped for chain in self._chains):
             _say_not_serving(self.api, self.orderer)
 
 
@@ -228,6 +197,24 @@ def _secure(config: Config, material: Material) -> SecureServerConfig:
             "any chaincode; set peer.tls.clientAuthRequired to true"
         )
     return material.server(tls)
+
+
+def _chaincode_secure(config: Config, secure: SecureServerConfig) -> SecureServerConfig:
+    """The same for the chaincode listener, where chaincode may come without a certificate."""
+    if config.chaincode.client_auth_required or not secure.require_client_certificate:
+        return secure
+    log.warning(
+        "CHAINCODE NEEDS NO CLIENT CERTIFICATE: any process that reaches its listener can act as "
+        "any chaincode that shows none; set chaincode.clientAuthRequired to true"
+    )
+    kind = config.transport.chaincode
+    carried_by = config.transport.kind if kind == "inherit" else kind
+    return replace(
+        secure,
+        require_client_certificate=False,
+        # Whoever has one still shows it; grpcio cannot ask without requiring.
+        request_client_certificate=carried_by == "native",
+    )
 
 
 def _server_config(
@@ -267,9 +254,8 @@ def _chaincode_support(
         registry,
         ExternalLauncher(
             registry,
-            startup_timeout(config),
+            Waiting(registry, startup_timeout(config), chaincode.limits.transactions),
             config.peer.chaincode_address,
-            max_waiting=chaincode.limits.transactions,
         ),
         Definitions(chaincode.init_required),
         channels,
@@ -287,9 +273,9 @@ def _chaincode_support(
             # The rest is left for the answers to transactions that run already.
             max_pending=chaincode.limits.pending_bytes // 4 * 3,
             # Without client certificates there is nothing to compare a name with.
-            require_certificate_name=(
-                chaincode.require_certificate_name and secure.require_client_certificate
-            ),
+            check_certificate_name=chaincode.require_certificate_name
+            and (secure.require_client_certificate or secure.request_client_certificate),
+            certificate_optional=not secure.require_client_certificate,
         ),
         max_streams=chaincode.limits.streams,
         max_unregistered=chaincode.limits.unregistered,

@@ -185,7 +185,7 @@ async def test_streams_that_have_not_registered_have_a_limit_of_their_own(
 async def test_a_certificate_that_is_no_chaincode_s_is_refused_at_once(
     start_peer: StartPeer, dial: Dial
 ) -> None:
-    peer = await start_peer(require_certificate_name=True)
+    peer = await start_peer(check_certificate_name=True)
     code, details = await (await dial(peer)).status()
     assert code is grpc.StatusCode.PERMISSION_DENIED
     assert "selvedge://chaincode/NAME" in details

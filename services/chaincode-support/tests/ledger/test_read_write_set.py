@@ -143,6 +143,19 @@ def test_the_size_is_exact_and_what_is_written_again_counts_once() -> None:
         recorded.write("cc", "k", b"12")
 
 
+def test_metadata_counts_with_its_names_and_what_replaces_it_counts_alone() -> None:
+    recorded = ReadWriteSet(3 * ENTRY_BYTES + len("knämem".encode()) + 10)
+    for _ in range(5):
+        recorded.write_metadata("cc", "k", {"näme": bytes(10), "m": b""})
+        recorded.write_metadata("cc", "k", {})
+    recorded.write_metadata("cc", "k", {"näme": bytes(10), "m": b""})
+    assert recorded.has_writes
+    held = recorded.serialize()
+    with pytest.raises(SimulationTooLarge):
+        recorded.write_metadata("cc", "k", {"näme": bytes(11), "m": b""})
+    assert recorded.serialize() == held
+
+
 def test_what_is_refused_is_not_recorded_and_counted_once() -> None:
     counter = "ledger_simulations_too_large_total"
     before = REGISTRY.get_sample_value(counter) or 0

@@ -57,6 +57,20 @@ async def test_reads_carry_the_height_that_wrote_the_key(chain: Any) -> None:
     ]
 
 
+async def test_many_keys_are_read_in_their_order_each_of_them_recorded(chain: Any) -> None:
+    await chain.add(chain.network.transaction(writes(a=b"1", b=b"2"))[1])
+    simulator = chain.ledger.simulator("tx")
+    assert simulator.get_states(CHAINCODE, []) == []
+    assert simulator.get_states(CHAINCODE, ["b", "c", "a", "b"]) == [b"2", None, b"1", b"2"]
+    version = kv.Version(block_num=1)
+    assert list(recorded(simulator.results()).reads) == [
+        kv.KVRead(key="a", version=version),
+        kv.KVRead(key="b", version=version),
+        kv.KVRead(key="c"),
+    ]
+    simulator.close()
+
+
 async def test_a_range_goes_in_byte_order_and_leaves_composite_keys_to_its_start(
     chain: Any,
 ) -> None:

@@ -97,7 +97,7 @@ async def test_the_log_survives_a_power_cut_whatever_the_ledger_is_allowed_to_lo
         return opened[-1]
 
     monkeypatch.setattr(log, "connect", connect)
-    ordering = open_ordering_of(config.read(), Material(tmp_path, "Org1MSP"))
+    ordering = open_ordering_of("mychannel", config.read(), Material(tmp_path, "Org1MSP"))
     levels = [connection.execute("PRAGMA synchronous").fetchone()[0] for connection in opened]
     await ordering.close()
     assert set(levels) == {2}  # FULL

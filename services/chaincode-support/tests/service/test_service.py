@@ -19,11 +19,13 @@ from selvedge_common import comm
 from selvedge_common.msp import SigningIdentity, load_signing_identity
 from selvedge_common.protoutil import endorsements, proposals
 from selvedge_protos.common import common_pb2
+from selvedge_protos.common.ledger_pb2 import BlockchainInfo
 from selvedge_protos.orderer.ab_pb2 import BroadcastResponse
 from selvedge_protos.peer.chaincode_pb2 import ChaincodeInput
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 from selvedge_protos.peer.proposal_pb2 import SignedProposal
 from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse
+from selvedge_protos.peer.query_pb2 import ChannelQueryResponse
 
 CHANNEL = "mychannel"
 Status = health_pb2.HealthCheckResponse
@@ -55,9 +57,13 @@ async def dial(address: str, folder: Path, root: str = "ca.crt") -> AsyncIterato
 
 
 async def propose(
-    channel: Any, user: SigningIdentity, *args: bytes
+    channel: Any,
+    user: SigningIdentity,
+    *args: bytes,
+    on: str = CHANNEL,
+    chaincode: str = "mycc",
 ) -> tuple[proposals.OpenedProposal, ProposalResponse]:
-    proposal, _ = proposals.create_proposal(CHANNEL, "mycc", args, user.serialized)
+    proposal, _ = proposals.create_proposal(on, chaincode, args, user.serialized)
     signed = proposals.sign_proposal(proposal, user)
     process = channel.unary_unary(
         "/protos.Endorser/ProcessProposal",
@@ -106,6 +112,55 @@ async def metric(service: Process, name: str) -> float:
     return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
 
+async def test_channels_have_ledgers_of_their_own(authority: Authority, tmp_path: Path) -> None:
+    settings = authority.service_settings(
+        tmp_path / "two", CORE_CHANNEL_NAMES="first-channel,second-channel"
+    )
+    service = Process.start(MODULE, settings)
+    folder, chaincode = await authority.user("user1"), await authority.chaincode("mycc")
+    user = load_signing_identity(folder / "msp", "Org1MSP")
+    try:
+        async with (
+            dial(service.serving["chaincode"], chaincode) as listener,
+            dial(service.serving["api"], folder / "tls") as api,
+        ):
+            _, asked = await propose(api, user, b"GetChannels", on="", chaincode="cscc")
+            channels = ChannelQueryResponse.FromString(asked.response.payload).channels
+            assert [channel.channel_id for channel in channels] == [
+                "first-channel",
+                "second-channel",
+            ]
+            shim = RawShim(listener)
+            await shim.register("mycc:1.0")
+            serving = asyncio.create_task(serve_put_and_get(shim))
+            proposal, response = await propose(api, user, b"k", b"v", on="second-channel")
+            envelope = endorsements.create_transaction(proposal.proposal, [response], user)
+            answer = await submit(service.serving["orderer"], folder, envelope)
+            assert answer.status == common_pb2.SUCCESS
+            for name, height in (("second-channel", 2), ("first-channel", 1)):
+                info = await chain_info(api, user, name, height)
+                assert info.height == height
+            _, there = await propose(api, user, b"k", on="second-channel")
+            _, here = await propose(api, user, b"k", on="first-channel")
+            assert (there.response.payload, here.response.payload) == (b"v", b"")
+            serving.cancel()
+    finally:
+        assert service.stop() == 0
+
+
+async def chain_info(api: Any, user: SigningIdentity, channel: str, height: int) -> BlockchainInfo:
+    """What qscc says of a channel once it has that many blocks."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            _, asked = await propose(
+                api, user, b"GetChainInfo", channel.encode(), on=channel, chaincode="qscc"
+            )
+            info = BlockchainInfo.FromString(asked.response.payload)
+            if info.height >= height:
+                return info
+            await asyncio.sleep(0.01)
+
+
 async def test_a_transaction_is_committed_and_survives_a_kill(
     authority: Authority, service: Process, tmp_path: Path
 ) -> None:
@@ -130,7 +185,7 @@ async def test_a_transaction_is_committed_and_survives_a_kill(
     service.kill()
     again = Process.start(MODULE, authority.service_settings(tmp_path / "volume"))
     try:
-        assert again.serving["height"] == 2
+        assert again.serving["channels"] == {"mychannel": 2}
         async with (
             dial(again.serving["chaincode"], chaincode) as listener,
             dial(again.serving["api"], folder / "tls") as api,

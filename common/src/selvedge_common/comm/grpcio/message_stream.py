@@ -146,7 +146,7 @@ class GrpcioStream(BoundedStream):
             raise
         finally:
             await self._finish()
-        code, details = self._ending()
+        code, details = self.ending()
         if code is not grpc.StatusCode.OK and not self._left:
             await self._context.abort(code, details)
 
@@ -197,7 +197,7 @@ class GrpcioStream(BoundedStream):
 
     async def _finish(self) -> None:
         """End handler and writer, and say so, before the status is handed to gRPC."""
-        self._status = self._ending()  # so that nothing more is queued
+        self._status = self.ending()  # so that nothing more is queued
         self._drop()
         PROCESS.streams.discard(self)
         if self._flush_timer is not None:
@@ -216,7 +216,7 @@ class GrpcioStream(BoundedStream):
         self._call.finished(code)
         self._closed.set()
 
-    def _ending(self) -> tuple[grpc.StatusCode, str]:
+    def ending(self) -> tuple[grpc.StatusCode, str]:
         """The status decided on, or that of a stream which ends without a decision."""
         return self._status or (grpc.StatusCode.CANCELLED, "The stream was cancelled.")
 

@@ -31,21 +31,6 @@ shim_request_duration = Histogram(
     _OUTCOME,
     buckets=(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0),
 )
-launch_duration = Histogram(
-    "chaincode_launch_duration",
-    "The seconds until a chaincode that was asked for was there, or was given up.",
-    ("chaincode", "success"),
-)
-launch_failures = FabricCounter(
-    "chaincode_launch_failures",
-    "The number of chaincode launches that have failed.",
-    ("chaincode",),
-)
-launch_timeouts = FabricCounter(
-    "chaincode_launch_timeouts",
-    "The number of chaincode launches that have timed out.",
-    ("chaincode",),
-)
 execute_timeouts = FabricCounter(
     "chaincode_execute_timeouts",
     "The number of chaincode executions (Init or Invoke) that have timed out.",

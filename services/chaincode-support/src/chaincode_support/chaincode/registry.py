@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Iterator
 
 from chaincode_support.chaincode.errors import DuplicateChaincode
-from chaincode_support.chaincode.known_names import MAX_NAMES, KnownNames
 from chaincode_support.chaincode.executor import Executor
+from chaincode_support.chaincode.known_names import MAX_NAMES, KnownNames
 from chaincode_support.chaincode.replicas import Replicas
 from chaincode_support.chaincode.tally import Tally
 

@@ -20,7 +20,9 @@ class StreamSettings:
             the stream, so that answers to running transactions still have room.
         max_write_batch: records of one WRITE_BATCH_STATE; 0 does not offer it.
         max_multiple_keys: keys of one GET_STATE_MULTIPLE; 0 does not offer it.
-        require_certificate_name: whether the name in REGISTER must be the client certificate's.
+        check_certificate_name: whether a client certificate must be a chaincode's, of the name in
+            REGISTER.
+        certificate_optional: whether a chaincode may do without one.
     """
 
     keepalive: float
@@ -32,4 +34,5 @@ class StreamSettings:
     max_pending: int
     max_write_batch: int
     max_multiple_keys: int
-    require_certificate_name: bool
+    check_certificate_name: bool
+    certificate_optional: bool

@@ -83,7 +83,11 @@ class ChaincodeStream:
         self.transactions = TransactionContexts(settings, invoke, stream.max_message_bytes)
         self._answers: Answers  # from REGISTER on
         # Whoever was dialled proved its name by its address and its server's certificate.
-        self.certified = settings.require_certificate_name and expected is None
+        self.certified = (
+            expected is None
+            and settings.check_certificate_name
+            and not (settings.certificate_optional and self._has_no_certificate())
+        )
         self.tally = Tally()
         self.state = State.CREATED
         self.since = datetime.now(UTC)
@@ -265,6 +269,9 @@ class ChaincodeStream:
             use_get_multiple_keys=settings.max_multiple_keys > 0,
             max_size_get_multiple_keys=settings.max_multiple_keys,
         ).SerializeToString()
+
+    def _has_no_certificate(self) -> bool:
+        return "x509_pem_cert" not in self._stream.auth_context()
 
     def _certificate_names(self) -> list[str]:
         names = self._stream.auth_context().get("x509_subject_alternative_name", ())

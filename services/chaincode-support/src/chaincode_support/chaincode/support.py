@@ -21,6 +21,7 @@ from chaincode_support.chaincode.errors import (
     StreamTerminated,
 )
 from chaincode_support.chaincode.executor import Executor, Transaction
+from chaincode_support.chaincode.listing import describe
 from chaincode_support.chaincode.registration import Expected
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.settings import StreamSettings
@@ -31,6 +32,7 @@ from selvedge_common.comm import MessageStream, StatusError
 from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 from selvedge_protos.peer.proposal_response_pb2 import Response
+from selvedge_protos.selvedge.chaincode.v1 import chaincodes_pb2
 
 # A chaincode's failure may be as long as a message; so much of the last one is kept.
 _SHOWN_BYTES = 2000
@@ -78,6 +80,10 @@ class ChaincodeSupport:
         self._max_unregistered = max_unregistered
         self._streams: set[ChaincodeStream] = set()
         self._calls = ChaincodeCalls(channels, self.launch, self._run_called)
+
+    def describe(self) -> list[chaincodes_pb2.Chaincode]:
+        """Every chaincode that is here or was before."""
+        return describe(self.registry, self.definitions)
 
     async def register(self, stream: MessageStream) -> None:
         """Serve `/protos.ChaincodeSupport/Register`, one call per stream.

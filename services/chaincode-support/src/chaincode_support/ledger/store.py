@@ -72,7 +72,7 @@ _PASSING = frozenset(
 )
 _PRIMARY = 0xFF
 
-_CHANNEL_NAME = re.compile(r"[a-z][a-z0-9.-]{0,248}")
+CHANNEL_NAME = re.compile(r"[a-z][a-z0-9.-]{0,248}")
 
 
 def channel_file(folder: Path, channel: str) -> Path:
@@ -81,7 +81,7 @@ def channel_file(folder: Path, channel: str) -> Path:
     Raises LedgerUnusable for a name that Fabric's configtx validator would refuse, which also
     keeps a name from pointing outside the folder.
     """
-    if not _CHANNEL_NAME.fullmatch(channel):
+    if not CHANNEL_NAME.fullmatch(channel):
         raise LedgerUnusable(
             f"{channel!r} is no channel name: use at most 249 lower-case letters, digits, "
             "dots and dashes, beginning with a letter."
