@@ -8,6 +8,8 @@ follows it.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -25,6 +27,10 @@ BATCH_ROWS = 100
 # A batch ends early once its rows hold this many bytes, so that large values never make a message
 # that the shim's gRPC refuses (100 MB) or that weighs on the peer while it waits to be read.
 BATCH_BYTES = 2 * 1024 * 1024
+# Where each row costs as much as the block that it is in, a batch also ends after so many seconds,
+# so that others get their turn. Nowhere else: how far a range was read is in the read-write set,
+# which must not depend on a clock.
+SLOW_BATCH_SECONDS = 0.005
 # A page has as many rows as its chaincode asked for, in one message: others get their turn
 # whenever this many have been read.
 _ROWS_AT_ONCE = 500
@@ -51,19 +57,23 @@ class Page(Rows, Protocol):
 class _OpenQuery:
     """One iterator with the row that is known to come next."""
 
-    __slots__ = ("_ahead", "_rows")
+    __slots__ = ("_ahead", "_rows", "_slow")
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, slow: bool) -> None:
         self._rows = rows
+        self._slow = slow
         self._ahead = next(rows, None)
 
     def batch(self) -> list[QueryResultBytes]:
         results: list[QueryResultBytes] = []
         size = 0
+        end = time.monotonic() + SLOW_BATCH_SECONDS if self._slow else math.inf
         while self._ahead is not None and len(results) < BATCH_ROWS and size < BATCH_BYTES:
             results.append(QueryResultBytes(resultBytes=self._ahead))
             size += len(self._ahead)
             self._ahead = next(self._rows, None)
+            if self._slow and time.monotonic() > end:
+                break
         return results
 
     @property
@@ -87,8 +97,9 @@ class OpenQueries:
     def __len__(self) -> int:
         return len(self._open)
 
-    def start(self, open_rows: Callable[[], Rows]) -> QueryResponse:
-        """The first batch of a new query over what `open_rows` gives.
+    def start(self, open_rows: Callable[[], Rows], *, slow: bool = False) -> QueryResponse:
+        """The first batch of a new query over what `open_rows` gives, each row of which may be
+        `slow` to read.
 
         Raises RequestError when the transaction has too many queries open: the rows are not opened
         then, as a range that is opened is one that the transaction has read.
@@ -100,7 +111,7 @@ class OpenQueries:
                 "chaincode.limits.queries; close iterators before opening more"
             )
         identifier = _new_identifier()
-        self._open[identifier] = _OpenQuery(open_rows())
+        self._open[identifier] = _OpenQuery(open_rows(), slow)
         return self.next(identifier)
 
     def next(self, identifier: str) -> QueryResponse:

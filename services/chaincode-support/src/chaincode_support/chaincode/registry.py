@@ -73,9 +73,15 @@ class Registry:
             del self._replicas[executor.name]
 
     def next(self, name: str) -> Executor | None:
-        """Who gets the chaincode's next transaction; None when nobody serves it now."""
+        """Who gets the chaincode's next transaction, and has had its turn now; None when nobody
+        serves it."""
         replicas = self._replicas.get(name)
         return replicas.next() if replicas is not None else None
+
+    def peek(self, name: str) -> Executor | None:
+        """Whose turn it is; None when nobody serves the chaincode now."""
+        replicas = self._replicas.get(name)
+        return replicas.peek() if replicas is not None else None
 
     def replicas(self, name: str) -> Replicas:
         """All that serve the chaincode now."""
@@ -106,7 +112,7 @@ class Registry:
 
     async def wait_for(self, name: str) -> None:
         """Return as soon as somebody serves the chaincode. Raises what `failed` was told."""
-        if self.next(name) is not None:
+        if self.peek(name) is not None:
             return
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         others = self._waiting.setdefault(name, set())

@@ -43,7 +43,16 @@ class Replicas:
         return member.registered_name == self._release()
 
     def next(self) -> Executor | None:
-        """Who gets the next transaction: of the current release whoever runs the fewest.
+        """Who gets the next transaction, and has had its turn now."""
+        chosen = self.peek()
+        if chosen is not None and len(self._members) > 1:
+            # To the end of the line: among equals turns go round.
+            self._members.remove(chosen)
+            self._members.append(chosen)
+        return chosen
+
+    def peek(self) -> Executor | None:
+        """Whose turn it is: of the current release whoever runs the fewest.
 
         One that let a transaction time out and said nothing since comes after the others.
         """
@@ -56,13 +65,9 @@ class Replicas:
             for member in self._members
             if member.available and member.registered_name == release
         ]
-        if not candidates:
-            return None
-        chosen = min(candidates, key=lambda member: (not member.responsive, member.running))
-        # To the end of the line: among equals turns go round.
-        self._members.remove(chosen)
-        self._members.append(chosen)
-        return chosen
+        return min(
+            candidates, key=lambda member: (not member.responsive, member.running), default=None
+        )
 
     def _release(self) -> str:
         """The newest with an available member; empty when there is none."""

@@ -193,7 +193,7 @@ def get_history_for_key(context: TransactionContext, message: ChaincodeMessage) 
     """GET_HISTORY_FOR_KEY: every value that the key had, the newest first."""
     key = _parse(GetHistoryForKey, message.payload).key
     return context.queries.start(
-        lambda: _Marshalled(context.simulator.history(context.namespace, key))
+        lambda: _Marshalled(context.simulator.history(context.namespace, key)), slow=True
     ).SerializeToString()
 
 

@@ -37,7 +37,11 @@ from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.settings import StreamSettings
 from chaincode_support.chaincode.shim_requests import REQUESTS
 from chaincode_support.chaincode.tally import Tally
-from chaincode_support.chaincode.transaction_contexts import Invoke, TransactionContexts
+from chaincode_support.chaincode.transaction_contexts import (
+    Invoke,
+    TransactionContext,
+    TransactionContexts,
+)
 from selvedge_common.comm import MessageStream, StatusError
 from selvedge_common.logs import get_logger
 from selvedge_protos.peer.chaincode_pb2 import ChaincodeAdditionalParams
@@ -156,22 +160,28 @@ class ChaincodeStream:
             )
         context = self.transactions.create(transaction)
         metrics.transactions.inc()
+        timer = asyncio.get_running_loop().call_later(
+            self._settings.execute_timeout, self._on_timeout, context
+        )
         try:
             self._send_transaction(transaction)
-            async with asyncio.timeout(self._settings.execute_timeout):
-                return await context.outcome
-        except TimeoutError:
-            self.responsive = False
-            metrics.execute_timeouts.labels(self.registered_name).inc()
-            raise ExecuteTimeout(
-                f"timeout expired while executing transaction {transaction.txid}: chaincode "
-                f"{self.registered_name} did not answer within chaincode.executetimeout "
-                f"({self._settings.execute_timeout:g} s)"
-            ) from None
+            return await context.outcome
         finally:
+            timer.cancel()
             self.transactions.remove(context)
             metrics.transactions.dec()
             self._end_if_drained()
+
+    def _on_timeout(self, context: TransactionContext) -> None:
+        self.responsive = False
+        metrics.execute_timeouts.labels(self.registered_name).inc()
+        context.fail(
+            ExecuteTimeout(
+                f"timeout expired while executing transaction {context.transaction.txid}: chaincode "
+                f"{self.registered_name} did not answer within chaincode.executetimeout "
+                f"({self._settings.execute_timeout:g} s)"
+            )
+        )
 
     def drain(self) -> None:
         """Take no more transactions, and end the stream once those that run are done."""

@@ -139,7 +139,7 @@ class ChaincodeSupport:
         Whoever takes a snapshot for it takes it afterwards: waiting must not hold one. Raises a
         ChaincodeError whose sentence is for the client.
         """
-        while (executor := self.registry.next(chaincode)) is None:
+        while (executor := self.registry.peek(chaincode)) is None:
             try:
                 await self._launcher.launch(chaincode)
             except ChaincodeError as error:

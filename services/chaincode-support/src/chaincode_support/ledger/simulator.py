@@ -12,7 +12,7 @@ from chaincode_support.ledger.history import modifications
 from chaincode_support.ledger.not_kept import WithoutPrivateData
 from chaincode_support.ledger.range_iterator import RangeIterator
 from chaincode_support.ledger.read_write_set import ReadWriteSet, Version
-from chaincode_support.ledger.store import SnapshotPool
+from chaincode_support.ledger.store import Snapshot, SnapshotPool
 from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KeyModification
 
 
@@ -26,7 +26,7 @@ class Simulator(WithoutPrivateData):
     def __init__(self, pool: SnapshotPool, txid: str, max_bytes: int) -> None:
         self.txid = txid
         self._pool = pool
-        self._connection: sqlite3.Connection | None = pool.take()
+        self._snapshot: Snapshot | None = pool.take()
         self._recorded = ReadWriteSet(max_bytes)
         self._ranges: list[RangeIterator] = []
         self._paged = False
@@ -121,12 +121,12 @@ class Simulator(WithoutPrivateData):
 
     def close(self) -> None:
         """Release the snapshot; harmless when repeated."""
-        connection, self._connection = self._connection, None
-        if connection is None:
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is None:
             return
         for iterator in self._ranges:
             iterator.close()
-        self._pool.give_back(connection)
+        self._pool.give_back(snapshot)
 
     def _range(self, namespace: str, start: str, end: str, page_size: int) -> RangeIterator:
         connection = self._open()
@@ -145,10 +145,10 @@ class Simulator(WithoutPrivateData):
             )
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
+        if self._snapshot is None:
             raise LedgerClosed(f"The simulation of transaction {self.txid} has ended.")
         if self._results is not None:
             raise LedgerClosed(
                 f"The results of transaction {self.txid} have been taken: it can do nothing more."
             )
-        return self._connection
+        return self._snapshot.connection

@@ -15,6 +15,9 @@ from selvedge_common.quoting import printable
 from selvedge_protos.common.common_pb2 import Envelope
 from selvedge_protos.peer.transaction_pb2 import ProcessedTransaction
 
+# In Fabric the largest number stands for the newest block.
+_NEWEST = 2**64 - 1
+
 
 class Qscc:
     """Query system chaincode. Every function's first argument is the channel."""
@@ -52,7 +55,8 @@ def _block_by_number(ledger: Ledger, number: bytes) -> bytes:
     # int() would take signs, spaces and underscores too; 20 digits hold every block's number.
     if not number.isdigit() or len(number) > 20:
         raise Refused(f"{printable(number)} is no block number: give a decimal one")
-    return ledger.block(int(number))
+    asked = int(number)
+    return ledger.block(ledger.height - 1 if asked == _NEWEST else asked)
 
 
 def _block_by_hash(ledger: Ledger, header_hash: bytes) -> bytes:
