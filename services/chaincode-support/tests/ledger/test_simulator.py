@@ -109,12 +109,23 @@ async def test_interleaved_ranges_do_not_disturb_each_other(chain: Any) -> None:
 
 
 def test_simulations_are_bounded_and_places_come_back(ledger: Ledger) -> None:
-    running = [ledger.simulator(f"tx{n}") for n in range(4)]
+    running = [ledger.simulator(f"tx{n}", f"chaincode{n}") for n in range(4)]
     with pytest.raises(LedgerBusy, match=r"All 4 simulations .* raise ledger.maxSimulations"):
         ledger.simulator("one too many")
     running[0].close()
     running[0].close()
     ledger.simulator("fits again").close()
+    for simulator in running[1:]:
+        simulator.close()
+
+
+def test_the_last_simulations_are_for_chaincodes_that_run_few(ledger: Ledger) -> None:
+    running = [ledger.simulator(f"tx{n}", "greedy") for n in range(3)]
+    with pytest.raises(LedgerBusy, match="greedy runs 3 of the 4 .* the few .* are for others"):
+        ledger.simulator("one too many", "greedy")
+    running.append(ledger.simulator("of another", "modest"))
+    running[0].close()
+    running.append(ledger.simulator("a place again", "modest, too"))
     for simulator in running[1:]:
         simulator.close()
 

@@ -61,7 +61,7 @@ class ChaincodeCalls:
                 other = self._other_channel(channel, caller.creator)
                 try:
                     simulator = snapshot.enter_context(
-                        contextlib.closing(other.ledger.simulator(caller.txid))
+                        contextlib.closing(other.ledger.simulator(caller.txid, name))
                     )
                 except LedgerError as error:
                     raise CallRefused(str(error)) from error

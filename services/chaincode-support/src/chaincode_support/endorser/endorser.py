@@ -159,7 +159,7 @@ class Endorser(EndorserServicer):
         with contextlib.ExitStack() as snapshot:
             simulator = None
             if channel is not None and executor.simulates:
-                simulator = channel.ledger.simulator(proposal.txid)
+                simulator = channel.ledger.simulator(proposal.txid, proposal.chaincode)
                 snapshot.callback(simulator.close)
             execution = await self._chaincodes.execute(
                 Transaction(

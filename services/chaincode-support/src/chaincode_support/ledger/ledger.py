@@ -182,12 +182,12 @@ class Ledger:
         """Whether a block holds this transaction, valid or not."""
         return self.block_number_of(txid) is not None
 
-    def simulator(self, txid: str) -> Simulator:
-        """A simulation on a snapshot of this moment; the caller must close it.
+    def simulator(self, txid: str, chaincode: str = "") -> Simulator:
+        """A simulation on a snapshot of this moment, for a chaincode; the caller must close it.
 
         Raises LedgerBusy when as many as the settings allow are running.
         """
-        return Simulator(self._snapshots, txid, self._max_simulation_bytes)
+        return Simulator(self._snapshots, txid, chaincode, self._max_simulation_bytes)
 
     async def wait_for(self, height: int) -> None:
         """Return once there are at least `height` blocks."""

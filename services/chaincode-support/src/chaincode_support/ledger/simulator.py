@@ -23,10 +23,10 @@ class Simulator(WithoutPrivateData):
     writes of more than `max_bytes` together raise SimulationTooLarge.
     """
 
-    def __init__(self, pool: SnapshotPool, txid: str, max_bytes: int) -> None:
+    def __init__(self, pool: SnapshotPool, txid: str, owner: str, max_bytes: int) -> None:
         self.txid = txid
         self._pool = pool
-        self._snapshot: Snapshot | None = pool.take()
+        self._snapshot: Snapshot | None = pool.take(owner)
         self._recorded = ReadWriteSet(max_bytes)
         self._ranges: list[RangeIterator] = []
         self._paged = False

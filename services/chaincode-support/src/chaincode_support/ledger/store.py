@@ -3,6 +3,7 @@
 import errno
 import re
 import sqlite3
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,6 +193,7 @@ class Snapshot:
 
     connection: sqlite3.Connection
     hold: sqlite3.Cursor
+    owner: str
 
 
 class SnapshotPool:
@@ -209,12 +211,16 @@ class SnapshotPool:
         self._size = size
         self._idle: list[sqlite3.Connection] = []
         self._in_use = 0
+        self._held: Counter[str] = Counter()
         self._closed = False
         self._in_use_metric = metrics.simulations_in_use.labels(channel)
         self._refused_metric = metrics.simulations_refused.labels(channel)
 
-    def take(self) -> Snapshot:
-        """A snapshot of the newest commit, to be given back.
+    def take(self, owner: str) -> Snapshot:
+        """A snapshot of the newest commit for `owner`, to be given back.
+
+        The last quarter is for owners that have few, so that some that hold on to theirs leave
+        snapshots to all others.
 
         Raises LedgerBusy when `size` snapshots are out, LedgerClosed after close().
         """
@@ -226,6 +232,14 @@ class SnapshotPool:
                 f"All {self._size} simulations that channel {self._channel} allows are running: "
                 "try again, or raise ledger.maxSimulations."
             )
+        held = self._held[owner]
+        if self._in_use >= self._size - self._size // 4 and held >= max(1, self._size // 16):
+            self._refused_metric.inc()
+            raise LedgerBusy(
+                f"The chaincode {owner} runs {held} of the {self._size} simulations that channel "
+                f"{self._channel} allows, and the few that are left are for others: try again, or "
+                "raise ledger.maxSimulations."
+            )
         connection = self._idle.pop() if self._idle else open_reader(self._file)
         try:
             hold = connection.execute("SELECT 1 FROM channel")
@@ -233,12 +247,16 @@ class SnapshotPool:
             connection.close()
             raise
         self._in_use += 1
+        self._held[owner] += 1
         self._in_use_metric.inc()
-        return Snapshot(connection, hold)
+        return Snapshot(connection, hold, owner)
 
     def give_back(self, snapshot: Snapshot) -> None:
         """End the snapshot. The caller has closed all its cursors."""
         self._in_use -= 1
+        self._held[snapshot.owner] -= 1
+        if not self._held[snapshot.owner]:
+            del self._held[snapshot.owner]
         self._in_use_metric.dec()
         snapshot.hold.close()
         if self._closed:
