@@ -20,7 +20,6 @@ from selvedge_cli import ENVIRONMENT
 from selvedge_cli.addresses import Addresses, port_of
 from selvedge_cli.errors import CommandError
 from selvedge_cli.local.claim import check_ports, claimed
-from selvedge_cli.local.process import LIFELINE
 from selvedge_cli.local.services import services
 
 SELVEDGE = Path(sys.executable).with_name("selvedge")
@@ -180,6 +179,16 @@ def test_status_tells_of_every_listener(running: Running) -> None:
         assert "andshake failed" not in log.read_text()
 
 
+def test_doctor_finds_nothing_in_the_way(running: Running) -> None:
+    done = running.run("doctor", "--chaincode", "asset-transfer", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["well"]) == (0, True), report
+    addresses = Addresses(**json.loads((running.home / "addresses.json").read_text()))
+    dialled = f"{addresses.chaincode}, dialled with asset-transfer's certificate"
+    said = [finding["what"] for finding in report["findings"] if finding["where"] == dialled]
+    assert said == ["the chaincode listener accepts it"]
+
+
 def test_channel_that_is_not_there_is_said(running: Running) -> None:
     for words in (["status"], ["events", "--until", "newest"]):
         done = running.run(*words, "--channel", "other")
@@ -268,16 +277,6 @@ def test_start_is_told_step_by_step_at_a_terminal(tmp_path: Path) -> None:
     names = ["ca", "chaincode-support", "event-hub"]
     assert steps[:4] == [*(f"starting {name} ..." for name in names), "ca serves"]
     assert sorted(steps[4:]) == ["chaincode-support serves", "event-hub serves"]
-
-
-def test_service_is_not_begun_after_its_parent_has_ended() -> None:
-    words = [sys.executable, str(LIFELINE), str(os.getpid()), "/bin/echo", "begun"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
-    assert done.stdout == "begun\n"
-    words[2] = str(os.getppid())
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "has ended" in done.stderr
 
 
 @pytest.mark.skipif(

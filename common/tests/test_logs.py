@@ -39,6 +39,22 @@ def test_spec_is_read_and_told_in_order(spec: str, normal: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("comm", "warning"),
+        ("comm.tls", "debug"),
+        ("comm.tls.handshake", "debug"),
+        ("comm.native.server", "warning"),
+        ("communication", "error"),
+        ("", "error"),
+    ],
+)
+def test_level_of_a_logger_is_its_own_or_the_nearest_above(name: str, level: str) -> None:
+    logs.set_spec("error:comm=warning:comm.tls=debug")
+    assert logs.get_level(name) == level
+
+
+@pytest.mark.parametrize(
     ("spec", "sentence"),
     [
         ("loud", "has the level 'loud' in 'loud'; use one of debug, info"),

@@ -1,6 +1,8 @@
 """A service's process and its signals, in real processes."""
 
 import asyncio
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -109,3 +111,29 @@ def test_as_many_files_as_the_system_allows_may_be_open() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert ended.stdout == "128\n"
+
+
+_COMMAND = """
+from dataclasses import dataclass
+from selvedge_common import process
+from selvedge_common.config.sections import Logging
+
+@dataclass(frozen=True)
+class Config:
+    logging: Logging
+
+async def serve(config, shutdown):
+    pass
+
+process.command("it", "", "", lambda _: Config(Logging("info", "json")), serve, ())
+"""
+
+
+def test_variable_that_is_nearly_a_setting_is_told_at_the_start() -> None:
+    environ = os.environ | {"CORE_LOGING_SPEC": "debug", "CORE_LEDGER_HISTORY": "true"}
+    ended = subprocess.run(
+        [sys.executable, "-c", _COMMAND], env=environ, stderr=subprocess.PIPE, text=True, check=True
+    )
+    (line,) = map(json.loads, ended.stderr.splitlines())
+    assert (line["level"], line["event"]) == ("warning", "variable names no setting")
+    assert (line["variable"], line["perhaps"]) == ("CORE_LOGING_SPEC", "CORE_LOGGING_SPEC")

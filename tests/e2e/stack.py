@@ -19,7 +19,10 @@ SELVEDGE = Path(sys.executable).with_name("selvedge")
 
 OPERATIONS = {"chaincode-support": 9443, "event-hub": 9444, "ca": 9445}
 LISTENERS = {
-    "peer": ("localhost:7051", ["protos.Deliver", "protos.Endorser"]),
+    "peer": (
+        "localhost:7051",
+        ["protos.Admin", "protos.Deliver", "protos.Endorser", "selvedge.chaincode.v1.Chaincodes"],
+    ),
     "chaincode": ("localhost:7052", ["protos.ChaincodeSupport"]),
     "ordering": ("localhost:7050", ["orderer.AtomicBroadcast"]),
     "events": ("localhost:7053", ["protos.Events"]),

@@ -147,7 +147,7 @@ def issue(
         else:
             folder = _issue_chaincode(home, str(chaincode), ca_address)
             files = sorted(path for path in folder.iterdir() if path.is_file())
-    environment = None if chaincode is None else _chaincode_environment(home, folder, chaincode)
+    environment = None if chaincode is None else chaincode_environment(home, folder, chaincode)
     if as_json:
         report: dict[str, Any] = {"folder": str(folder), "files": [str(file) for file in files]}
         report["replaced"] = replaced
@@ -219,7 +219,7 @@ def _user_folder(home: Path, name: str) -> Path:
     return home / "crypto" / "users" / name
 
 
-def _chaincode_environment(home: Path, folder: Path, name: str) -> dict[str, str]:
+def chaincode_environment(home: Path, folder: Path, name: str) -> dict[str, str]:
     """What Fabric's shims of every language read; the Node and Go ones want base64 files."""
     folder = folder.absolute()
     return {
@@ -273,7 +273,7 @@ def _mint_in_container(home: Path, arguments: Sequence[str], ca_address: str) ->
         f"the ca at {ca_address} {whose}: run this in the folder where `selvedge up` or docker "
         "compose was started, or give the home of that `selvedge up` with --home"
     )
-    if shutil.which("docker") is None or not _is_compose_folder():
+    if shutil.which("docker") is None or not is_compose_folder():
         raise click.ClickException(what_to_do)
     minted = _output(command, os.environ)
     if minted.returncode:
@@ -290,7 +290,7 @@ def _mint_in_container(home: Path, arguments: Sequence[str], ca_address: str) ->
     return enrolment
 
 
-def _is_compose_folder() -> bool:
+def is_compose_folder() -> bool:
     """Whether `docker compose` finds a file here: it looks in the folders above, too."""
     if "COMPOSE_FILE" in os.environ:
         return True

@@ -100,7 +100,7 @@ class Report:
 async def inspect(connection: Connection) -> Report:
     """Ask all services, at the same time."""
     addresses = connection.settings.addresses
-    layout = _layout(addresses)
+    layout = listeners_of(addresses)
     found, channel, chaincodes = await asyncio.gather(
         asyncio.gather(*(_service(connection, name, *parts) for name, parts in layout.items())),
         _channel(connection),
@@ -115,7 +115,8 @@ async def inspect(connection: Connection) -> Report:
     return Report(found, channel, chaincodes, user)
 
 
-def _layout(addresses: Addresses) -> dict[str, tuple[dict[str, str], str]]:
+def listeners_of(addresses: Addresses) -> dict[str, tuple[dict[str, str], str]]:
+    """Each service's gRPC listeners by what they are for, and its operations endpoint."""
     return {
         "ca": ({"certificates": addresses.ca}, addresses.ca_operations),
         "chaincode-support": (

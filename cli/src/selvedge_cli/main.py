@@ -19,7 +19,9 @@ COMMANDS = {
     "invoke": ("invoke", "Submit a transaction and wait for its commit."),
     "query": ("query", "Ask a chaincode without submitting anything."),
     "events": ("events", "Print blocks and events as they are committed."),
+    "chaincode": ("chaincode", "List chaincodes, install and remove packages."),
     "status": ("status", "Say how the services are, or one transaction is."),
+    "doctor": ("doctor.command", "Find what is wrong, and say what to do about it."),
     "ca": ("ca", "Get certificates for users and chaincodes."),
 }
 

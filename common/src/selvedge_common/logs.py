@@ -138,6 +138,13 @@ def get_spec() -> str:
     return ":".join([*named, _levels.default])
 
 
+def get_level(name: str) -> str:
+    """The level in force for the logger of that name: its own, or that of the nearest above it."""
+    path = f"{name}."
+    above = (named for named in _levels.loggers if path.startswith(f"{named}."))
+    return _levels.loggers.get(max(above, key=len, default=""), _levels.default)
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of that name; dots make a hierarchy, as in `comm.tls`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import uvloop
 
 from selvedge_common import logs
-from selvedge_common.config import ConfigError
+from selvedge_common.config import ConfigError, misspelt, variables
 from selvedge_common.config.sections import Logging
 
 log = logs.get_logger("process")
@@ -88,9 +88,16 @@ def command(
     try:
         config = read(arguments.config)
         logs.configure(config.logging.spec, config.logging.format)
+        warn_of_misspelt(type(config))
         run(lambda shutdown: serve(config, shutdown))
     except mendable as error:
         sys.exit(f"{name}: {error}")
+
+
+def warn_of_misspelt(config: type) -> None:
+    """Log the variables of this process that name no setting in `config`, but nearly do."""
+    for variable, meant in misspelt(os.environ, variables(config)).items():
+        log.warning("variable names no setting", variable=variable, perhaps=meant)
 
 
 def run(main: Callable[[Shutdown], Awaitable[None]]) -> None:

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from selvedge_common.config import ConfigError, Duration, HostPort, Range, Size, load, loader
+from selvedge_common.config import (
+    ConfigError,
+    Duration,
+    HostPort,
+    Range,
+    Size,
+    load,
+    loader,
+    misspelt,
+    variables,
+)
 
 DEFAULTS = """
 peer:
@@ -357,3 +367,56 @@ def test_yaml_that_stops_its_own_reader_is_refused_with_a_sentence(
     file.write_text(text)
     with pytest.raises(ConfigError, match=sentence):
         loader._read(file, str(file))
+
+
+def test_every_setting_has_a_variable() -> None:
+    assert list(variables(Peer)) == [
+        "CORE_LISTENADDRESS",
+        "CORE_LOCALMSPID",
+        "CORE_FILESYSTEMPATH",
+        "CORE_TLS_ENABLED",
+        "CORE_TLS_CLIENTROOTCAS",
+        "CORE_EVENTS_BUFFERSIZE",
+        "CORE_EVENTS_TIMEOUT",
+        "CORE_EVENTS_MAXBYTES",
+        "CORE_EVENTS_RATIO",
+        "CORE_PROXY_ADDRESS",
+        "CORE_NOTE",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("CORE_PEER_LISTENADRESS", "CORE_PEER_LISTENADDRESS"),
+        ("CORE_PEER_LISTEN_ADDRESS", "CORE_PEER_LISTENADDRESS"),
+        ("CORE_PEER_LsitenAddress", "CORE_PEER_LISTENADDRESS"),
+        ("CORE_PEER_TLS_ENABLE", "CORE_PEER_TLS_ENABLED"),
+        ("CORE_PEERTLSENABLED", "CORE_PEER_TLS_ENABLED"),
+        ("CORE_PEER_EVENT_BUFFERSIZE", "CORE_PEER_EVENTS_BUFFERSIZE"),
+    ],
+)
+def test_misspelt_variable_is_found_with_the_one_that_was_meant(variable: str, meant: str) -> None:
+    environ = {variable: "1", "CORE_PEER_NOTE": "set"}
+    assert misspelt(environ, variables(Config)) == {variable: meant}
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "CORE_PEER_TLS_ENABLED",
+        "CORE_PEER_TLS_CERT_FILE",
+        "CORE_PEER_ADDRESS",
+        "CORE_PEER_GOSSIP_BOOTSTRAP",
+        "CORE_LEDGER_STATE_STATEDATABASE",
+        "CORE_PEER_SERVICE_HOST",
+        "CORE_PEER_PORT_7051_TCP_ADDR",
+        "PEER_LISTENADRESS",
+    ],
+)
+def test_variable_of_somebody_else_is_not_misspelt(variable: str) -> None:
+    assert misspelt({variable: "1"}, variables(Config)) == {}
+
+
+def test_misspelt_variable_without_a_value_counts_as_unset() -> None:
+    assert misspelt({"CORE_PEER_LISTENADRESS": ""}, variables(Config)) == {}

@@ -7,17 +7,28 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from endorsing import Endorsing, StartEndorsing
 from rawshim import CHANNEL, METHOD, PATIENCE, SETTINGS, Dial, Peer, RawShim, StartPeer
+from testchannel import Network
 
 from chaincode_support.chaincode.definitions import Definitions
 from chaincode_support.chaincode.known_names import KnownNames
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.support import ChaincodeSupport
 from chaincode_support.channel import Channel
+from chaincode_support.endorser.endorser import Endorser
 from chaincode_support.launchers.external import ExternalLauncher
 from chaincode_support.launchers.waiting import Waiting
 from chaincode_support.ledger import Ledger
+from chaincode_support.system.channels import ReadableChannels
+from chaincode_support.system.cscc import Cscc
+from chaincode_support.system.executor import SystemExecutor
+from chaincode_support.system.qscc import Qscc
 from selvedge_common.comm import GRPCServer, ServerConfig
+from selvedge_common.protoutil.config_block import open_config
+from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
+from selvedge_protos.peer.proposal_pb2 import SignedProposal
+from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse
 
 
 @pytest.fixture
@@ -84,3 +95,56 @@ async def dial() -> AsyncIterator[Dial]:
     yield open_stream
     for channel in channels:
         await channel.close(None)
+
+
+@pytest.fixture(scope="session")
+def network() -> Network:
+    return Network()
+
+
+@pytest.fixture
+async def start_endorsing(start_peer: StartPeer, network: Network) -> AsyncIterator[StartEndorsing]:
+    """Starts endorsers; what else it is given is for the peer behind them."""
+    servers: list[GRPCServer] = []
+    clients: list[grpc.aio.Channel] = []
+
+    async def start(*, max_proposals: int = 10, **overrides: Any) -> Endorsing:
+        channels: dict[str, Channel] = {}
+        peer = await start_peer(channels=channels, **overrides)
+        configuration = open_config(network.genesis())
+        channels[CHANNEL] = Channel(
+            CHANNEL, peer.ledger, configuration.msps, configuration.policies.groups["Application"]
+        )
+        readable = ReadableChannels(channels)
+        for system in (Qscc(readable), Cscc(readable, network.organisation.msp)):
+            peer.registry.register(SystemExecutor(system))
+        server = GRPCServer("127.0.0.1:0", ServerConfig())
+        endorser = Endorser(
+            channels,
+            peer.support,
+            network.peer,
+            network.organisation.msp,
+            max_proposals=max_proposals,
+        )
+        # GRPCServer has the two methods of grpc.aio.Server that generated code calls.
+        add_EndorserServicer_to_server(endorser, server)  # type: ignore[arg-type]
+        await server.start()
+        servers.append(server)
+        clients.append(grpc.aio.insecure_channel(server.address))
+        process: Any = clients[-1].unary_unary(
+            "/protos.Endorser/ProcessProposal",
+            request_serializer=SignedProposal.SerializeToString,
+            response_deserializer=ProposalResponse.FromString,
+        )
+        return Endorsing(network, peer, channels, endorser, process)
+
+    yield start
+    for client in clients:
+        await client.close(None)
+    for server in servers:
+        await server.stop(0)
+
+
+@pytest.fixture
+async def endorsing(start_endorsing: StartEndorsing) -> Endorsing:
+    return await start_endorsing()

@@ -1,12 +1,14 @@
 """A raw shim that says exactly what a test wants, and the peer's side that it talks to."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from chaincode_support.chaincode.executor import Transaction
 from chaincode_support.chaincode.registry import Registry
@@ -15,11 +17,17 @@ from chaincode_support.chaincode.stream import ChaincodeStream
 from chaincode_support.chaincode.support import ChaincodeSupport, Execution
 from chaincode_support.ledger import CheckedTransaction, Ledger, Simulator
 from selvedge_common.protoutil import blocks
+from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
-from selvedge_protos.peer.chaincode_pb2 import ChaincodeID, ChaincodeInput
-from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetState, PutState
+from selvedge_protos.peer.chaincode_pb2 import ChaincodeID, ChaincodeInput, ChaincodeSpec
+from selvedge_protos.peer.chaincode_shim_pb2 import (
+    ChaincodeMessage,
+    GetState,
+    PutState,
+    QueryResponse,
+)
 from selvedge_protos.peer.proposal_response_pb2 import Response
 from selvedge_protos.peer.transaction_pb2 import TxValidationCode
 
@@ -62,19 +70,29 @@ class RawShim:
         assert data is not EOF, f"the stream ended: {await self._call.details()}"
         return ChaincodeMessage.FromString(data)
 
-    async def ask(
-        self, kind: int, payload: bytes, transaction: ChaincodeMessage
-    ) -> ChaincodeMessage:
-        """A request of the running transaction, and the answer to it."""
+    async def request(
+        self, kind: int, payload: bytes | Message, transaction: ChaincodeMessage
+    ) -> None:
+        """A request of the running transaction, whose answer is not waited for."""
         await self.say(
             ChaincodeMessage(
                 type=ChaincodeMessage.Type.ValueType(kind),
-                payload=payload,
+                payload=payload if isinstance(payload, bytes) else payload.SerializeToString(),
                 txid=transaction.txid,
                 channel_id=transaction.channel_id,
             )
         )
+
+    async def ask(
+        self, kind: int, payload: bytes | Message, transaction: ChaincodeMessage
+    ) -> ChaincodeMessage:
+        """A request of the running transaction, and the answer to it."""
+        await self.request(kind, payload, transaction)
         return await self.hear()
+
+    async def call(self, chaincode: str, transaction: ChaincodeMessage, *args: bytes) -> None:
+        """Ask for a call of another chaincode, whose answer is not waited for."""
+        await self.request(ChaincodeMessage.INVOKE_CHAINCODE, called(chaincode, *args), transaction)
 
     async def put(self, key: str, value: bytes, transaction: ChaincodeMessage) -> ChaincodeMessage:
         payload = PutState(key=key, value=value).SerializeToString()
@@ -128,6 +146,30 @@ def register(name: str) -> ChaincodeMessage:
     return ChaincodeMessage(type=ChaincodeMessage.REGISTER, payload=payload)
 
 
+def called(chaincode: str, *args: bytes, is_init: bool = False) -> ChaincodeSpec:
+    """What INVOKE_CHAINCODE asks for."""
+    return ChaincodeSpec(
+        chaincode_id=ChaincodeID(name=chaincode), input=ChaincodeInput(args=args, is_init=is_init)
+    )
+
+
+def query_response(answer: ChaincodeMessage) -> QueryResponse:
+    """The rows in an answer; the test fails when it is an ERROR instead."""
+    assert answer.type == ChaincodeMessage.RESPONSE, answer
+    return QueryResponse.FromString(answer.payload)
+
+
+def keys(response: QueryResponse) -> list[str]:
+    """The keys of the rows of a range."""
+    return [KV.FromString(row.resultBytes).key for row in response.results]
+
+
+def refusal(answer: ChaincodeMessage) -> str:
+    """The sentence of an ERROR; the test fails when it is none."""
+    assert answer.type == ChaincodeMessage.ERROR, answer
+    return answer.payload.decode()
+
+
 @dataclass
 class Peer:
     """A chaincode listener and what is behind it."""
@@ -143,12 +185,17 @@ class Peer:
 
     def stream(self, name: str = "mycc") -> ChaincodeStream:
         """The stream that gets the chaincode's next transaction."""
-        stream = self.registry.next(name)
+        stream = self.registry.peek(name)
         assert isinstance(stream, ChaincodeStream)
         return stream
 
     async def execute(
-        self, chaincode: str, txid: str = "t1", *args: bytes, is_init: bool = False
+        self,
+        chaincode: str,
+        txid: str = "t1",
+        *args: bytes,
+        is_init: bool = False,
+        creator: bytes = b"",
     ) -> Execution:
         """Run a transaction as the endorser does; its simulator is `simulators[-1]`."""
         await self.support.launch(chaincode)
@@ -161,29 +208,47 @@ class Peer:
                 chaincode=chaincode,
                 input=ChaincodeInput(args=args, is_init=is_init),
                 simulator=simulator,
+                creator=creator,
             ),
         )
 
     async def commit(self, namespace: str, state: Mapping[str, bytes]) -> None:
         """Put keys into the ledger, as a block with one valid transaction."""
-        number = self.ledger.height
-        with_writes = kv_rwset_pb2.KVRWSet(
-            writes=[kv_rwset_pb2.KVWrite(key=key, value=state[key]) for key in sorted(state)]
-        )
-        transaction = CheckedTransaction(
-            TxValidationCode.VALID, txid=f"seed-{number}", rwsets=[(namespace, with_writes)]
-        )
-        block = blocks.new_block(number, self.ledger.last_hash, [b"seed"])
-        await self.ledger.commit(block, [transaction])
+        writes = [kv_rwset_pb2.KVWrite(key=key, value=state[key]) for key in sorted(state)]
+        await commit(self.ledger, namespace, kv_rwset_pb2.KVRWSet(writes=writes))
+
+    def results(self) -> dict[str, kv_rwset_pb2.KVRWSet]:
+        """What the last transaction read and would write, by namespace."""
+        results = rwset_pb2.TxReadWriteSet.FromString(self.simulators[-1].results())
+        return {
+            part.namespace: kv_rwset_pb2.KVRWSet.FromString(part.rwset) for part in results.ns_rwset
+        }
 
     def writes(self) -> dict[str, bytes]:
         """What the last transaction would write."""
-        found = {}
-        results = rwset_pb2.TxReadWriteSet.FromString(self.simulators[-1].results())
-        for namespace in results.ns_rwset:
-            for write in kv_rwset_pb2.KVRWSet.FromString(namespace.rwset).writes:
-                found[write.key] = write.value
-        return found
+        return {
+            write.key: write.value for rwset in self.results().values() for write in rwset.writes
+        }
+
+
+async def commit(ledger: Ledger, namespace: str, rwset: kv_rwset_pb2.KVRWSet) -> None:
+    """Add a block with one valid transaction, which did this."""
+    number = ledger.height
+    done = CheckedTransaction(
+        TxValidationCode.VALID, txid=f"seed-{number}", rwsets=[(namespace, rwset)]
+    )
+    await ledger.commit(blocks.new_block(number, ledger.last_hash, [b"seed"]), [done])
+
+
+@asynccontextmanager
+async def transaction(
+    peer: Peer, shim: RawShim, chaincode: str = "mycc", txid: str = "0123456789abcdef"
+) -> AsyncIterator[tuple["asyncio.Task[Execution]", ChaincodeMessage]]:
+    """A running transaction; the test completes it or fails with it."""
+    running = asyncio.create_task(peer.execute(chaincode, txid, b"invoke"))
+    yield running, await shim.hear()
+    if not running.done():
+        running.cancel()
 
 
 class Dial(Protocol):

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from chaincode_support.channel import Channel
 from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
-from chaincode_support.ledger import Ledger
+from chaincode_support.ledger import CheckedTransaction, Ledger
 from chaincode_support.ledger.committer import Committer
 from chaincode_support.ledger.validation import Validator
 from chaincode_support.ordering import EmbeddedOrdering, OrderingSettings
@@ -88,13 +88,21 @@ class Organisation:
             _save(folder, certificate, key)
         return SigningIdentity(self.mspid, certificate, key)
 
-    def issue_tls(self, name: str) -> tuple[bytes, bytes]:
-        """(certificate, key) in PEM for TLS on localhost, as a server or a client."""
+    def issue_tls(
+        self,
+        name: str,
+        *uris: str,
+        host: str = "localhost",
+        valid: datetime.timedelta = datetime.timedelta(hours=1),
+    ) -> tuple[bytes, bytes]:
+        """(certificate, key) in PEM for TLS on a host, as a server or a client."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        names = x509.SubjectAlternativeName(
+            [x509.DNSName(host), *map(x509.UniformResourceIdentifier, uris)]
+        )
         certificate = (
-            self._builder(subject, key.public_key(), datetime.timedelta(hours=1))
+            self._builder(subject, key.public_key(), valid)
             .add_extension(names, critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -222,6 +230,22 @@ def results_of(rwsets: Mapping[str, kv_rwset_pb2.KVRWSet]) -> bytes:
             for name, rwset in rwsets.items()
         ]
     ).SerializeToString()
+
+
+async def add_block(network: Network, ledger: Ledger, *envelopes: bytes) -> list[str]:
+    """Check and commit the next block, as the committer does; the names of its codes.
+
+    Block 0 comes first when there is none yet.
+    """
+    if not ledger.height:
+        genesis = CheckedTransaction(transaction_pb2.VALID, type=common_pb2.CONFIG)
+        await ledger.commit(network.genesis(), [genesis])
+    block = blocks.new_block(ledger.height, ledger.last_hash, envelopes)
+    validator = network.validator()
+    checked = await validator.check(block)
+    validator.close()
+    await ledger.commit(block, checked)
+    return code_names(block.metadata.metadata[common_pb2.TRANSACTIONS_FILTER])
 
 
 def fill_disk(writer: sqlite3.Connection) -> None:

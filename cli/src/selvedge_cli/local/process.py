@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from selvedge_cli import ENVIRONMENT
 from selvedge_cli.errors import CommandError
 from selvedge_cli.local.services import Service, inherited
 from selvedge_common.healthcheck import Unhealthy, check
+from selvedge_common.lifeline import ending_with_parent
 
 POLL = 0.02
 """Seconds between two looks at a service that is starting."""
@@ -22,8 +21,6 @@ GRACE = 10.0
 """Seconds that a service gets to end after SIGTERM."""
 TAIL = 12
 """Lines of its log that are shown of a service that died."""
-
-LIFELINE = Path(__file__).with_name("lifeline.py")
 
 
 class ServiceDied(CommandError):
@@ -97,7 +94,7 @@ async def start(service: Service, log: Path) -> ServiceProcess:
     """Start a service; it prints into its log, and the log of the run before is kept as `.1`."""
     with _fresh(log) as output:
         process = await asyncio.create_subprocess_exec(
-            *_ending_with_parent(),
+            *ending_with_parent(),
             *service.command,
             env=inherited(ENVIRONMENT) | dict(service.environment),
             stdin=asyncio.subprocess.DEVNULL,
@@ -107,14 +104,6 @@ async def start(service: Service, log: Path) -> ServiceProcess:
             start_new_session=True,
         )
     return ServiceProcess(service, process, log)
-
-
-def _ending_with_parent() -> list[str]:
-    # A program of its own and not a preexec_fn: that would have Python fork, which gRPC's threads
-    # in this process do not survive.
-    if sys.platform != "linux":
-        return []
-    return [sys.executable, "-SE", str(LIFELINE), str(os.getpid())]
 
 
 def _fresh(log: Path) -> BinaryIO:

@@ -9,7 +9,7 @@ import difflib
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -21,6 +21,9 @@ from selvedge_common.config.bounds import BOUNDS, Bound
 from selvedge_common.config.values import PARSERS, ConfigError
 
 PREFIX = "CORE"
+# Two typing errors in a name of average length are nearer than this. All of Fabric's own variables,
+# of any release, that are none of ours are farther.
+_MISSPELT = 0.92
 Config = TypeVar("Config")
 
 
@@ -67,6 +70,33 @@ def load(
         overlay = _section(cls, _read(file, str(file)), str(file), "", tree)
         _overlay(tree, overlay)
     return typing.cast(Config, _build(cls, tree, "", environ))
+
+
+def variables(cls: type, section: str = PREFIX) -> Iterator[str]:
+    """The variables that override the settings in `cls`, and those in the sections below it."""
+    for folded, (_, hint) in _typed(cls).items():
+        name = f"{section}_{folded.upper()}"
+        nested = _dataclass_of(hint)
+        if nested is not None:
+            yield from variables(nested, name)
+        else:
+            yield name
+
+
+def misspelt(environ: Mapping[str, str], known: Iterable[str]) -> dict[str, str]:
+    """The `CORE_` variables that are set, and are nearly one of `known`: which one was meant.
+
+    What is like none of them is somebody else's: Fabric has many more, and Kubernetes makes some.
+    """
+    folded = {_fold(name): name for name in known}
+    found = {}
+    for variable, text in sorted(environ.items()):
+        name = _fold(variable)
+        if not text or not variable.startswith(f"{PREFIX}_") or folded.get(name) == variable:
+            continue
+        if close := difflib.get_close_matches(name, folded, n=1, cutoff=_MISSPELT):
+            found[variable] = folded[close[0]]
+    return found
 
 
 class _Loader(yaml.SafeLoader):

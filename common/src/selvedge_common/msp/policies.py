@@ -1,7 +1,9 @@
-"""Who must have signed: signature policies, and the implicit ones of a channel's groups.
+"""Who must have signed: signature policies, implicit ones of a channel's groups, and endorsement
+policies, which are one of either.
 
-Follows Fabric's common/cauthdsl/cauthdsl.go (how a signature is used up), common/policies/policy.go
-(one identity counts once) and common/policies/implicitmeta.go.
+Follows Fabric's common/cauthdsl (cauthdsl.go: how a signature is used up; policy.go: whose version
+is looked at), common/policies/policy.go (one identity counts once), common/policies/implicitmeta.go
+and core/policy/application.go.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from selvedge_common.msp.errors import (
 from selvedge_common.msp.identity import Identity
 from selvedge_common.msp.msp import MSP, identify
 from selvedge_common.msp.roles import Role
+from selvedge_common.quoting import quoted
 from selvedge_protos.common import policies_pb2
 from selvedge_protos.msp import msp_principal_pb2
+from selvedge_protos.peer import policy_pb2
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ def evaluate(
     signed_data: Iterable[SignedData],
     msps: Mapping[str, MSP],
 ) -> None:
-    """Return when the signatures satisfy the policy.
+    """Return when the signatures satisfy the policy of a channel's configuration.
 
     Raises PolicyNotSatisfied, with why signatures did not count, or MalformedPolicy.
     """
+    _check_version(policy)
     identities, reasons = verified_identities(signed_data, msps)
     if not satisfied(policy, identities, msps):
         raise _not_satisfied("The signature policy", identities, reasons)
@@ -73,45 +78,92 @@ def satisfied(
     identities: Sequence[Identity],
     msps: Mapping[str, MSP],
 ) -> bool:
-    """Tell whether distinct, verified `identities` satisfy the policy. Raises MalformedPolicy."""
-    if policy.version != 0:
-        raise MalformedPolicy(
-            f"The signature policy has version {policy.version}: only version 0 is known here."
-        )
-    return _satisfied(policy.rule, policy.identities, identities, msps, set())
+    """Tell whether distinct, verified `identities` satisfy the policy, whatever its version.
+
+    A principal that cannot be read is one that nobody satisfies. Raises MalformedPolicy when a rule
+    is broken, be it one on which nothing depends.
+    """
+    return _Evaluation(policy.identities, identities, msps).holds(policy.rule, set())
 
 
-def _satisfied(
-    rule: policies_pb2.SignaturePolicy,
-    principals: Sequence[msp_principal_pb2.MSPPrincipal],
+def endorsement_satisfied(
+    policy: policy_pb2.ApplicationPolicy,
+    root: PolicyGroup,
     identities: Sequence[Identity],
     msps: Mapping[str, MSP],
-    used: set[int],
 ) -> bool:
-    """Evaluate one node; identities that it relies on are added to `used` when it holds."""
-    kind = rule.WhichOneof("Type")
-    if kind == "signed_by":
-        if not 0 <= rule.signed_by < len(principals):
+    """Tell whether distinct, verified `identities` satisfy an endorsement policy.
+
+    `root` is the channel's policies, from /Channel down, which it may refer to. Raises
+    MalformedPolicy, or PolicyNotSatisfied when there is none at the path that it names.
+    """
+    kind = policy.WhichOneof("Type")
+    if kind == "signature_policy":
+        return satisfied(policy.signature_policy, identities, msps)
+    if kind == "channel_config_policy_reference":
+        return root.satisfied_at(policy.channel_config_policy_reference, identities, msps)
+    raise MalformedPolicy(
+        "The endorsement policy is empty: spell a signature policy out, or name a policy of the"
+        " channel's configuration."
+    )
+
+
+class _Evaluation:
+    """One signature policy's principals, and who of the signers satisfies each."""
+
+    def __init__(
+        self,
+        principals: Sequence[msp_principal_pb2.MSPPrincipal],
+        identities: Sequence[Identity],
+        msps: Mapping[str, MSP],
+    ) -> None:
+        self._principals = principals
+        self._identities = identities
+        self._msps = msps
+        self._known: dict[int, list[int]] = {}
+
+    def holds(self, rule: policies_pb2.SignaturePolicy, used: set[int]) -> bool:
+        """Evaluate one node; identities that it relies on are added to `used` when it holds."""
+        kind = rule.WhichOneof("Type")
+        if kind == "signed_by":
+            unused = (one for one in self._satisfying(rule.signed_by) if one not in used)
+            first = next(unused, None)
+            if first is None:
+                return False
+            used.add(first)
+            return True
+        if kind == "n_out_of":
+            holding = 0
+            for inner in rule.n_out_of.rules:
+                attempt = set(used)
+                if self.holds(inner, attempt):
+                    holding += 1
+                    used |= attempt
+            return holding >= rule.n_out_of.n
+        raise MalformedPolicy("The signature policy has an empty rule: correct the policy.")
+
+    def _satisfying(self, principal: int) -> list[int]:
+        """Which identities satisfy a principal, in the order in which they signed."""
+        if not 0 <= principal < len(self._principals):
             raise MalformedPolicy(
-                f"The signature policy refers to identity {rule.signed_by} and lists"
-                f" {len(principals)}: correct the policy."
+                f"The signature policy refers to identity {principal} and lists"
+                f" {len(self._principals)}: correct the policy."
             )
-        principal = principals[rule.signed_by]
-        for index, identity in enumerate(identities):
-            msp = msps.get(identity.mspid)
-            if index not in used and msp is not None and msp.satisfies(identity, principal):
-                used.add(index)
-                return True
-        return False
-    if kind == "n_out_of":
-        holding = 0
-        for inner in rule.n_out_of.rules:
-            attempt = set(used)
-            if _satisfied(inner, principals, identities, msps, attempt):
-                holding += 1
-                used |= attempt
-        return holding >= rule.n_out_of.n
-    raise MalformedPolicy("The signature policy has an empty rule: correct the policy.")
+        known = self._known.get(principal)
+        if known is None:
+            known = self._known[principal] = [
+                index
+                for index, identity in enumerate(self._identities)
+                if self._satisfies(identity, self._principals[principal])
+            ]
+        return known
+
+    def _satisfies(self, identity: Identity, principal: msp_principal_pb2.MSPPrincipal) -> bool:
+        msp = self._msps.get(identity.mspid)
+        try:
+            return msp is not None and msp.satisfies(identity, principal)
+        except MalformedPolicy:
+            return False
 
 
 def signed_by_role(
@@ -173,6 +225,7 @@ class PolicyGroup:
         try:
             if policy.type == policies_pb2.Policy.SIGNATURE:
                 envelope = policies_pb2.SignaturePolicyEnvelope.FromString(policy.value)
+                _check_version(envelope)
                 return satisfied(envelope, identities, msps)
             if policy.type == policies_pb2.Policy.IMPLICIT_META:
                 meta = policies_pb2.ImplicitMetaPolicy.FromString(policy.value)
@@ -189,6 +242,24 @@ class PolicyGroup:
             f"The policy {name!r} has the type {policy.type}, which is not known here:"
             " use a signature or an implicit policy."
         )
+
+    def satisfied_at(
+        self, path: str, identities: Sequence[Identity], msps: Mapping[str, MSP]
+    ) -> bool:
+        """Tell whether `identities` satisfy the policy at `path`; this group is /Channel.
+
+        Raises PolicyNotSatisfied where there is no such policy, or MalformedPolicy.
+        """
+        *groups, name = path.removeprefix("/Channel/").split("/")
+        group: PolicyGroup | None = self
+        for step in groups:
+            group = group.groups.get(step) if group is not None else None
+        if group is None or name not in group.policies:
+            raise PolicyNotSatisfied(
+                f"The channel's configuration has no policy {quoted(path)}: add it, or name"
+                " another."
+            )
+        return group.satisfied(name, identities, msps)
 
     def _threshold(self, meta: policies_pb2.ImplicitMetaPolicy) -> int:
         count = len(self.groups)
@@ -215,17 +286,16 @@ def evaluate_path(
 
     Raises PolicyNotSatisfied (also where there is no such policy) or MalformedPolicy.
     """
-    *groups, name = path.removeprefix("/Channel/").split("/")
-    group: PolicyGroup | None = root
-    for step in groups:
-        group = group.groups.get(step) if group is not None else None
-    if group is None or name not in group.policies:
-        raise PolicyNotSatisfied(
-            f"The channel's configuration has no policy {path}: add it, or name another."
-        )
     identities, reasons = verified_identities(signed_data, msps)
-    if not group.satisfied(name, identities, msps):
+    if not root.satisfied_at(path, identities, msps):
         raise _not_satisfied(f"The policy {path}", identities, reasons)
+
+
+def _check_version(policy: policies_pb2.SignaturePolicyEnvelope) -> None:
+    if policy.version != 0:
+        raise MalformedPolicy(
+            f"The signature policy has version {policy.version}: only version 0 is known here."
+        )
 
 
 def _not_satisfied(

@@ -41,8 +41,9 @@ def _serve(settings: config.Config, _: argparse.Namespace) -> None:
     from certificate_authority.serving import serve
     from selvedge_common.comm import CommError
     from selvedge_common.operations import OperationsError
-    from selvedge_common.process import run
+    from selvedge_common.process import run, warn_of_misspelt
 
+    warn_of_misspelt(config.Config)
     try:
         run(functools.partial(serve, settings))
     except (CommError, OperationsError) as error:

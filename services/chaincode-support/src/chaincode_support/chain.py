@@ -8,11 +8,22 @@ from collections.abc import Callable
 
 from chaincode_support.channel import Channel
 from chaincode_support.config import Config
-from chaincode_support.genesis import open_channel, open_ordering
+from chaincode_support.genesis import ForeignVolume, open_channel, open_ordering
+from chaincode_support.ledger import LedgerError, LedgerUnusable, metrics
 from chaincode_support.ledger.committer import Committer
 from chaincode_support.ledger.validation import Validator
 from chaincode_support.material import Material
+from chaincode_support.ordering import LogUnusable, OrderingError
 from chaincode_support.ordering.broadcast import OrderedChannel
+from chaincode_support.ordering.log import MEND
+from chaincode_support.volume import ChannelFiles, Claim
+from selvedge_common.logs import get_logger
+from selvedge_common.protoutil.errors import MalformedBlock
+
+_log = get_logger("peer")
+
+# What is wrong with one channel's files and says nothing of the others'.
+_UNUSABLE = (LedgerError, OrderingError, ForeignVolume, MalformedBlock)
 
 
 class Chain:
@@ -24,8 +35,19 @@ class Chain:
 
     def __init__(self, name: str, config: Config, material: Material) -> None:
         self.name = name
-        self.ordering = open_ordering(name, config, material)
-        self.channel: Channel = open_channel(name, config, material, self.ordering)
+        files = ChannelFiles.on(config.peer.file_system_path, name)
+        self._claim = Claim(files, "a running chaincode-support")
+        try:
+            _check_log_is_there(files)
+            self.ordering = open_ordering(name, config, material)
+            try:
+                self.channel: Channel = open_channel(name, config, material, self.ordering)
+            except BaseException:
+                self.ordering.discard()
+                raise
+        except BaseException:
+            self._claim.release()
+            raise
         self._validator = Validator(
             name, self.channel.msps, self.channel.application, _verifying_threads(config)
         )
@@ -52,6 +74,16 @@ class Chain:
     def stopped(self) -> bool:
         """Whether nothing is committed any more."""
         return self._committing is not None and self._committing.done()
+
+    def check_health(self) -> None:
+        """Raises a LedgerError that says why blocks cannot be committed, or the channel not read.
+
+        It is CommitterFailing while that may pass.
+        """
+        self.committer.check_health()
+        damage = self.channel.ledger.damage or self.ordering.damage
+        if damage is not None:
+            raise LedgerUnusable(damage)
 
     async def start(self) -> None:
         """Begin to commit, and return when the ledger has caught up with the ordering.
@@ -85,8 +117,38 @@ class Chain:
         await self.ordering.close()
         self._validator.close()
         self.channel.ledger.close()
+        self._claim.release()
 
 
 def _verifying_threads(config: Config) -> int:
     """peer.validatorPoolSize, or one thread per core."""
     return config.peer.validator_pool_size or os.cpu_count() or 1
+
+
+def open_chains(config: Config, material: Material) -> tuple[list[Chain], dict[str, str]]:
+    """The channels that can be used, and by their names why the others cannot.
+
+    Raises what Chain raises when none of them can.
+    """
+    chains: list[Chain] = []
+    failures: dict[str, Exception] = {}
+    for name in config.channel.names:
+        try:
+            chains.append(Chain(name, config, material))
+        except _UNUSABLE as error:
+            failures[name] = error
+    if not chains:
+        raise next(iter(failures.values()))
+    for name, error in failures.items():
+        metrics.commit_failing.labels(name).set(1)
+        _log.critical("channel not served", channel=name, error=str(error))
+    return chains, {name: str(error) for name, error in failures.items()}
+
+
+def _check_log_is_there(files: ChannelFiles) -> None:
+    """A log that was lost must not begin anew beside the ledger of the old one."""
+    if files.ledger.exists() and not files.ordering.exists():
+        raise LogUnusable(
+            f"The ordering log {files.ordering} of channel {files.channel} is missing, and its "
+            f"ledger is there. {MEND}"
+        )

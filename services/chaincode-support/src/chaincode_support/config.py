@@ -32,8 +32,14 @@ class PeerLimits:
 
 
 @dataclass(frozen=True)
+class PeerTLS(TLS):
+    server_host_override: str
+
+
+@dataclass(frozen=True)
 class Peer:
     id: str
+    network_id: str
     address: str
     chaincode_address: str
     listen_address: str
@@ -44,7 +50,7 @@ class Peer:
     max_send_msg_size: Size
     validator_pool_size: Annotated[int, Range(0, MOST)]
     grace_period: Duration
-    tls: TLS
+    tls: PeerTLS
     keepalive: Keepalive
     limits: PeerLimits
 
@@ -63,6 +69,32 @@ class ChaincodeLimits:
     transactions: int
     queries: int
     pending_bytes: Size
+    packages: int
+    package_bytes: Size
+    package_files: int
+    output_lines: int
+    output_line_bytes: Size
+
+
+@dataclass(frozen=True)
+class ChaincodeLogging:
+    level: str
+    shim: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Relaunch:
+    first_pause: Duration
+    longest_pause: Duration
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: the first is longer."""
+        if self.first_pause > self.longest_pause:
+            raise ValueError(
+                f"firstPause ({self.first_pause:g}s) is longer than longestPause "
+                f"({self.longest_pause:g}s)"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,6 +116,10 @@ class Chaincode:
     client_auth_required: bool
     require_certificate_name: bool
     init_required: list[str]
+    packages: Path | None
+    packages_interval: Duration
+    relaunch: Relaunch
+    logging: ChaincodeLogging
     runtime_params: RuntimeParams
     limits: ChaincodeLimits
 
@@ -167,6 +203,7 @@ def read(file: Path | None = None) -> Config:
     """
     config = load(Config, importlib.resources.files("chaincode_support") / "core.yaml", file)
     _check_blocks_can_be_sent(config)
+    _check_chaincode_address(config)
     return config
 
 
@@ -184,6 +221,16 @@ def _check_blocks_can_be_sent(config: Config) -> None:
                 f"peer.maxSendMsgSize less {BLOCK_OVERHEAD} ({room}): a block that holds as much "
                 "could not be sent to anybody."
             )
+
+
+def _check_chaincode_address(config: Config) -> None:
+    """It is told to chaincodes: where a listener takes all addresses, none of them can dial one."""
+    address = config.peer.chaincode_address
+    if address.rpartition(":")[0] in ("", "0.0.0.0", "[::]", "::"):  # noqa: S104 - refused
+        raise ConfigError(
+            f"peer.chaincodeAddress is {address!r}, but must be where a chaincode reaches the "
+            "chaincode listener: the name of this host and the port, such as localhost:7052"
+        )
 
 
 def startup_timeout(config: Config) -> float:

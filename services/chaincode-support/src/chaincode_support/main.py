@@ -67,7 +67,11 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
     operations = OperationsServer(
         config.operations.listen_address,
         material.operations() if config.operations.tls.enabled else None,
-        {"serving": peer.check_serving, "committer": peer.check_committing},
+        {
+            "serving": peer.check_serving,
+            "channels": peer.check_channels,
+            "committer": peer.check_committing,
+        },
         version("selvedge-chaincode-support"),
     )
     try:

@@ -1,25 +1,18 @@
 """State requests of a running transaction, in the dialects of every shim."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 from prometheus_client import REGISTRY
-from rawshim import Dial, Peer, RawShim, StartPeer
+from rawshim import Dial, Peer, StartPeer, keys, query_response, transaction
 
 from chaincode_support.chaincode.errors import ChaincodeFailure
-from chaincode_support.chaincode.support import Execution
 from chaincode_support.ledger.ledger import DEFAULT_MAX_SIMULATION_BYTES
 from selvedge_common.comm import ServerConfig
-from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV
 from selvedge_protos.peer.chaincode_shim_pb2 import (
     ChaincodeMessage,
     DelState,
     GetState,
     GetStateByRange,
     PutState,
-    QueryMetadata,
     QueryResponse,
     QueryStateClose,
     QueryStateNext,
@@ -27,17 +20,6 @@ from selvedge_protos.peer.chaincode_shim_pb2 import (
 
 M = ChaincodeMessage
 ROOMY = ServerConfig(max_receive_bytes=2 * DEFAULT_MAX_SIMULATION_BYTES)
-
-
-@asynccontextmanager
-async def transaction(
-    peer: Peer, shim: RawShim
-) -> AsyncIterator[tuple[asyncio.Task[Execution], ChaincodeMessage]]:
-    """A running transaction of chaincode mycc; the test completes it or fails with it."""
-    running = asyncio.create_task(peer.execute("mycc", "0123456789abcdef", b"invoke"))
-    yield running, await shim.hear()
-    if not running.done():
-        running.cancel()
 
 
 async def test_a_transaction_carries_its_input_and_ends_with_the_response(
@@ -114,16 +96,14 @@ async def test_puts_sent_without_waiting_are_answered_in_order_and_empty(
     [
         (M.PUT_STATE, b"\xff", "the payload (1 bytes) is not a protos.PutState"),
         (M.PUT_STATE, PutState(value=b"v").SerializeToString(), "the key is empty"),
-        (
-            M.PUT_STATE,
-            PutState(key="k", collection="c").SerializeToString(),
-            "private data (collection 'c') is not supported",
-        ),
+        (M.DEL_STATE, b"\xff", "the payload (1 bytes) is not a protos.DelState"),
         (M.DEL_STATE, DelState().SerializeToString(), "the key is empty"),
-        (M.INVOKE_CHAINCODE, b"", "calling another chaincode is not supported"),
-        (M.PUT_STATE_METADATA, b"", "state metadata is not supported"),
-        (M.PURGE_PRIVATE_DATA, b"", "private data is not supported"),
-        (M.WRITE_BATCH_STATE, b"", "write batches are not supported"),
+        (M.PUT_STATE_METADATA, b"\xff", "the payload (1 bytes) is not a protos.PutStateMetadata"),
+        (M.PUT_STATE_METADATA, b"", "the key is empty"),
+        (M.PURGE_PRIVATE_DATA, b"\xff", "the payload (1 bytes) is not a protos.PurgePrivateState"),
+        (M.PURGE_PRIVATE_DATA, b"", "only private data is purged: name its collection"),
+        (M.WRITE_BATCH_STATE, b"\xff", "the payload (1 bytes) is not a protos.WriteBatchState"),
+        (M.INVOKE_CHAINCODE, b"\xff", "the payload (1 bytes) is not a protos.ChaincodeSpec"),
     ],
 )
 async def test_a_failing_write_aborts_the_transaction(
@@ -146,28 +126,24 @@ async def test_a_failing_write_aborts_the_transaction(
     ("kind", "payload", "reason"),
     [
         (M.GET_STATE, b"\xff", "the payload (1 bytes) is not a protos.GetState"),
-        (
-            M.GET_STATE,
-            GetState(key="k", collection="c").SerializeToString(),
-            "private data (collection 'c') is not supported",
-        ),
+        (M.GET_STATE_BY_RANGE, b"\xff", "is not a protos.GetStateByRange"),
         (
             M.GET_STATE_BY_RANGE,
-            GetStateByRange(
-                metadata=QueryMetadata(pageSize=3).SerializeToString()
-            ).SerializeToString(),
-            "pagination (page size and bookmark) is not supported",
+            GetStateByRange(metadata=b"\xff").SerializeToString(),
+            "is not a protos.QueryMetadata",
         ),
         (
             M.QUERY_STATE_NEXT,
             QueryStateNext(id="x").SerializeToString(),
             "query iterator not found",
         ),
-        (M.GET_QUERY_RESULT, b"", "rich queries are not supported"),
-        (M.GET_HISTORY_FOR_KEY, b"", "key history is not supported"),
-        (M.GET_STATE_METADATA, b"", "state metadata is not supported"),
-        (M.GET_PRIVATE_DATA_HASH, b"", "private data is not supported"),
-        (M.GET_STATE_MULTIPLE, b"", "multi-key reads are not supported"),
+        (M.QUERY_STATE_NEXT, b"\xff", "is not a protos.QueryStateNext"),
+        (M.QUERY_STATE_CLOSE, b"\xff", "is not a protos.QueryStateClose"),
+        (M.GET_QUERY_RESULT, b"\xff", "is not a protos.GetQueryResult"),
+        (M.GET_HISTORY_FOR_KEY, b"\xff", "is not a protos.GetHistoryForKey"),
+        (M.GET_STATE_METADATA, b"\xff", "is not a protos.GetStateMetadata"),
+        (M.GET_PRIVATE_DATA_HASH, b"\xff", "is not a protos.GetState"),
+        (M.GET_STATE_MULTIPLE, b"\xff", "is not a protos.GetStateMultiple"),
     ],
 )
 async def test_a_failing_read_does_not_abort_the_transaction(
@@ -191,15 +167,6 @@ async def test_a_raw_key_that_is_not_text_is_refused(peer: Peer, dial: Dial) -> 
         await running
 
 
-def parse(answer: ChaincodeMessage) -> QueryResponse:
-    assert answer.type == M.RESPONSE, answer
-    return QueryResponse.FromString(answer.payload)
-
-
-def keys(response: QueryResponse) -> list[str]:
-    return [KV.FromString(row.resultBytes).key for row in response.results]
-
-
 @pytest.mark.parametrize(
     ("rows", "pages"),
     [(0, [0]), (1, [1]), (99, [99]), (100, [100]), (101, [100, 1]), (200, [100, 100])],
@@ -213,11 +180,11 @@ async def test_pages_of_a_range_say_exactly_whether_more_follow(
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):
         request = GetStateByRange(startKey="k", endKey="l").SerializeToString()
-        page = parse(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
+        page = query_response(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
         found, sizes = keys(page), [len(page.results)]
         following = QueryStateNext(id=page.id).SerializeToString()
         while page.has_more:
-            page = parse(await shim.ask(M.QUERY_STATE_NEXT, following, message))
+            page = query_response(await shim.ask(M.QUERY_STATE_NEXT, following, message))
             found += keys(page)
             sizes.append(len(page.results))
         assert (found, sizes) == (list(expected), pages)
@@ -226,7 +193,7 @@ async def test_pages_of_a_range_say_exactly_whether_more_follow(
         closed = await shim.ask(
             M.QUERY_STATE_CLOSE, QueryStateClose(id=page.id).SerializeToString(), message
         )
-        assert parse(closed) == QueryResponse(id=page.id)
+        assert query_response(closed) == QueryResponse(id=page.id)
         await shim.complete(message)
         await running
 
@@ -236,7 +203,7 @@ async def test_a_row_holds_namespace_key_and_value(peer: Peer, dial: Dial) -> No
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (_, message):
         request = GetStateByRange(startKey="\x01").SerializeToString()
-        page = parse(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
+        page = query_response(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
         assert [row.resultBytes for row in page.results] == [b"\x0a\x04mycc\x12\x01a\x1a\x011"]
 
 
@@ -245,10 +212,10 @@ async def test_a_page_of_large_values_ends_early_and_loses_nothing(peer: Peer, d
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (_, message):
         request = GetStateByRange(startKey="k").SerializeToString()
-        page = parse(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
+        page = query_response(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
         assert (len(page.results), page.has_more) == (4, True)
         following = QueryStateNext(id=page.id).SerializeToString()
-        rest = parse(await shim.ask(M.QUERY_STATE_NEXT, following, message))
+        rest = query_response(await shim.ask(M.QUERY_STATE_NEXT, following, message))
         assert (keys(rest), rest.has_more) == (["k4", "k5"], False)
 
 
@@ -303,15 +270,15 @@ async def test_open_queries_of_a_transaction_are_bounded(start_peer: StartPeer, 
     shim = await dial(peer, "mycc:1.0")
     async with transaction(peer, shim) as (running, message):
         request = GetStateByRange(startKey="k").SerializeToString()
-        first = parse(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
-        parse(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
+        first = query_response(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
+        query_response(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
         refused = await shim.ask(M.GET_STATE_BY_RANGE, request, message)
         assert refused.type == M.ERROR
         assert REGISTRY.get_sample_value(counter) == (before or 0) + 1
         assert "RESOURCE_EXHAUSTED" in refused.payload.decode()
         assert "chaincode.limits.queries" in refused.payload.decode()
         close = QueryStateClose(id=first.id).SerializeToString()
-        parse(await shim.ask(M.QUERY_STATE_CLOSE, close, message))
-        parse(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
+        query_response(await shim.ask(M.QUERY_STATE_CLOSE, close, message))
+        query_response(await shim.ask(M.GET_STATE_BY_RANGE, request, message))
         await shim.complete(message)
         assert (await running).response.status == 200

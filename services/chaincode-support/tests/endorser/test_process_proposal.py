@@ -1,120 +1,27 @@
 """ProcessProposal over real gRPC, with real signatures, a real ledger and a raw shim."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from endorsing import Endorsing, StartEndorsing
 from prometheus_client import REGISTRY
-from rawshim import PATIENCE, Dial, Peer, RawShim, StartPeer
-from testchannel import CHAINCODE, CHANNEL, Network
+from rawshim import PATIENCE, Dial, RawShim
+from testchannel import CHAINCODE, CHANNEL
 
-from chaincode_support.channel import Channel
-from chaincode_support.endorser.endorser import Endorser
 from chaincode_support.ledger import CheckedTransaction
-from selvedge_common.comm import GRPCServer, ServerConfig
-from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import blocks, endorsements, proposals, transactions
-from selvedge_common.protoutil.config_block import open_config
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from selvedge_protos.peer import proposal_pb2, proposal_response_pb2
 from selvedge_protos.peer.chaincode_event_pb2 import ChaincodeEvent
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
-from selvedge_protos.peer.peer_pb2_grpc import add_EndorserServicer_to_server
-from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse, Response
+from selvedge_protos.peer.proposal_response_pb2 import Response
 from selvedge_protos.peer.transaction_pb2 import TxValidationCode
 
 M = ChaincodeMessage
-
-
-@dataclass
-class Endorsing:
-    """An endorser, its chaincode listener, and who may ask it."""
-
-    network: Network
-    peer: Peer
-    endorser: Endorser
-    process: Callable[..., Any]
-
-    async def propose(
-        self, *args: bytes, **fields: Any
-    ) -> tuple[proposals.OpenedProposal, "asyncio.Task[ProposalResponse]"]:
-        """Send a proposal for the test's chaincode; its answer is to come."""
-        signed = self.sign(*args, **fields)
-        return proposals.open_proposal(signed), asyncio.create_task(self.send(signed))
-
-    def sign(
-        self, *args: bytes, client: SigningIdentity | None = None, **fields: Any
-    ) -> proposal_pb2.SignedProposal:
-        client = client or self.network.client
-        fields = {"channel": CHANNEL, "chaincode": CHAINCODE, **fields}
-        proposal, _ = proposals.create_proposal(args=args, creator=client.serialized, **fields)
-        return proposals.sign_proposal(proposal, client)
-
-    async def send(self, signed: proposal_pb2.SignedProposal) -> ProposalResponse:
-        response: ProposalResponse = await self.process(signed, timeout=PATIENCE)
-        return response
-
-    async def refusal(self, signed: proposal_pb2.SignedProposal) -> tuple[grpc.StatusCode, str]:
-        """The gRPC error that a proposal ends with."""
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await self.send(signed)
-        return refused.value.code(), refused.value.details() or ""
-
-
-Start = Callable[..., Awaitable[Endorsing]]
-
-
-@pytest.fixture(scope="module")
-def network() -> Network:
-    return Network()
-
-
-@pytest.fixture
-async def start(start_peer: StartPeer, network: Network) -> AsyncIterator[Start]:
-    servers: list[GRPCServer] = []
-    channels: list[grpc.aio.Channel] = []
-
-    async def start(*, max_proposals: int = 10, **overrides: Any) -> Endorsing:
-        peer = await start_peer(**overrides)
-        configuration = open_config(network.genesis())
-        channel = Channel(
-            CHANNEL, peer.ledger, configuration.msps, configuration.policies.groups["Application"]
-        )
-        server = GRPCServer("127.0.0.1:0", ServerConfig())
-        endorser = Endorser(
-            {CHANNEL: channel},
-            peer.support,
-            network.peer,
-            network.organisation.msp,
-            max_proposals=max_proposals,
-        )
-        add_EndorserServicer_to_server(endorser, server)  # type: ignore[arg-type]
-        await server.start()
-        servers.append(server)
-        channels.append(grpc.aio.insecure_channel(server.address))
-        process: Any = channels[-1].unary_unary(
-            "/protos.Endorser/ProcessProposal",
-            request_serializer=proposal_pb2.SignedProposal.SerializeToString,
-            response_deserializer=ProposalResponse.FromString,
-        )
-        return Endorsing(network, peer, endorser, process)
-
-    yield start
-    for opened in channels:
-        await opened.close(None)
-    for server in servers:
-        await server.stop(0)
-
-
-@pytest.fixture
-async def endorsing(start: Start) -> Endorsing:
-    return await start()
 
 
 async def running(shim: RawShim) -> ChaincodeMessage:
@@ -193,7 +100,7 @@ async def test_errors_of_the_chaincode_come_as_a_response_with_status_500(
     assert "transaction returned with failure: no luck" in response.response.message
 
 
-@pytest.mark.parametrize("name", ["lscc", "cscc", "qscc", "_lifecycle"])
+@pytest.mark.parametrize("name", ["lscc", "escc", "vscc", "_lifecycle"])
 async def test_a_system_chaincode_is_not_to_be_started(endorsing: Endorsing, name: str) -> None:
     _, answer = await endorsing.propose(b"GetChainInfo", chaincode=name)
     response = (await answer).response
@@ -281,8 +188,10 @@ async def test_a_deadline_that_passes_frees_its_transaction(
             await asyncio.sleep(0.005)
 
 
-async def test_proposals_above_the_limit_are_refused(start: Start, dial: Dial) -> None:
-    endorsing = await start(max_proposals=1)
+async def test_proposals_above_the_limit_are_refused(
+    start_endorsing: StartEndorsing, dial: Dial
+) -> None:
+    endorsing = await start_endorsing(max_proposals=1)
     shim = await dial(endorsing.peer, f"{CHAINCODE}:1.0")
     _, answer = await endorsing.propose(b"first")
     message = await running(shim)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from chaincode_support.chaincode.errors import CallRefused
 from chaincode_support.chaincode.executor import Executor, Transaction
 from chaincode_support.channel import Channel
-from chaincode_support.ledger import LedgerError
+from chaincode_support.ledger import LedgerBusy, LedgerError
 from selvedge_common.msp import IdentityError, PolicyNotSatisfied
 from selvedge_common.protoutil.config_block import WRITERS
 from selvedge_common.quoting import quoted
@@ -63,6 +63,8 @@ class ChaincodeCalls:
                     simulator = snapshot.enter_context(
                         contextlib.closing(other.ledger.simulator(caller.txid, name))
                     )
+                except LedgerBusy as error:
+                    raise CallRefused(f"RESOURCE_EXHAUSTED: {error}") from error
                 except LedgerError as error:
                     raise CallRefused(str(error)) from error
             return await self._run(

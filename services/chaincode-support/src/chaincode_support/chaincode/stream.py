@@ -173,13 +173,19 @@ class ChaincodeStream:
             self._end_if_drained()
 
     def _on_timeout(self, context: TransactionContext) -> None:
-        self.responsive = False
+        if context.outcome.done():
+            return
+        waits = ""
+        if context.request is not None:
+            waits = "; it was waiting for the peer's answer, such as of a chaincode that it called"
+        else:
+            self.responsive = False
         metrics.execute_timeouts.labels(self.registered_name).inc()
         context.fail(
             ExecuteTimeout(
-                f"timeout expired while executing transaction {context.transaction.txid}: chaincode "
-                f"{self.registered_name} did not answer within chaincode.executetimeout "
-                f"({self._settings.execute_timeout:g} s)"
+                f"timeout expired while executing transaction {context.transaction.txid}: "
+                f"chaincode {self.registered_name} did not answer within chaincode.executetimeout "
+                f"({self._settings.execute_timeout:g} s){waits}"
             )
         )
 

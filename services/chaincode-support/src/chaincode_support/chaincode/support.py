@@ -35,7 +35,7 @@ from selvedge_protos.peer.proposal_response_pb2 import Response
 from selvedge_protos.selvedge.chaincode.v1 import chaincodes_pb2
 
 # A chaincode's failure may be as long as a message; so much of the last one is kept.
-_SHOWN_BYTES = 2000
+_SHOWN_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +155,9 @@ class ChaincodeSupport:
         The event's chaincode and txid are the peer's to say, whatever the chaincode wrote there.
         Raises a ChaincodeError whose sentence is for the client.
         """
-        executor, message = await self._run(transaction)
-        if message.type == ChaincodeMessage.ERROR:
-            raise ChaincodeFailure(
-                f"transaction returned with failure: {message.payload.decode(errors='replace')}"
-            )
-        try:
-            response = Response.FromString(message.payload)
-        except DecodeError as error:
-            raise ChaincodeFailure(
-                f"chaincode {executor.registered_name} completed transaction {transaction.txid} "
-                f"with a payload ({len(message.payload)} bytes) that is not a protos.Response: "
-                f"{error}"
-            ) from error
+        executor, message, response = await self._run(transaction)
+        if isinstance(response, str):
+            raise ChaincodeFailure(response)
         event = None
         if message.HasField("chaincode_event"):
             event = message.chaincode_event
@@ -176,11 +166,16 @@ class ChaincodeSupport:
         return Execution(response, event, executor.version)
 
     async def _run_called(self, transaction: Transaction) -> ChaincodeMessage:
-        _, message = await self._run(transaction)
+        _, message, _ = await self._run(transaction)
         return message
 
-    async def _run(self, transaction: Transaction) -> tuple[Executor, ChaincodeMessage]:
-        """Give it to the replica whose turn it is; nothing waits between choosing and sending."""
+    async def _run(
+        self, transaction: Transaction
+    ) -> tuple[Executor, ChaincodeMessage, Response | str]:
+        """Give it to the replica whose turn it is; nothing waits between choosing and sending.
+
+        Returns who ran it, what that sent in the end, and the response in it or why there is none.
+        """
         name = transaction.chaincode
         executor = self.registry.next(name)
         if executor is None:
@@ -201,9 +196,23 @@ class ChaincodeSupport:
             for tally in tallies:
                 tally.fail(str(error))
             raise
+        response = _read(message, executor)
         for tally in tallies:
-            if message.type == ChaincodeMessage.ERROR:
-                tally.fail(message.payload[:_SHOWN_BYTES].decode(errors="replace"))
+            if isinstance(response, str):
+                tally.fail(response[:_SHOWN_CHARACTERS])
             else:
                 tally.completed += 1
-        return executor, message
+        return executor, message, response
+
+
+def _read(message: ChaincodeMessage, executor: Executor) -> Response | str:
+    """The response of a chaincode that has ended, or a sentence about why there is none."""
+    if message.type == ChaincodeMessage.ERROR:
+        return f"transaction returned with failure: {message.payload.decode(errors='replace')}"
+    try:
+        return Response.FromString(message.payload)
+    except DecodeError as error:
+        return (
+            f"chaincode {executor.registered_name} completed transaction {message.txid} with a "
+            f"payload ({len(message.payload)} bytes) that is not a protos.Response: {error}"
+        )

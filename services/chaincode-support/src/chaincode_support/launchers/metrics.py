@@ -27,7 +27,8 @@ launch_timeouts = FabricCounter(
 )
 restarts = Counter(
     "chaincode_restarts",
-    "The number of times that the peer started a chaincode again after it had ended.",
+    "The number of times that the peer launched a chaincode again: started it after it had ended, "
+    "or dialled it once more.",
     ("chaincode",),
 )
 connects = Counter(

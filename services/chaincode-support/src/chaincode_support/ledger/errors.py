@@ -21,6 +21,14 @@ class NotKept(LedgerError):
     """The ledger keeps nothing of the kind that was asked for."""
 
 
+class ReadFailed(LedgerError):
+    """Something could not be read for a reason that may pass."""
+
+
+class LedgerInUse(LedgerError):
+    """Another process works on the channel's files."""
+
+
 class LedgerUnusable(LedgerError):
     """The channel's file cannot be opened, is damaged, or belongs to something else."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 
 from google.protobuf.message import DecodeError
 
-from chaincode_support.ledger.errors import LedgerUnusable
+from chaincode_support.ledger.errors import LedgerError, LedgerUnusable
 from chaincode_support.ledger.read_write_set import Version
 from chaincode_support.ledger.stored_block import read_envelope
 from selvedge_common.quoting import quoted
@@ -26,17 +26,29 @@ _ABOVE_ALL = Version(2**63 - 1, 0)
 
 
 def modifications(
-    snapshot: Callable[[], sqlite3.Connection], namespace: str, key: str
+    snapshot: Callable[[], sqlite3.Connection],
+    failed: Callable[[sqlite3.Error], LedgerError],
+    namespace: str,
+    key: str,
 ) -> Generator[KeyModification, None, None]:
     """Each valid transaction that wrote or deleted the key, the newest first, one at a time.
 
     Between two of them nothing is held or open. `snapshot` gives the connection to read on and
-    raises when there is none any more. Raises LedgerUnusable when the ledger's file is damaged.
+    raises when there is none any more, `failed` makes what is raised when it cannot be read. Raises
+    LedgerUnusable when the ledger's file is damaged.
     """
     height = _ABOVE_ALL
-    while row := snapshot().execute(_OLDER, (namespace, key, *height)).fetchone():
-        height = Version(*row)
-        modification = _find(read_envelope(snapshot(), *height), namespace, key)
+    while True:
+        connection = snapshot()
+        try:
+            row = connection.execute(_OLDER, (namespace, key, *height)).fetchone()
+            if row is None:
+                return
+            height = Version(*row)
+            envelope = read_envelope(connection, *height)
+        except sqlite3.Error as error:
+            raise failed(error) from error
+        modification = _find(envelope, namespace, key)
         if modification is None:
             raise LedgerUnusable(
                 f"Transaction {height.tx} of block {height.block} does not write the key "

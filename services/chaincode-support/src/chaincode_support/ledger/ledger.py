@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from google.protobuf.message import DecodeError
 
-from chaincode_support.ledger import metrics, state
+from chaincode_support.ledger import index, metrics, state
 from chaincode_support.ledger.conflicts import find_conflict
 from chaincode_support.ledger.errors import (
     BlockNotFound,
@@ -25,13 +25,13 @@ from chaincode_support.ledger.read_write_set import Version
 from chaincode_support.ledger.simulator import Simulator
 from chaincode_support.ledger.store import (
     SnapshotPool,
-    can_pass,
     channel_file,
     open_reader,
     open_writer,
 )
 from chaincode_support.ledger.stored_block import read_envelope
 from chaincode_support.ledger.transaction import CheckedTransaction
+from chaincode_support.ledger.trouble import REBUILD, Soundness, can_pass
 from chaincode_support.ledger.write_ahead_log import WriteAheadLog
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import blocks, metadata
@@ -76,7 +76,8 @@ class Ledger:
         self._wal = WriteAheadLog(file, channel, writer, max_wal_bytes)
         self._reader = open_reader(file)
         self._max_simulation_bytes = max_simulation_bytes
-        self._snapshots = SnapshotPool(file, channel, max_simulations)
+        self._soundness = Soundness(file, channel)
+        self._snapshots = SnapshotPool(file, channel, max_simulations, self._soundness)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ledger-{channel}")
         self._height, self._last_hash = _tip(writer)
         self._advanced = asyncio.Event()
@@ -109,7 +110,7 @@ class Ledger:
         except sqlite3.Error as error:
             writer.close()
             raise LedgerUnusable(
-                f"The ledger file {file} cannot be read: {error}. Restore it from a backup."
+                f"The ledger file {file} of channel {channel} cannot be read: {error}. {REBUILD}"
             ) from error
         except LedgerUnusable:
             writer.close()
@@ -125,18 +126,27 @@ class Ledger:
         """Hash of the newest block's header; empty while there is no block."""
         return self._last_hash
 
+    @property
+    def damage(self) -> str | None:
+        """What reading has shown to be wrong with the file, for operators; None for nothing."""
+        return self._soundness.damage
+
+    # All that read raise LedgerUnusable when the file is damaged, ReadFailed for what may pass.
+
     def block(self, number: int) -> bytes:
         """The marshalled common.Block as it was committed. Raises BlockNotFound."""
         if not 0 <= number < self._height:
             raise BlockNotFound(
                 f"Channel {self.channel} has no block {number}: its height is {self._height}."
             )
-        row = self._reader.execute(_BLOCK, (number,)).fetchone()
+        row = self._row(_BLOCK, number)
+        if row is None:
+            raise BlockNotFound(f"Channel {self.channel} has lost its block {number}.")
         return cast("bytes", row[0])
 
     def block_by_hash(self, header_hash: bytes) -> bytes:
         """The marshalled common.Block whose header has this hash. Raises BlockNotFound."""
-        row = self._reader.execute(_BLOCK_BY_HASH, (header_hash,)).fetchone()
+        row = self._row(_BLOCK_BY_HASH, header_hash)
         if row is None:
             raise BlockNotFound(
                 f"Channel {self.channel} has no block with the header hash "
@@ -146,7 +156,7 @@ class Ledger:
 
     def block_by_txid(self, txid: str) -> bytes:
         """The marshalled common.Block that holds a transaction. Raises TransactionNotFound."""
-        row = self._reader.execute(_BLOCK_BY_TXID, (txid,)).fetchone()
+        row = self._row(_BLOCK_BY_TXID, txid)
         if row is None:
             raise self._no_transaction(txid)
         return cast("bytes", row[0])
@@ -156,17 +166,18 @@ class Ledger:
 
         Of several with one id it is the first. Raises TransactionNotFound.
         """
-        row = self._reader.execute(_TRANSACTION, (txid,)).fetchone()
+        row = self._row(_TRANSACTION, txid)
         if row is None:
             raise self._no_transaction(txid)
         number, position, code = row
-        return read_envelope(self._reader, number, position), code
+        try:
+            return read_envelope(self._reader, number, position), code
+        except sqlite3.Error as error:
+            raise self._soundness.failed(error) from error
 
     def chain_info(self) -> BlockchainInfo:
         """Height, and the header hashes of the newest block and of the one before it."""
-        before = self._reader.execute(
-            "SELECT hash FROM block WHERE number = ?", (self._height - 2,)
-        ).fetchone()
+        before = self._row("SELECT hash FROM block WHERE number = ?", self._height - 2)
         return BlockchainInfo(
             height=self._height,
             currentBlockHash=self._last_hash,
@@ -175,8 +186,9 @@ class Ledger:
 
     def block_number_of(self, txid: str) -> tuple[int, int] | None:
         """(block number, validation code) of a transaction, or None when it is not in a block."""
-        row = self._reader.execute("SELECT block, code FROM tx WHERE txid = ?", (txid,)).fetchone()
-        return cast("tuple[int, int] | None", row)
+        return cast(
+            "tuple[int, int] | None", self._row("SELECT block, code FROM tx WHERE txid = ?", txid)
+        )
 
     def has_transaction(self, txid: str) -> bool:
         """Whether a block holds this transaction, valid or not."""
@@ -185,8 +197,10 @@ class Ledger:
     def simulator(self, txid: str, chaincode: str = "") -> Simulator:
         """A simulation on a snapshot of this moment, for a chaincode; the caller must close it.
 
-        Raises LedgerBusy when as many as the settings allow are running.
+        Raises LedgerBusy when as many as the settings allow are running, LedgerUnusable once the
+        file was found damaged.
         """
+        self._soundness.check()
         return Simulator(self._snapshots, txid, chaincode, self._max_simulation_bytes)
 
     async def wait_for(self, height: int) -> None:
@@ -220,6 +234,13 @@ class Ledger:
         self._reader.close()
         self._writer.close()
 
+    def _row(self, query: str, *parameters: object) -> tuple[Any, ...] | None:
+        try:
+            row = self._reader.execute(query, parameters).fetchone()
+        except sqlite3.Error as error:
+            raise self._soundness.failed(error) from error
+        return cast("tuple[Any, ...] | None", row)
+
     def _no_transaction(self, txid: str) -> TransactionNotFound:
         return TransactionNotFound(
             f"Channel {self.channel} has no block with the transaction {quoted(txid)}: check the "
@@ -237,6 +258,8 @@ class Ledger:
         started = time.perf_counter()
         number = block.header.number
         digest = blocks.header_hash(block.header)
+        if self.damage is not None:
+            raise LedgerUnusable(self.damage)
         try:
             if self._writer.in_transaction:  # undoing the last attempt failed as well
                 self._writer.execute("ROLLBACK")
@@ -265,10 +288,8 @@ class Ledger:
                 raise CommitFailed(
                     f"{what} Check the disk's room and health, and that nobody else holds the file."
                 ) from error
-            raise LedgerUnusable(
-                f"{what} Stop the service and move the file away: it is made again from the "
-                "ordering log."
-            ) from error
+            self._soundness.failed(error)
+            raise LedgerUnusable(f"{what} {REBUILD}") from error
         finished = time.perf_counter()
         metrics.statedb_commit_time.labels(self.channel).observe(applied - started)
         metrics.blockstorage_commit_time.labels(self.channel).observe(finished - applied)
@@ -312,15 +333,7 @@ class Ledger:
             if code == transaction_pb2.VALID:
                 height = Version(number, position)
                 touched |= state.apply(self._writer, height, transaction.rwsets)
-        # The first transaction with an id keeps it: a duplicate must not hide the original's fate.
-        self._writer.executemany(
-            "INSERT OR IGNORE INTO tx (txid, block, position, code) VALUES (?, ?, ?, ?)",
-            (
-                (transaction.txid, number, position, code)
-                for position, (transaction, code) in enumerate(zip(checked, codes, strict=True))
-                if transaction.txid
-            ),
-        )
+        index.add(self._writer, number, [transaction.txid for transaction in checked], codes)
         return codes
 
     def _judge(
@@ -375,6 +388,4 @@ def _check_newest_block(connection: sqlite3.Connection, file: Path) -> None:
     except DecodeError:
         whole = False
     if not whole:
-        raise LedgerUnusable(
-            f"Block {number} in the ledger file {file} is damaged: restore the file from a backup."
-        )
+        raise LedgerUnusable(f"Block {number} in the ledger file {file} is damaged. {REBUILD}")

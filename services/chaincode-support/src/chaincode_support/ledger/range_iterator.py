@@ -5,10 +5,13 @@ pages, statedb/stateleveldb (kvScanner) under core/chaincode/query_response_gene
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias, cast
 
-from chaincode_support.ledger.errors import LedgerClosed
+from chaincode_support.ledger.errors import LedgerClosed, LedgerError
 from chaincode_support.ledger.read_write_set import RangeRead, Version
+
+_Row: TypeAlias = tuple[str, bytes, int, int]
 
 
 class RangeIterator(Iterator[tuple[str, bytes]]):
@@ -19,8 +22,16 @@ class RangeIterator(Iterator[tuple[str, bytes]]):
     that the range's end cut short has been read to its end: a peer does not look further either.
     """
 
-    def __init__(self, rows: sqlite3.Cursor, read: RangeRead, page_size: int = 0) -> None:
+    def __init__(
+        self,
+        rows: sqlite3.Cursor,
+        failed: Callable[[sqlite3.Error], LedgerError],
+        read: RangeRead,
+        page_size: int = 0,
+    ) -> None:
+        """`failed` makes what is raised when a row cannot be read."""
         self._rows: sqlite3.Cursor | None = rows
+        self._failed = failed
         self._read = read
         # Counted down, and reached only from above.
         self._left = page_size if page_size > 0 else -1
@@ -29,9 +40,7 @@ class RangeIterator(Iterator[tuple[str, bytes]]):
     def __next__(self) -> tuple[str, bytes]:
         if not self._left:
             raise StopIteration
-        if self._rows is None:
-            raise _closed()
-        row = self._rows.fetchone()
+        row = self._fetch()
         if row is None:
             self._read.exhaust()
             raise StopIteration
@@ -48,19 +57,21 @@ class RangeIterator(Iterator[tuple[str, bytes]]):
         recorded as read. Raises LedgerClosed when first asked after close().
         """
         if self._bookmark is None:
-            if self._rows is None:
-                raise _closed()
-            row = self._rows.fetchone()
+            row = self._fetch()
             self._left = 0
             self._bookmark = "" if row is None else row[0]
         return self._bookmark
+
+    def _fetch(self) -> _Row | None:
+        if self._rows is None:
+            raise LedgerClosed("The range has been closed: open it again.")
+        try:
+            return cast("_Row | None", self._rows.fetchone())
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def close(self) -> None:
         """Stop reading; harmless when repeated."""
         rows, self._rows = self._rows, None
         if rows is not None:
             rows.close()
-
-
-def _closed() -> LedgerClosed:
-    return LedgerClosed("The range has been closed: open it again.")

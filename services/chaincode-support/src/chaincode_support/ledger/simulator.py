@@ -20,7 +20,8 @@ class Simulator(WithoutPrivateData):
     """Reads of one snapshot, and a record of them and of the writes; sees none of its own writes.
 
     Synchronous, for one user at a time. Every call after close() raises LedgerClosed; reads and
-    writes of more than `max_bytes` together raise SimulationTooLarge.
+    writes of more than `max_bytes` together raise SimulationTooLarge, and reads of a damaged file
+    LedgerUnusable.
     """
 
     def __init__(self, pool: SnapshotPool, txid: str, owner: str, max_bytes: int) -> None:
@@ -34,7 +35,11 @@ class Simulator(WithoutPrivateData):
 
     def get_state(self, namespace: str, key: str) -> bytes | None:
         """The key's value, or None when it does not exist."""
-        row = state.get(self._open(), namespace, key)
+        connection = self._open()
+        try:
+            row = state.get(connection, namespace, key)
+        except sqlite3.Error as error:
+            raise self._pool.soundness.failed(error) from error
         if row is None:
             self._recorded.read(namespace, key, None)
             return None
@@ -85,7 +90,11 @@ class Simulator(WithoutPrivateData):
 
         Recorded as a read of the key, which has one version for value and metadata.
         """
-        row = state.get_metadata(self._open(), namespace, key)
+        connection = self._open()
+        try:
+            row = state.get_metadata(connection, namespace, key)
+        except sqlite3.Error as error:
+            raise self._pool.soundness.failed(error) from error
         if row is None:
             self._recorded.read(namespace, key, None)
             return {}
@@ -110,7 +119,7 @@ class Simulator(WithoutPrivateData):
         recorded: a commit does not find out that it has changed.
         """
         self._open()
-        return modifications(self._open, namespace, key)
+        return modifications(self._open, self._pool.soundness.failed, namespace, key)
 
     def results(self) -> bytes:
         """The marshalled rwset.TxReadWriteSet of all that was done. Ends the recording."""
@@ -131,8 +140,12 @@ class Simulator(WithoutPrivateData):
     def _range(self, namespace: str, start: str, end: str, page_size: int) -> RangeIterator:
         connection = self._open()
         read = self._recorded.range(namespace, start, end)
-        rows = state.scan(connection, namespace, start, end)
-        iterator = RangeIterator(rows, read, page_size)
+        failed = self._pool.soundness.failed
+        try:
+            rows = state.scan(connection, namespace, start, end)
+        except sqlite3.Error as error:
+            raise failed(error) from error
+        iterator = RangeIterator(rows, failed, read, page_size)
         self._ranges.append(iterator)
         return iterator
 

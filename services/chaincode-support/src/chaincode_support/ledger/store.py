@@ -1,6 +1,5 @@
 """One SQLite file a channel: its schema, its connections, and the pool of read snapshots."""
 
-import errno
 import re
 import sqlite3
 from collections import Counter
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from chaincode_support.ledger import metrics
 from chaincode_support.ledger.errors import LedgerBusy, LedgerClosed, LedgerUnusable
+from chaincode_support.ledger.trouble import REBUILD, Soundness, remedy
 from selvedge_common.logs import get_logger
 
 _log = get_logger("ledger")
@@ -58,22 +58,6 @@ WRITER_CACHE_KIB = 8_192
 # Every snapshot has a page cache of its own, hence small; the system's file cache is shared.
 READER_CACHE_KIB = 512
 
-# Primary result codes of trouble that may pass, or be mended while the service runs: a lock, no
-# room, no memory, no file handles, a failing or read-only disk. Others mean damage or a mistake.
-_PASSING = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_READONLY,
-    }
-)
-_PRIMARY = 0xFF
-
 CHANNEL_NAME = re.compile(r"[a-z][a-z0-9.-]{0,248}")
 
 
@@ -116,9 +100,7 @@ def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connectio
         connection.close()
         raise LedgerUnusable(
             f"The ledger file {file} of channel {channel} cannot be used: {error}. "
-            + remedy(
-                error, "Restore it from a backup, or move it away to start from the ordering log."
-            )
+            + remedy(error, REBUILD)
         ) from error
     except LedgerUnusable:
         connection.close()
@@ -129,8 +111,12 @@ def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connectio
 def open_reader(file: Path) -> sqlite3.Connection:
     """Open a connection that can only read; the writer must have made the file."""
     connection = connect(file)
-    connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
-    connection.execute("PRAGMA query_only = ON")
+    try:
+        connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -142,21 +128,6 @@ def connect(file: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-
-
-def can_pass(error: sqlite3.Error) -> bool:
-    """Whether the same statement may succeed later, with the same file and nothing restarted."""
-    # Errors of the module itself, such as the use of a closed connection, have no code.
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & _PRIMARY in _PASSING
-
-
-def remedy(error: Exception, otherwise: str) -> str:
-    """What to do about a file that cannot be opened: a full disk has harmed nothing."""
-    full = getattr(error, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_FULL
-    if full or getattr(error, "errno", None) == errno.ENOSPC:
-        return "The disk is full: make room on it and start again; the file itself is sound."
-    return otherwise
 
 
 def _ensure_schema(connection: sqlite3.Connection, file: Path, channel: str) -> None:
@@ -205,7 +176,8 @@ class SnapshotPool:
     fixes it, and ROLLBACK would cost.
     """
 
-    def __init__(self, file: Path, channel: str, size: int) -> None:
+    def __init__(self, file: Path, channel: str, size: int, soundness: Soundness) -> None:
+        self.soundness = soundness
         self._file = file
         self._channel = channel
         self._size = size
@@ -222,7 +194,8 @@ class SnapshotPool:
         The last quarter is for owners that have few, so that some that hold on to theirs leave
         snapshots to all others.
 
-        Raises LedgerBusy when `size` snapshots are out, LedgerClosed after close().
+        Raises LedgerBusy when `size` snapshots are out, LedgerClosed after close(), LedgerUnusable
+        and ReadFailed.
         """
         if self._closed:
             raise LedgerClosed(f"The ledger of channel {self._channel} is closed.")
@@ -240,12 +213,15 @@ class SnapshotPool:
                 f"{self._channel} allows, and the few that are left are for others: try again, or "
                 "raise ledger.maxSimulations."
             )
-        connection = self._idle.pop() if self._idle else open_reader(self._file)
         try:
-            hold = connection.execute("SELECT 1 FROM channel")
-        except sqlite3.Error:
-            connection.close()
-            raise
+            connection = self._idle.pop() if self._idle else open_reader(self._file)
+            try:
+                hold = connection.execute("SELECT 1 FROM channel")
+            except sqlite3.Error:
+                connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise self.soundness.failed(error) from error
         self._in_use += 1
         self._held[owner] += 1
         self._in_use_metric.inc()

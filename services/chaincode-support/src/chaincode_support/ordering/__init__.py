@@ -5,6 +5,7 @@ from chaincode_support.ordering.embedded import EmbeddedOrdering, OrderingSettin
 from chaincode_support.ordering.errors import (
     CommittingStopped,
     LedgerBehind,
+    LogDamaged,
     LogUnreadable,
     LogUnusable,
     OrderingClosed,
@@ -20,6 +21,7 @@ __all__ = [
     "CommittingStopped",
     "EmbeddedOrdering",
     "LedgerBehind",
+    "LogDamaged",
     "LogUnreadable",
     "LogUnusable",
     "Ordering",

@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaincode_support.ledger.store import remedy
+from chaincode_support.ledger.trouble import can_pass, remedy
 from chaincode_support.ordering import metrics
 from chaincode_support.ordering.cutter import BatchSize, Cutter
 from chaincode_support.ordering.errors import (
+    LogDamaged,
     LogUnusable,
     OrderingClosed,
     OrderingFailed,
     OrderingFull,
 )
-from chaincode_support.ordering.log import BlockLog
+from chaincode_support.ordering.log import MEND, BlockLog
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import blocks
@@ -65,6 +66,8 @@ class EmbeddedOrdering:
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
     ) -> None:
         self.channel = channel
+        self.damage: str | None = None
+        """What is wrong with the log and what to do about it, for operators; None for nothing."""
         self._log = log
         self._signer = signer
         self._settings = settings
@@ -123,6 +126,11 @@ class EmbeddedOrdering:
         """Take an envelope; see Ordering.order."""
         if self._closed:
             raise OrderingClosed(f"The ordering of channel {self.channel} is shutting down.")
+        if self.damage is not None:
+            raise LogDamaged(
+                f"Channel {self.channel} takes no transactions: its ordering log is damaged; have "
+                "the peer's log read, and the peer mended and started again."
+            )
         if (
             self._pending_messages >= self._settings.max_pending_messages
             or self._pending_bytes + len(envelope) > self._settings.max_pending_bytes
@@ -145,7 +153,11 @@ class EmbeddedOrdering:
 
     def block(self, number: int) -> bytes:
         """The marshalled block `number`; see Ordering.block."""
-        return self._log.block(number)
+        try:
+            return self._log.block(number)
+        except LogUnusable as error:
+            self._on_damage(str(error))
+            raise
 
     async def wait_for(self, height: int) -> None:
         """Return once there are at least `height` blocks."""
@@ -159,6 +171,11 @@ class EmbeddedOrdering:
         self._closed = True
         self._time_is_up()
         await self._loop.run_in_executor(None, self._thread.shutdown)
+        self._log.close()
+
+    def discard(self) -> None:
+        """Close an ordering that has taken nothing, at once."""
+        self._closed = True
         self._log.close()
 
     def _time_is_up(self) -> None:
@@ -196,11 +213,14 @@ class EmbeddedOrdering:
             blocks.sign_block(block, self._signer, LAST_CONFIG)
             self._log.append(block)
         except sqlite3.Error as error:
-            failure = OrderingFailed(
+            what = (
                 f"Block {number} of channel {self.channel} could not be written to "
-                f"{self._log.file}: {error}. Check the disk's room and health, then submit again."
+                f"{self._log.file}: {error}."
             )
+            failure = OrderingFailed(f"{what} Check the disk's room and health, then submit again.")
             _log.error("block not ordered", channel=self.channel, block=number, error=str(failure))
+            if not can_pass(error):
+                self._loop.call_soon_threadsafe(self._on_damage, f"{what} {MEND}")
             self._loop.call_soon_threadsafe(self._settle, batch, failure)
         except Exception as error:
             # Whoever waits must hear of it, or would wait for ever.
@@ -212,6 +232,15 @@ class EmbeddedOrdering:
             self._loop.call_soon_threadsafe(self._settle, batch, failure)
         else:
             self._loop.call_soon_threadsafe(self._settle, batch, number)
+
+    def _on_damage(self, sentence: str) -> None:
+        if self.damage is None:
+            self.damage = sentence
+            _log.critical(
+                "ordering log damaged: the channel takes no transactions",
+                channel=self.channel,
+                error=sentence,
+            )
 
     def _settle(self, batch: Sequence[_Waiting], outcome: int | OrderingFailed) -> None:
         self._count(-len(batch), -sum(len(waiting.envelope) for waiting in batch))

@@ -35,6 +35,12 @@ class CommittingStopped(OrderingRefused):
     reason = "stopped"
 
 
+class LogDamaged(OrderingRefused):
+    """The ordering log can take nothing until it has been mended and the service started anew."""
+
+    reason = "damaged"
+
+
 class OrderingFailed(OrderingError):
     """The block that held the envelope could not be made durable; it is not ordered."""
 

@@ -6,13 +6,20 @@ from typing import Self, cast
 
 from google.protobuf.message import DecodeError
 
-from chaincode_support.ledger.store import can_pass, channel_file, connect, remedy
+from chaincode_support.ledger.store import channel_file, connect
+from chaincode_support.ledger.trouble import can_pass, remedy
 from chaincode_support.ordering.errors import LogUnreadable, LogUnusable
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 
 SCHEMA_VERSION = 1
 SCHEMA = "CREATE TABLE block (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;"
+
+MEND = (
+    "Stop the service and run `selvedge ledger rebuild ordering`, or `chaincode-support-ledger "
+    "rebuild ordering` in a container: what cannot be read is taken from the ledger. What that has "
+    "not got is in a backup only."
+)
 
 
 class BlockLog:
@@ -21,8 +28,8 @@ class BlockLog:
     def __init__(self, file: Path, writer: sqlite3.Connection) -> None:
         self.file = file
         self._writer = writer
-        self._reader = connect(file)
         self.height, self.last_hash = _tip(writer, file)
+        self._reader = connect(file)
 
     @classmethod
     def open(cls, folder: Path, channel: str) -> Self:
@@ -32,25 +39,20 @@ class BlockLog:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             writer = connect(file)
-            writer.execute("PRAGMA journal_mode = WAL")
-            # Not a setting: what clients were told is ordered, and what the ledger holds, is made
-            # again from this log alone.
-            writer.execute("PRAGMA synchronous = FULL")
-            version = writer.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                writer.executescript(
-                    f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT"
-                )
-            elif version != SCHEMA_VERSION:
-                raise LogUnusable(
-                    f"The ordering log {file} has schema {version}; this release reads schema "
-                    f"{SCHEMA_VERSION}: use the release that wrote it."
-                )
-            return cls(file, writer)
+            try:
+                writer.execute("PRAGMA journal_mode = WAL")
+                # Not a setting: what clients were told is ordered, and what the ledger holds, is
+                # made again from this log alone.
+                writer.execute("PRAGMA synchronous = FULL")
+                _ensure_schema(writer, file)
+                return cls(file, writer)
+            except BaseException:
+                writer.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise LogUnusable(
                 f"The ordering log {file} of channel {channel} cannot be used: {error}. "
-                + remedy(error, "Restore it from a backup.")
+                + remedy(error, MEND)
             ) from error
 
     def append(self, block: common_pb2.Block) -> None:
@@ -75,7 +77,7 @@ class BlockLog:
             what = f"Block {number} could not be read from the ordering log {self.file}: {error}."
             if can_pass(error):
                 raise LogUnreadable(f"{what} Check the disk.") from error
-            raise LogUnusable(f"{what} Restore it from a backup.") from error
+            raise LogUnusable(f"{what} {MEND}") from error
         if row is None:
             raise KeyError(number)
         return cast("bytes", row[0])
@@ -84,6 +86,19 @@ class BlockLog:
         """Close the file."""
         self._reader.close()
         self._writer.close()
+
+
+def _ensure_schema(connection: sqlite3.Connection, file: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.executescript(
+            f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT"
+        )
+    elif version != SCHEMA_VERSION:
+        raise LogUnusable(
+            f"The ordering log {file} has schema {version}; this release reads schema "
+            f"{SCHEMA_VERSION}: use the release that wrote it."
+        )
 
 
 def _tip(connection: sqlite3.Connection, file: Path) -> tuple[int, bytes]:
@@ -97,6 +112,6 @@ def _tip(connection: sqlite3.Connection, file: Path) -> tuple[int, bytes]:
         header = common_pb2.Block.FromString(stored).header
     except DecodeError as error:
         raise LogUnusable(
-            f"Block {number} in the ordering log {file} is damaged: restore the file from a backup."
+            f"Block {number} in the ordering log {file} is damaged. {MEND}"
         ) from error
     return number + 1, blocks.header_hash(header)

@@ -38,7 +38,8 @@ streams_refused = Counter(
 )
 refused = Counter(
     "ordering_refused",
-    "Transactions refused, whose fault it was not, by reason: full, behind, stopped, closed.",
+    "Transactions refused, whose fault it was not, by reason: full, behind, stopped, damaged, "
+    "closed.",
     ["channel", "reason"],
 )
 

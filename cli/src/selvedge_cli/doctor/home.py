@@ -1,0 +1,72 @@
+"""The home: is it there, may it be written, and is all of it from one ca?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes
+
+from selvedge_cli.doctor.findings import Finding, error, note, warning
+from selvedge_cli.doctor.site import Holder, Site
+from selvedge_common.msp.certificates import read_certificates
+from selvedge_common.msp.errors import NotACertificate
+
+
+def examine(site: Site) -> Iterator[Finding]:
+    """Look at the folder itself, at who asks, and at whose roots lie in it."""
+    home = site.home
+    if not home.is_dir():
+        yield error(
+            home,
+            "there is no such home",
+            "run the command where `selvedge up` was started, or give its home with --home; with "
+            "docker compose, run `selvedge status`, which makes one",
+        )
+        return
+    if not os.access(home, os.W_OK | os.X_OK):
+        yield error(home, "it cannot be written", "make it this user's, or give another --home")
+    if (home / "addresses.json").exists() and site.running is None:
+        yield warning(
+            home / "addresses.json",
+            "a `selvedge up` that was killed has left the addresses of its services behind",
+            "delete the file, or start `selvedge up` again",
+        )
+    if not site.user.folder.is_dir():
+        yield from _not_enrolled(site)
+    yield from _foreign(site)
+
+
+def _not_enrolled(site: Site) -> Iterator[Finding]:
+    found = note if site.user.automatic else error
+    yield found(
+        site.user.folder,
+        f"user {site.settings.user} has not enrolled yet",
+        site.user.renewal,
+    )
+
+
+def _foreign(site: Site) -> Iterator[Finding]:
+    """Who trusts another root than the ca that runs on the home, or else than who asks."""
+    own = site.home / "ca" / "tls" / "ca.crt"
+    reference = own if site.running is not None and own.is_file() else site.root
+    if reference is None or not (expected := _roots(reference)):
+        return
+    for holder in site.holders():
+        if _is_foreign(holder, expected):
+            yield error(holder.root, f"it is from another ca than {reference}", holder.renewal)
+
+
+def _is_foreign(holder: Holder, expected: set[bytes]) -> bool:
+    found = _roots(holder.root)
+    return bool(found) and not found & expected
+
+
+def _roots(file: Path) -> set[bytes]:
+    """Fingerprints of the certificates in a file; none where the certificates' own examination
+    says what is wrong with it."""
+    try:
+        return {each.fingerprint(hashes.SHA256()) for each in read_certificates(file.read_bytes())}
+    except (OSError, NotACertificate):
+        return set()

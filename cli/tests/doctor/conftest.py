@@ -1,0 +1,37 @@
+"""What an examination is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.tests.homes import NOW, Home
+
+from selvedge_cli.addresses import Addresses
+from selvedge_cli.doctor.site import Site
+
+Visit = Callable[..., Site]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home with the two usual users."""
+    home = Home(tmp_path / "home")
+    home.add_user("user1")
+    home.add_user("admin", unit="admin")
+    return home
+
+
+@pytest.fixture
+def visit(home: Home) -> Visit:
+    """Makes the site of that home, with these variables, addresses and so on."""
+
+    def visit(environ: dict[str, str] | None = None, *, user: str = "user1", **fields: Any) -> Site:
+        addresses = fields.pop("addresses", Addresses())
+        site = Site(home.settings(addresses, user), environ or {}, NOW)
+        return replace(site, **fields)
+
+    return visit

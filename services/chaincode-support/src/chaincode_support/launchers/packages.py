@@ -1,0 +1,271 @@
+"""The folder of packages: folders that an operator drops in, and Fabric's files, which may also be
+installed over the wire.
+
+A folder holds `metadata.json`, and `connection.json` for a chaincode that serves; it is known by
+the hash of these two. A file is Fabric's `.tar.gz`, known by its hash as in
+core/chaincode/persistence/persistence.go of Fabric 2.5, and kept under the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chaincode_support.chaincode.metrics import limit_refusals
+from chaincode_support.launchers import metrics
+from chaincode_support.launchers.archive import Bounds, open_archive
+from chaincode_support.launchers.errors import (
+    BrokenPackage,
+    DroppedPackage,
+    PackageTooLarge,
+    UnknownPackage,
+)
+from chaincode_support.launchers.package import CONNECTION, METADATA, Package, read_package
+from selvedge_common.files import make_private_folder, write_atomically
+from selvedge_common.logs import get_logger
+from selvedge_common.quoting import printable
+
+log = get_logger("chaincode.packages")
+
+_ARCHIVE = ".tar.gz"
+_Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A package that cannot be used, and why."""
+
+    place: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is in the folder.
+
+    Attributes:
+        packages: those in use, by the name of their chaincode.
+        superseded: those of a name that a newer one has.
+        broken: those that cannot be used.
+    """
+
+    packages: Mapping[str, Package]
+    superseded: tuple[Package, ...]
+    broken: tuple[Broken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackageBounds:
+    """What the folder takes.
+
+    Attributes:
+        archive: what one package may take.
+        packages: how many there may be.
+    """
+
+    archive: Bounds
+    packages: int
+
+
+class Packages:
+    """The packages of one folder; a call at a time, and each may take as long as the disk does.
+
+    Args:
+        folder: where they lie; it is made where there is none.
+        bounds: what it takes.
+        templates: what stands for `{{.name}}` in a connection.json.
+    """
+
+    def __init__(self, folder: Path, bounds: PackageBounds, templates: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._bounds = bounds
+        self._templates = templates
+        self._entries: dict[str, _Entry] = {}
+        self._trouble = ""
+
+    def look(self) -> Found:
+        """Read what is new or has changed. What cannot be read is told of once, in the log, and
+        what it was before stays in use."""
+        try:
+            stamps = self._stamps()
+            self._trouble = ""
+        except OSError as error:
+            self._tell_trouble(str(error))
+            return self._found()
+        before, self._entries = self._entries, {}
+        for name, stamp in stamps.items():
+            full = len(self._entries) >= self._bounds.packages
+            # With room another time it looks different, and is read.
+            seen = (*stamp, None) if full else stamp
+            known = before.get(name)
+            if known is None or known.stamp != seen:
+                known = self._open(name, seen, known.package if known else None, full=full)
+            self._entries[name] = known
+        found = self._found()
+        metrics.packages.set(len(found.packages) + len(found.superseded))
+        metrics.broken_packages.set(len(found.broken))
+        return found
+
+    def install(self, data: bytes) -> Package:
+        """Keep a package in Fabric's form. It is in use from the next look on, also when it was
+        there before and another one had taken its place.
+
+        Raises:
+            BrokenPackage: it cannot be used.
+            OSError: it cannot be kept.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        metadata, connection = open_archive(data, self._bounds.archive)
+        # Where it will lie is not known before its label is.
+        package = read_package(metadata, connection, digest, self._folder / "-", self._templates)
+        file = self._folder / f"{package.label}.{digest}{_ARCHIVE}"
+        package = replace(package, place=file)
+        if file.exists():
+            os.utime(file)
+            return package
+        if len(self._entries) >= self._bounds.packages:
+            raise self._too_many()
+        make_private_folder(self._folder)
+        write_atomically(file, data, 0o600)
+        return package
+
+    def remove(self, package_id: str) -> None:
+        """Take a package out that was installed.
+
+        Raises:
+            UnknownPackage, DroppedPackage: there is nothing to take out.
+            OSError: it cannot be taken out.
+        """
+        packages = (entry.package for entry in self._entries.values())
+        package = next((each for each in packages if each and each.id == package_id), None)
+        if package is None:
+            raise UnknownPackage(
+                f"there is no package {printable(package_id, 300)} here: `selvedge chaincode list` "
+                "shows those that there are"
+            )
+        if package.place.is_dir():
+            raise DroppedPackage(
+                f"package {package_id} was not installed but put into {package.place}: remove that "
+                "folder on the peer's disk"
+            )
+        package.place.unlink(missing_ok=True)
+
+    def _stamps(self) -> dict[str, _Stamp]:
+        """What looks like a package, and by what a change of it is seen. Raises OSError."""
+        make_private_folder(self._folder)
+        stamps: dict[str, _Stamp] = {}
+        for name in sorted(os.listdir(self._folder)):
+            place = self._folder / name
+            if name.startswith("."):
+                continue
+            if place.is_dir():
+                stamps[name] = (_stamp(place / METADATA), _stamp(place / CONNECTION))
+            elif name.endswith(_ARCHIVE):
+                stamps[name] = (_stamp(place),)
+        return stamps
+
+    def _tell_trouble(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            log.warning(
+                "the folder chaincode.packages cannot be read: packages stay as they were; make it "
+                "readable",
+                folder=str(self._folder),
+                error=trouble,
+            )
+
+    def _open(self, name: str, stamp: _Stamp, before: Package | None, *, full: bool) -> _Entry:
+        place = self._folder / name
+        try:
+            if full:
+                raise self._too_many()
+            package = self._open_folder(place) if place.is_dir() else self._open_file(place)
+        except (BrokenPackage, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            log.warning("package cannot be used", package=str(place), reason=reason)
+            return _Entry(stamp, before, Broken(place, str(reason)))
+        log.info(
+            "package found", package=package.id, chaincode=package.name, version=package.version
+        )
+        return _Entry(stamp, package, None)
+
+    def _open_folder(self, folder: Path) -> Package:
+        metadata, connection = (self._contents(folder / name) for name in (METADATA, CONNECTION))
+        if metadata is None:
+            raise BrokenPackage(f"there is no {METADATA} in it")
+        digest = hashlib.sha256(metadata)
+        if connection is not None:
+            digest.update(hashlib.sha256(connection).digest())
+        return read_package(metadata, connection, digest.hexdigest(), folder, self._templates)
+
+    def _open_file(self, file: Path) -> Package:
+        data = self._contents(file) or b""
+        metadata, connection = open_archive(data, self._bounds.archive)
+        digest = hashlib.sha256(data).hexdigest()
+        return read_package(metadata, connection, digest, file, self._templates)
+
+    def _contents(self, file: Path) -> bytes | None:
+        limit = self._bounds.archive.size
+        try:
+            with file.open("rb") as opened:
+                data = opened.read(limit + 1)
+        except FileNotFoundError:
+            return None
+        if len(data) > limit:
+            limit_refusals.labels("packageBytes").inc()
+            raise PackageTooLarge(
+                f"{file.name} is larger than {limit} bytes, the limit of "
+                "chaincode.limits.packageBytes"
+            )
+        return data
+
+    def _too_many(self) -> PackageTooLarge:
+        limit_refusals.labels("packages").inc()
+        return PackageTooLarge(
+            f"there are {self._bounds.packages} packages already, the limit of "
+            "chaincode.limits.packages: remove one, or raise the limit"
+        )
+
+    def _found(self) -> Found:
+        packages: dict[str, Package] = {}
+        superseded: list[Package] = []
+        entries = sorted(self._entries.values(), key=lambda entry: entry.age, reverse=True)
+        for package in (entry.package for entry in entries if entry.package is not None):
+            if package.name in packages:
+                superseded.append(package)
+            else:
+                packages[package.name] = package
+        broken = tuple(entry.broken for entry in entries if entry.broken is not None)
+        return Found(packages, tuple(superseded), broken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A folder or file that is a package.
+
+    Attributes:
+        stamp: how it looked when it was read.
+        package: what it is, or was when it could be read last.
+        broken: why it cannot be read now.
+    """
+
+    stamp: _Stamp
+    package: Package | None
+    broken: Broken | None
+
+    @property
+    def age(self) -> tuple[int, str]:
+        """When it was put there or changed last; the place decides between equals."""
+        changed = max((part[0] for part in self.stamp if part is not None), default=0)
+        return changed, str(self.package.place) if self.package else ""
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None  # reading it will say what is wrong
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -1,0 +1,95 @@
+"""A channel's files on the volume, and who works on them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from chaincode_support.ledger import LedgerInUse, LedgerUnusable
+from chaincode_support.ledger.store import CHANNEL_NAME, channel_file
+
+LEDGER, ORDERING = "ledger", "ordering"
+"""The volume's folders."""
+
+
+@dataclass(frozen=True)
+class ChannelFiles:
+    """Where a channel lies.
+
+    Attributes:
+        channel: its name.
+        ledger: the SQLite file of its blocks, state, history and indexes.
+        ordering: the SQLite file of its ordered blocks.
+    """
+
+    channel: str
+    ledger: Path
+    ordering: Path
+
+    @classmethod
+    def on(cls, volume: Path, channel: str) -> Self:
+        """The files of a channel, whether they exist or not.
+
+        Raises LedgerUnusable for what is no channel name.
+        """
+        return cls(
+            channel,
+            channel_file(volume / LEDGER, channel),
+            channel_file(volume / ORDERING, channel),
+        )
+
+    @property
+    def lock(self) -> Path:
+        """What a process holds that works on the two."""
+        return self.ordering.with_suffix(".lock")
+
+
+def channels_on(volume: Path) -> list[str]:
+    """The channels that have files on the volume, in alphabetical order."""
+    return sorted(
+        {
+            file.stem
+            for folder in (LEDGER, ORDERING)
+            for file in (volume / folder).glob("*.sqlite")
+            if CHANNEL_NAME.fullmatch(file.stem)
+        }
+    )
+
+
+class Claim:
+    """A channel's files for one process alone; the system lets go when it ends, however it ends."""
+
+    def __init__(self, files: ChannelFiles, who: str) -> None:
+        """Take it. `who` is what others are told of its holder.
+
+        Raises LedgerInUse when another process has it, LedgerUnusable where the volume cannot be
+        written.
+        """
+        try:
+            files.lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LedgerUnusable(
+                f"Channel {files.channel} cannot be worked on: {files.lock} cannot be written "
+                f"({error.strerror}). Make the volume writable for this user."
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock, 100).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise LedgerInUse(
+                f"Channel {files.channel} is in use by {holder or 'another process'}, which holds "
+                f"{files.lock}: stop that first."
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.write(self._lock, f"{who}\n".encode())
+
+    def release(self) -> None:
+        """Let others have it; harmless when repeated."""
+        lock, self._lock = self._lock, -1
+        if lock != -1:
+            os.close(lock)

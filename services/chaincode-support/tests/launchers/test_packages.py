@@ -1,0 +1,306 @@
+"""The folder of packages: what is dropped in, installed, changed, and taken away."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import BOUNDS, StartLaunching, drop
+from prometheus_client import REGISTRY
+
+from chaincode_support.launchers.archive import Bounds
+from chaincode_support.launchers.errors import (
+    BrokenPackage,
+    DroppedPackage,
+    PackageTooLarge,
+    UnknownPackage,
+)
+from chaincode_support.launchers.package import Connection
+from chaincode_support.launchers.packages import Found, PackageBounds, Packages
+from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Chaincode
+
+CCAAS = {"type": "ccaas", "label": "mycc_1.0"}
+CONNECTION = {"address": "cc:9999"}
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return written.getvalue()
+
+
+def package(label: str, **metadata: Any) -> bytes:
+    """A package in Fabric's form."""
+    code = tar({"connection.json": json.dumps(CONNECTION).encode()})
+    described = {"type": "ccaas", "label": label, **metadata}
+    return tar({"metadata.json": json.dumps(described).encode(), "code.tar.gz": code})
+
+
+def id_of(label: str, data: bytes) -> str:
+    return f"{label}:{hashlib.sha256(data).hexdigest()}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "chaincodes"
+
+
+@pytest.fixture
+def packages(folder: Path) -> Packages:
+    return Packages(folder, BOUNDS, {"peername": "peer0"})
+
+
+def in_use(found: Found) -> dict[str, str]:
+    return {name: package.id for name, package in found.packages.items()}
+
+
+def reasons(found: Found) -> dict[str, str]:
+    return {broken.place.name: broken.reason for broken in found.broken}
+
+
+def age(place: Path, seconds: float) -> None:
+    """Let a package have been put there so many seconds after the first."""
+    files = [place] if place.is_file() else list(place.iterdir())
+    for file in files:
+        os.utime(file, (1000 + seconds, 1000 + seconds))
+
+
+def gauge(name: str) -> float | None:
+    return REGISTRY.get_sample_value(name)
+
+
+def test_the_folder_is_made_and_only_its_owner_enters(packages: Packages, folder: Path) -> None:
+    assert packages.look() == Found({}, (), ())
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_is_dropped_in_is_a_package_known_by_the_hash_of_its_files(
+    packages: Packages, folder: Path
+) -> None:
+    place = drop(folder, "any name", CCAAS, CONNECTION)
+    first = packages.look().packages["mycc"]
+    assert first.place == place
+    assert isinstance(first.launch, Connection)
+    assert packages.look().packages["mycc"] is first  # it is not read again
+    drop(folder, "any name", CCAAS, {"address": "other:9999"})
+    second = packages.look().packages["mycc"]
+    assert isinstance(second.launch, Connection)
+    assert second.launch.address == "other:9999"
+    assert first.id != second.id
+    place.rename(folder.parent / "elsewhere")
+    assert packages.look() == Found({}, (), ())
+
+
+def test_a_file_of_fabric_s_is_a_package_with_fabric_s_id(packages: Packages, folder: Path) -> None:
+    packages.look()
+    data = package("mycc_1.0")
+    (folder / "as it was built.tar.gz").write_bytes(data)
+    assert in_use(packages.look()) == {"mycc": id_of("mycc_1.0", data)}
+
+
+def test_what_is_no_package_by_its_name_is_left_alone(packages: Packages, folder: Path) -> None:
+    drop(folder, ".hidden", CCAAS, CONNECTION)
+    (folder / "README.md").write_text("these are packages")
+    assert packages.look() == Found({}, (), ())
+
+
+def test_a_broken_package_harms_no_other_and_is_told_of_once(
+    packages: Packages, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    drop(folder, "good", CCAAS, CONNECTION)
+    drop(folder, "golang", {"type": "golang", "label": "a"})
+    (folder / "empty").mkdir()
+    (folder / "rubbish.tar.gz").write_bytes(b"rubbish")
+    (folder / "loop").symlink_to(folder / "loop")
+    for _ in range(2):
+        found = packages.look()
+        assert list(found.packages) == ["mycc"]
+        told = reasons(found)
+        assert told.keys() == {"golang", "empty", "rubbish.tar.gz"}
+        assert told["empty"] == "there is no metadata.json in it"
+    assert caplog.text.count("package cannot be used") == 3
+    assert (gauge("chaincode_packages"), gauge("chaincode_broken_packages")) == (1, 3)
+
+
+def test_a_package_that_is_being_written_stays_what_it_was(
+    packages: Packages, folder: Path
+) -> None:
+    place = drop(folder, "mycc", CCAAS, CONNECTION)
+    before = in_use(packages.look())
+    (place / "metadata.json").write_text('{"type": "cc')
+    found = packages.look()
+    assert in_use(found) == before
+    assert "metadata.json is not JSON" in reasons(found)["mycc"]
+    drop(folder, "mycc", {**CCAAS, "version": "2"}, CONNECTION)
+    found = packages.look()
+    assert (found.packages["mycc"].version, found.broken) == ("2", ())
+
+
+def test_the_newest_of_a_name_is_used(packages: Packages, folder: Path) -> None:
+    age(drop(folder, "a", {"type": "ccaas", "label": "mycc_2.0"}, CONNECTION), 1)
+    age(drop(folder, "b", {"type": "ccaas", "label": "mycc_1.0"}, CONNECTION), 2)
+    found = packages.look()
+    assert found.packages["mycc"].label == "mycc_1.0"
+    assert [package.label for package in found.superseded] == ["mycc_2.0"]
+    age(folder / "a", 3)
+    assert packages.look().packages["mycc"].label == "mycc_2.0"
+
+
+def test_an_installed_package_is_kept_and_used(packages: Packages, folder: Path) -> None:
+    data = package("mycc_1.0")
+    installed = packages.install(data)
+    assert (installed.id, installed.name) == (id_of("mycc_1.0", data), "mycc")
+    assert in_use(packages.look()) == {"mycc": installed.id}
+    (file,) = folder.iterdir()
+    assert file.name == installed.id.replace(":", ".") + ".tar.gz"
+    assert file.stat().st_mode & 0o777 == 0o600
+    again = Packages(folder, BOUNDS, {})
+    assert in_use(again.look()) == {"mycc": installed.id}
+
+
+def test_one_that_is_installed_again_takes_its_place_back(packages: Packages, folder: Path) -> None:
+    first, second = package("mycc_1.0"), package("mycc_2.0")
+    for seconds, data in enumerate((first, second)):
+        age(packages.install(data).place, seconds)
+    assert packages.look().packages["mycc"].label == "mycc_2.0"
+    packages.install(first)
+    assert packages.look().packages["mycc"].label == "mycc_1.0"
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"rubbish", "the package is no gzipped tar"),
+        (package("mycc", type="process", command=["sh"]), "type process cannot be installed"),
+        (package("mycc", type="golang"), "this peer builds no chaincode"),
+        (package("../mycc"), r"the label in metadata.json is '\.\./mycc'"),
+    ],
+)
+def test_what_cannot_be_used_is_not_kept(
+    packages: Packages, folder: Path, data: bytes, sentence: str
+) -> None:
+    packages.look()
+    with pytest.raises(BrokenPackage, match=sentence):
+        packages.install(data)
+    assert not list(folder.iterdir())
+
+
+def test_a_removed_package_is_gone(packages: Packages, folder: Path) -> None:
+    installed = packages.install(package("mycc_1.0"))
+    packages.look()
+    packages.remove(installed.id)
+    assert packages.look() == Found({}, (), ())
+    assert not list(folder.iterdir())
+    with pytest.raises(UnknownPackage, match=f"there is no package {installed.id} here"):
+        packages.remove(installed.id)
+
+
+def test_what_an_operator_dropped_in_an_operator_takes_away(
+    packages: Packages, folder: Path
+) -> None:
+    place = drop(folder, "mycc", CCAAS, CONNECTION)
+    dropped = packages.look().packages["mycc"]
+    with pytest.raises(DroppedPackage, match=f"was not installed but put into {place}: remove"):
+        packages.remove(dropped.id)
+    assert place.is_dir()
+
+
+def refusals(limit: str) -> float:
+    sample = REGISTRY.get_sample_value("chaincode_limit_refusals_total", {"limit": limit})
+    return sample or 0.0
+
+
+def test_packages_are_counted(packages: Packages, folder: Path) -> None:
+    before = refusals("packages")
+    for number in range(6):
+        drop(folder, f"p{number}", {"type": "ccaas", "label": f"cc{number}"}, CONNECTION)
+    for _ in range(2):
+        found = packages.look()
+        assert list(reasons(found)) == ["p5"]
+        assert (
+            "there are 5 packages already, the limit of chaincode.limits.packages"
+            in reasons(found)["p5"]
+        )
+    with pytest.raises(PackageTooLarge, match="there are 5 packages already"):
+        packages.install(package("mycc_1.0"))
+    assert refusals("packages") == before + 2
+    (folder / "p0").rename(folder.parent / "p0")
+    found = packages.look()
+    assert ("cc5" in found.packages, found.broken) == (True, ())
+
+
+def test_files_are_bounded(folder: Path) -> None:
+    packages = Packages(folder, PackageBounds(Bounds(size=1000, files=5), packages=5), {})
+    before = refusals("packageBytes")
+    drop(folder, "mycc", {**CCAAS, "path": "x" * 1000}, CONNECTION)
+    assert "metadata.json is larger than 1000 bytes" in reasons(packages.look())["mycc"]
+    with pytest.raises(PackageTooLarge, match="the package is larger than 1000 bytes"):
+        packages.install(gzip.compress(os.urandom(2000)))
+    assert refusals("packageBytes") == before + 2
+
+
+def test_a_folder_that_cannot_be_read_changes_nothing(
+    packages: Packages, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    drop(folder, "mycc", CCAAS, CONNECTION)
+    before = packages.look()
+    folder.rename(folder.with_name("elsewhere"))
+    folder.write_text("in the way")
+    for _ in range(2):
+        assert packages.look() == before
+    assert caplog.text.count("the folder chaincode.packages cannot be read") == 1
+    folder.unlink()
+    folder.with_name("elsewhere").rename(folder)
+    assert packages.look() == before
+
+
+async def test_the_folder_is_looked_at_again_and_again(
+    start: StartLaunching, eventually: Any
+) -> None:
+    launching = await start(interval=0.01)
+    drop(launching.folder, "mycc", CCAAS, CONNECTION)
+    await eventually(lambda: [each.name for each in launching.launchers.describe(())] == ["mycc"])
+
+
+async def test_all_that_is_known_is_described(start: StartLaunching) -> None:
+    launching = await start()
+    drop(launching.folder, "broken", {"type": "golang", "label": "go"})
+    place = drop(launching.folder, "proc", {"type": "process", "label": "proc", "command": ["x"]})
+    age(drop(launching.folder, "old", CCAAS, CONNECTION), 0)
+    new = await launching.launchers.install(package("mycc_2.0"))
+    registered = [
+        Chaincode(name="qscc", launcher=Chaincode.SYSTEM),
+        Chaincode(name="mycc", version="1.0", completed=7),
+        Chaincode(name="other", version="3.0"),
+    ]
+    described = launching.launchers.describe(registered)
+    assert [(each.name, each.launcher, each.version, each.completed) for each in described] == [
+        ("broken", Chaincode.LAUNCHER_UNSPECIFIED, "", 0),
+        ("mycc", Chaincode.SERVICE, "1.0", 7),
+        ("mycc", Chaincode.SERVICE, "", 0),
+        ("other", Chaincode.EXTERNAL, "3.0", 0),
+        ("proc", Chaincode.PROCESS, "", 0),
+        ("qscc", Chaincode.SYSTEM, "", 0),
+    ]
+    broken, current, superseded, other, proc, _ = described
+    assert broken.launcher_state.startswith("broken package: metadata.json has the type 'golang'")
+    assert (current.package_id, current.launcher_state) == (
+        new.id,
+        "to be launched when it is first called",
+    )
+    assert superseded.launcher_state == f"superseded by package {new.id}"
+    assert (other.package_id, other.launcher_state) == ("", "")
+    assert (
+        proc.package_id
+        == f"proc:{hashlib.sha256((place / 'metadata.json').read_bytes()).hexdigest()}"
+    )
