@@ -9,13 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench.chaincode import NAME
 from bench.house import House
 from bench.process import PATIENCE, BenchError
 from bench.wire import call_all, pipeline, read
 from selvedge_cli.chat import chaincode_interest
 from selvedge_cli.connection import read_user
 from selvedge_common import comm
+from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil.endorsements import create_transaction
 from selvedge_common.protoutil.proposals import create_proposal, sign_proposal
 from selvedge_common.protoutil.seek_request import FOREVER, NEWEST, seek_envelope
@@ -25,6 +25,8 @@ from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.peer import events_pb2, proposal_pb2, proposal_response_pb2, transaction_pb2
 
 CHANNEL = "mychannel"
+NAME = "bench"
+"""The measuring chaincode, bench/chaincode."""
 IN_FLIGHT = 8
 """Proposals at a time where endorsing is only a preparation."""
 
@@ -74,12 +76,9 @@ class Client:
             await channel.channel_ready()
         return channel
 
-    def propose(self, *words: str) -> Proposed:
-        """A new signed proposal to call the measuring chaincode."""
-        signer = self._user.signer
-        args = [word.encode() for word in words]
-        proposal, txid = create_proposal(CHANNEL, NAME, args, signer.serialized)
-        return Proposed(proposal, txid, sign_proposal(proposal, signer).SerializeToString())
+    def propose(self, *words: object) -> Proposed:
+        """A new signed proposal to call the measuring chaincode with these words."""
+        return propose(self._user.signer, *words)
 
     async def endorser(self) -> Callable[[bytes], Any]:
         """ProcessProposal as a function of bytes."""
@@ -87,7 +86,14 @@ class Client:
         call: Callable[[bytes], Any] = channel.unary_unary("/protos.Endorser/ProcessProposal")
         return call
 
-    async def transactions(self, calls: Iterable[Sequence[str]]) -> list[Transaction]:
+    async def endorses(self) -> bool:
+        """Whether the measuring chaincode is there."""
+        endorse = await self.endorser()
+        answer = await endorse(self.propose("noop").signed)
+        response = proposal_response_pb2.ProposalResponse.FromString(answer)
+        return response.response.status == 200
+
+    async def transactions(self, calls: Iterable[Sequence[object]]) -> list[Transaction]:
         """Transactions of the measuring chaincode, endorsed and ready for ordering."""
         endorse = await self.endorser()
         proposed: dict[bytes, Proposed] = {}
@@ -187,6 +193,13 @@ class Commits:
         while missing:
             missing.difference_update(await self.next())
         return time.perf_counter()
+
+
+def propose(signer: SigningIdentity, *words: object) -> Proposed:
+    """A new signed proposal to call the measuring chaincode with these words."""
+    args = [str(word).encode() for word in words]
+    proposal, txid = create_proposal(CHANNEL, NAME, args, signer.serialized)
+    return Proposed(proposal, txid, sign_proposal(proposal, signer).SerializeToString())
 
 
 def checked(answer: bytes) -> proposal_response_pb2.ProposalResponse:

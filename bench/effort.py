@@ -12,12 +12,14 @@ class Effort:
     Attributes:
         starts: start-ups on a cold home, and as many on an existing one.
         latencies: transactions submitted one at a time.
-        proposals: endorsements with one in flight; with more there are three times as many.
+        proposals: endorsements of a round with one in flight; with more, three times as many.
         transactions: transactions ordered and committed at full speed.
-        state_calls: state calls within one transaction.
+        state_calls: state calls within one transaction; with large values a tenth.
+        ranges: range queries within one transaction.
+        puts: puts of one transaction, one by one and in batches.
         events: events that each consumer of the fan-out gets.
-        rounds: of each load on each transport.
-        round_seconds: how long each of them is.
+        rounds: of each load on each server.
+        round_seconds: how long each of them is, where it is not counted.
         idle_streams: streams opened to see what they take; with a connection each, a quarter.
     """
 
@@ -26,6 +28,8 @@ class Effort:
     proposals: int
     transactions: int
     state_calls: int
+    ranges: int
+    puts: int
     events: int
     rounds: int
     round_seconds: float
@@ -38,6 +42,8 @@ FULL = Effort(
     proposals=500,
     transactions=2000,
     state_calls=3000,
+    ranges=10,
+    puts=10_000,
     events=2000,
     rounds=3,
     round_seconds=0.4,
@@ -46,9 +52,11 @@ FULL = Effort(
 QUICK = Effort(
     starts=1,
     latencies=10,
-    proposals=40,
+    proposals=100,
     transactions=100,
-    state_calls=200,
+    state_calls=1000,
+    ranges=2,
+    puts=1000,
     events=100,
     rounds=1,
     round_seconds=0.1,

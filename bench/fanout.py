@@ -41,10 +41,10 @@ async def _fan_out(site: Site, consumers: int) -> Row:
         usage, started = Usage(hub), time.perf_counter()
     seconds = await _read(streams, count) - started
     cpu = usage.each(events)
-    raw = [await site.raw_events(size, count) for _ in range(consumers)]
+    raw = [await site.raw_events(size) for _ in range(consumers)]
     usage, started = Usage(site.raw.pid), time.perf_counter()
     for stream in raw:
-        await stream.write(b"")
+        await stream.write(str(count).encode())
     raw_seconds = await _read(raw, count) - started
     raw_cpu = usage.each(events)
     return Row(

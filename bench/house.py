@@ -62,8 +62,11 @@ class House:
         assert self._up.stdout is not None
         async with asyncio.timeout(PATIENCE):
             async for line in self._up.stdout:
-                if json.loads(line)["type"] == "ready":
+                said = json.loads(line)
+                if said.get("type") == "ready":
                     return time.perf_counter() - started
+                if "type" not in said:
+                    raise BenchError(f"selvedge up did not get ready: {said['error']}")
         raise BenchError(f"selvedge up did not get ready:\n{self._complaints.read_text()}")
 
     async def stop(self) -> None:
@@ -87,20 +90,23 @@ class House:
         }
         return found | {"selvedge up": self._up.pid}
 
-    async def issue_chaincode(self, name: str) -> Path:
-        """The folder of a chaincode's certificate and key, from the ca of this house.
+    async def issue_chaincode(self, name: str) -> dict[str, str]:
+        """The environment that a shim reads its name, certificate and key from, which the ca of
+        this house issues.
 
         Raises:
             BenchError: the ca refuses.
         """
         command = await asyncio.create_subprocess_exec(
             SELVEDGE,
-            *("ca", "issue", "--chaincode", name, "--home", self.home),
-            stdout=asyncio.subprocess.DEVNULL,
+            *("ca", "issue", "--chaincode", name, "--json", "--home", self.home),
+            stdout=asyncio.subprocess.PIPE,
         )
-        if await command.wait():
+        output, _ = await command.communicate()
+        if command.returncode:
             raise BenchError("selvedge ca issue failed; its last words are above")
-        return self.home / "crypto" / "chaincodes" / name
+        environment: dict[str, str] = json.loads(output)["environment"]
+        return environment
 
 
 @asynccontextmanager

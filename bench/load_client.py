@@ -1,23 +1,18 @@
-"""The load client: a Go program, since one in Python would be what is measured."""
+"""The load client, bench/load."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import shutil
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from bench.process import PATIENCE, ROOT, BenchError
+from bench.process import PATIENCE, Program, program
 
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selvedge"
-
-
-class NoGo(BenchError):
-    """There is nothing to build the load client with."""
+_LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True)
@@ -33,15 +28,15 @@ class Round:
 
     seconds: float
     messages: int
-    failed: int
-    error: str
+    failed: int = 0
+    error: str = ""
 
 
 class LoadClient:
     """A running load client with its connections."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, running: Program) -> None:
+        self._running = running
 
     async def round(self, amount: float) -> Round:
         """Do a round of so many seconds; if idle, open so many connections on top.
@@ -49,51 +44,39 @@ class LoadClient:
         Raises:
             BenchError: the client gave up.
         """
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{amount}\n".encode())
-        return Round(**json.loads(await self.line(PATIENCE + amount)))
+        answer = await self._running.ask(amount, patience=PATIENCE + amount)
+        return Round(**json.loads(answer))
 
-    async def line(self, patience: float = PATIENCE) -> bytes:
-        """The next line that it prints.
+    def rounds(self, seconds: float) -> Callable[[float], Awaitable[Round]]:
+        """What does a part of a round of so many seconds; raises as `round`."""
+        return lambda part: self.round(seconds * part)
+
+    async def replay(self, requests: Iterable[bytes]) -> tuple[Round, list[bytes]]:
+        """Make these unary calls; gives their answers too, in the same order.
 
         Raises:
-            BenchError: it ended instead, or takes longer than these seconds.
+            BenchError: the client gave up.
         """
-        assert self._process.stdout is not None
-        try:
-            async with asyncio.timeout(patience):
-                line = await self._process.stdout.readline()
-        except TimeoutError:
-            raise BenchError("the server left the load client waiting for a minute") from None
-        if not line:
-            raise BenchError("the load client gave up; its last words are above")
-        return line
+        with TemporaryDirectory(prefix="selvedge-bench-") as folder:
+            asked, answered = Path(folder, "requests"), Path(folder, "answers")
+            _write(asked, requests)
+            done = Round(**json.loads(await self._running.ask(asked, answered)))
+            return done, list(_read(answered))
+
+
+def _write(file: Path, messages: Iterable[bytes]) -> None:
+    file.write_bytes(b"".join(_LENGTH.pack(len(each)) + each for each in messages))
+
+
+def _read(file: Path) -> Iterator[bytes]:
+    content, place = file.read_bytes(), 0
+    while place < len(content):
+        (length,) = _LENGTH.unpack_from(content, place)
+        place += _LENGTH.size + length
+        yield content[place - length : place]
 
 
 Running = AbstractAsyncContextManager[LoadClient]
-
-
-async def build() -> Path:
-    """The load client's program, built if it is not what its source says.
-
-    Raises:
-        NoGo: there is no Go here.
-        BenchError: it cannot be built.
-    """
-    # Where .ci/tools puts one of its own.
-    go = shutil.which("go") or shutil.which("go", path=_CACHE / "go" / "bin")
-    if go is None:
-        raise NoGo("the load client is built with Go, which is not on PATH: install 1.24 or newer")
-    built = _CACHE / "bin" / "bench-load"
-    process = await asyncio.create_subprocess_exec(
-        go,
-        *("build", "-trimpath", "-buildvcs=false", "-o", built, "."),
-        cwd=ROOT / "bench" / "load",
-        stdin=asyncio.subprocess.DEVNULL,
-    )
-    if await process.wait():
-        raise BenchError("the load client cannot be built; what go said is above")
-    return built
 
 
 @asynccontextmanager
@@ -101,44 +84,40 @@ async def load_client(
     mode: str,
     address: str,
     *,
-    program: Path,
+    built: Path,
     tls: Path | None = None,
     connections: int = 1,
     streams: int = 1,
     size: int = 100,
     pause: float = 0.0,
+    method: str = "",
+    answer: int = 0,
+    window: int = 1,
 ) -> AsyncIterator[LoadClient]:
     """A load client that has opened its connections; bench/load/main.go says what its modes are.
 
     Args:
-        mode: unary, pingpong, fanout or idle.
+        mode: unary, pingpong, fanout, idle, exchange or replay.
         address: the server's.
-        program: what `build` gave.
+        built: its program.
         tls: the folder of its certificate; None for plaintext.
         connections: how many to open.
         streams: on each of them, or calls in flight.
         size: bytes of each message.
         pause: seconds that each caller or stream rests after an answer.
+        method: what exchange and replay call.
+        answer: bytes of each answer to exchange.
+        window: messages of exchange that wait for their answer at a time.
 
     Raises:
         BenchError: it does not get that far.
     """
-    process = await asyncio.create_subprocess_exec(
-        program,
+    words = (
         *("-mode", mode, "-address", address, "-connections", str(connections)),
         *("-streams", str(streams), "-size", str(size), "-pause", f"{pause}s"),
+        *("-method", method, "-answer", str(answer), "-window", str(window)),
         *(("-tls", tls) if tls else ()),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        # Ctrl-C reaches the benchmark alone.
-        start_new_session=True,
     )
-    client = LoadClient(process)
-    try:
-        await client.line()
-        yield client
-    finally:
-        # It has nothing to tidy up, and may be in the middle of a round.
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    async with program(built, *words) as running:
+        await running.line()
+        yield LoadClient(running)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 """The project's folder, where `python -m bench` finds this package."""
 PATIENCE = 60.0
 """Seconds for anything that is waited for."""
-_TICKS = os.sysconf("SC_CLK_TCK")
+_GRACE = 5.0
+"""Seconds that a program may take to end."""
 
 
 class BenchError(Exception):
@@ -45,9 +47,8 @@ def memory(pid: int) -> Memory:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process has used so far, its threads included."""
-    # The name of the program may hold blanks; what follows it does not.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    # The clock of another process, as Linux numbers them: finer than the ticks in /proc.
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def children(pid: int) -> dict[int, list[str]]:
@@ -70,46 +71,90 @@ async def settle(pids: Sequence[int]) -> None:
                     return
 
 
+class Program:
+    """A program that was started; it ends when its standard input does.
+
+    Attributes:
+        pid: its process id.
+        name: for messages.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.name = name
+
+    async def line(self, patience: float = PATIENCE) -> str:
+        """The next line that it prints.
+
+        Raises:
+            BenchError: it ended instead, or takes longer than these seconds.
+        """
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(patience):
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            raise BenchError(f"{self.name} said nothing for {patience:.0f} s") from None
+        if not line:
+            raise BenchError(f"{self.name} gave up; its last words are above")
+        return line.decode().strip()
+
+    async def ask(self, *words: object, patience: float = PATIENCE) -> str:
+        """Tell it these words on a line, and read the line that it answers. Raises as `line`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{' '.join(map(str, words))}\n".encode())
+        return await self.line(patience)
+
+
 @asynccontextmanager
-async def program(module: str, *words: str) -> AsyncIterator[tuple[int, str]]:
-    """Run a module of this package; gives its process id and the first line that it prints.
+async def program(
+    *words: str | Path, name: str = "", environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Program]:
+    """Run a program, which ends with this process.
 
-    It ends when its standard input does, so it cannot outlive this process.
-
-    Raises:
-        BenchError: it ended before that line.
+    Args:
+        words: its command line.
+        name: for messages, where it is not the file's.
+        environment: variables beside those of this process.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", f"bench.{module}", *words),
+        *words,
         cwd=ROOT,
+        env={**os.environ, **(environment or {})},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         # Ctrl-C reaches the benchmark alone.
         start_new_session=True,
     )
     assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        async with asyncio.timeout(PATIENCE):
-            line = await process.stdout.readline()
-        if not line:
-            raise BenchError(f"bench.{module} ended at once; its last words are above")
-        yield process.pid, line.decode().strip()
+        yield Program(process, name or Path(words[0]).name)
     finally:
         process.stdin.close()
-        await process.wait()
+        try:
+            async with asyncio.timeout(_GRACE):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def module(name: str, *words: str | Path) -> AbstractAsyncContextManager[Program]:
+    """Run a module of this package."""
+    return program(sys.executable, "-m", f"bench.{name}", *words, name=f"bench.{name}")
+
+
+async def standard_input() -> AsyncIterator[str]:
+    """What whoever started this program tells it, line by line; it ends when it is to end."""
+    lines = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(lines)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    async for line in lines:
+        yield line.decode().strip()
 
 
 async def standard_input_ends() -> None:
     """Return when whoever started this program wants it to end, or is gone."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-
-    def on_input() -> None:
-        if not os.read(0, 64):
-            loop.remove_reader(0)
-            ended.set()
-
-    loop.add_reader(0, on_input)
-    await ended.wait()
+    async for _ in standard_input():
+        pass

@@ -1,17 +1,19 @@
-"""The yardstick: a grpc.aio server behind the same mTLS that does nothing but answer.
+"""The yardsticks: servers behind the same mTLS that do nothing but answer.
 
-Its methods say in their path how large the answers are:
-  /bench.Raw/answer-SIZE        unary: SIZE bytes
-  /bench.Raw/stream-SIZE        bidirectional: SIZE bytes for each message
-  /bench.Raw/events-SIZE-COUNT  bidirectional: COUNT messages of SIZE bytes after the first message
+One is nothing but grpc.aio, the other our server on its native transport. Their methods:
+  /bench.Raw/Size    unary: how many bytes every message from here has from now on
+  /bench.Raw/Answer  unary: answers
+  /bench.Raw/Stream  bidirectional: answers each message
+  /bench.Raw/Events  bidirectional, of grpc.aio alone: as many messages as the first one says
 """
 
 from __future__ import annotations
 
 import argparse
-from functools import cache
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -20,69 +22,122 @@ import uvloop
 from bench.process import standard_input_ends
 from bench.wire import EOF
 
-PREFIX = "/bench.Raw/"
+if TYPE_CHECKING:
+    from selvedge_common import comm
+
+SERVICE = "bench.Raw"
+ADDRESS = "127.0.0.1:0"
 
 
-class Raw(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Every method of the prefix."""
+class Methods:
+    """The methods of both, and the answer that they give."""
 
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a method."""
-        return handler(details.method) if details.method.startswith(PREFIX) else None
+    def __init__(self) -> None:
+        self._answer = b""
 
+    def handlers(self) -> dict[str, Any]:
+        """The unary ones, by name."""
+        return {
+            "Size": grpc.unary_unary_rpc_method_handler(self._set_size),
+            "Answer": grpc.unary_unary_rpc_method_handler(self._say),
+        }
 
-@cache
-def handler(method: str) -> Any:
-    """What answers a method as its name says."""
-    kind, size, *count = method.removeprefix(PREFIX).split("-")
-    payload = bytes(int(size))
+    async def _set_size(self, request: bytes, _: object) -> bytes:
+        self._answer = bytes(int(request))
+        return b""
 
-    async def answer(request: bytes, context: Any) -> bytes:
-        return payload
+    async def _say(self, request: bytes, _: object) -> bytes:
+        return self._answer
 
-    async def stream(requests: object, context: Any) -> None:
+    async def answer_each(self, _: object, context: Any) -> None:
+        """Stream, on grpc.aio."""
         while await context.read() is not EOF:
-            await context.write(payload)
+            await context.write(self._answer)
 
-    async def events(requests: object, context: Any) -> None:
+    async def answer_messages(self, stream: comm.MessageStream) -> None:
+        """Stream, by the message-stream face."""
+        await stream.receive(lambda _: stream.send(self._answer))
+
+    async def send_events(self, _: object, context: Any) -> None:
+        """Events, on grpc.aio."""
         await context.send_initial_metadata(())
-        await context.read()
-        for _ in range(int(count[0])):
-            await context.write(payload)
-
-    if kind == "answer":
-        return grpc.unary_unary_rpc_method_handler(answer)
-    return grpc.stream_stream_rpc_method_handler(stream if kind == "stream" else events)
+        for _ in range(int(await context.read())):
+            await context.write(self._answer)
 
 
-async def serve(folder: Path) -> None:
+@asynccontextmanager
+async def raw(root: bytes, certificate: bytes, key: bytes) -> AsyncIterator[str]:
+    """Nothing but grpc.aio; gives its address."""
+    credentials = grpc.ssl_server_credentials(
+        [(key, certificate)], root_certificates=root, require_client_auth=True
+    )
+    methods = Methods()
+    server: Any = grpc.aio.server()
+    streams = {"Stream": methods.answer_each, "Events": methods.send_events}
+    server.add_registered_method_handlers(
+        SERVICE,
+        methods.handlers()
+        | {name: grpc.stream_stream_rpc_method_handler(each) for name, each in streams.items()},
+    )
+    port = server.add_secure_port(ADDRESS, credentials)
+    await server.start()
+    yield f"localhost:{port}"
+    await server.stop(None)
+
+
+@asynccontextmanager
+async def native(root: bytes, certificate: bytes, key: bytes) -> AsyncIterator[str]:
+    """Our server on its native transport; gives its address."""
+    # Here: what nothing but grpc.aio takes is measured too.
+    from selvedge_common import comm, logs
+
+    logs.configure("error", "console")
+    secure = comm.SecureServerConfig(
+        use_tls=True,
+        certificate=certificate,
+        key=key,
+        client_root_cas=(root,),
+        require_client_certificate=True,
+    )
+    methods = Methods()
+    server = comm.GRPCServer(ADDRESS, comm.ServerConfig(secure=secure, transport="native"))
+    server.add_registered_method_handlers(SERVICE, methods.handlers())
+    server.add_message_stream(f"/{SERVICE}/Stream", methods.answer_messages)
+    await server.start()
+    yield f"localhost:{server.address.rpartition(':')[2]}"
+    await server.stop(0)
+
+
+KINDS: dict[str, Callable[[bytes, bytes, bytes], AbstractAsyncContextManager[str]]] = {
+    "raw": raw,
+    "native": native,
+}
+
+
+async def serve(kind: str, folder: Path) -> None:
     """Serve with the certificate of a service's folder until standard input ends.
 
-    Prints the port.
+    Prints the address.
     """
     root, certificate, key = (
         (folder / "tls" / name).read_bytes() for name in ("ca.crt", "server.crt", "server.key")
     )
-    credentials = grpc.ssl_server_credentials(
-        [(key, certificate)], root_certificates=root, require_client_auth=True
-    )
-    server = grpc.aio.server(handlers=[Raw()])
-    port = server.add_secure_port("127.0.0.1:0", credentials)
-    await server.start()
-    print(port, flush=True)
-    await standard_input_ends()
-    await server.stop(None)
+    async with KINDS[kind](root, certificate, key) as address:
+        print(address, flush=True)
+        await standard_input_ends()
 
 
 def main() -> None:
     """Serve, on the event loop that the services use."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example: python -m bench.raw_server .selvedge/event-hub",
+        epilog="example: python -m bench.raw_server native .selvedge/event-hub",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("kind", choices=KINDS)
     parser.add_argument("folder", type=Path, help="a service's folder, with its tls/")
-    uvloop.run(serve(parser.parse_args().folder))
+    arguments = parser.parse_args()
+    uvloop.run(serve(arguments.kind, arguments.folder))
 
 
 if __name__ == "__main__":

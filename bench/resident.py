@@ -8,14 +8,14 @@ from bench.effort import Effort
 from bench.house import running
 from bench.process import memory, settle
 from bench.row import Row
-from bench.site import raw_server
+from bench.site import yardstick
 
 GROUP = "memory, idle after the start"
 
 
 async def measure(effort: Effort, folder: Path) -> list[Row]:
     """Start on a new home, wait until nothing works any more, and look."""
-    async with running(folder) as house, raw_server(house) as raw:
+    async with running(folder) as house, yardstick("raw", house) as raw:
         pids = house.pids()
         await settle([*pids.values(), raw.pid])
         floor = memory(raw.pid)

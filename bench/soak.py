@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from bench import load_client
+from bench import golang, load_client
 from bench.certificates import write_certificates
-from bench.process import BenchError, memory, program, settle
+from bench.process import BenchError, memory, module, settle
 from bench.rudeness import Rudeness
 from bench.transport_server import STARTS
 
@@ -205,7 +205,7 @@ class Soak:
 
     def _client(self, mode: str, tls: Path | None) -> load_client.Running:
         return load_client.load_client(
-            mode, self._addresses[tls], program=self._load, tls=tls, streams=4, pause=0.02
+            mode, self._addresses[tls], built=self._load, tls=tls, streams=4, pause=0.02
         )
 
     def _memory(self) -> float:
@@ -231,16 +231,15 @@ async def soak(transport: str, seconds: float) -> bool:
     running = asyncio.current_task()
     assert running is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    load = await load_client.build()
+    load = await golang.build("load")
     # Else grpcio says of each bad handshake that it was one.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selvedge-soak-")))
         write_certificates(folder)
-        pid, line = await stack.enter_async_context(
-            program("transport_server", transport, str(folder))
-        )
-        return await Soak(pid, line.split(), folder, load).run(seconds)
+        server = await stack.enter_async_context(module("transport_server", transport, folder))
+        addresses = (await server.line()).split()
+        return await Soak(server.pid, addresses, folder, load).run(seconds)
 
 
 def main() -> None:

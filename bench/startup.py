@@ -10,7 +10,7 @@ from statistics import median
 from bench.effort import Effort
 from bench.house import House
 from bench.row import Row
-from bench.site import raw_server
+from bench.site import yardstick
 
 GROUP = "start-up"
 
@@ -35,7 +35,7 @@ async def _start(house: House) -> float:
 
 async def _start_raw(house: House) -> float:
     started = time.perf_counter()
-    async with raw_server(house):
+    async with yardstick("raw", house):
         return time.perf_counter() - started
 
 

@@ -1,45 +1,56 @@
-"""State calls a second within one transaction, one after the other."""
+"""State calls a second: keys read and keys written."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 
-from bench.chaincode import Timing
-from bench.client import checked
+from bench.calls import Calls, fill, row, size
 from bench.row import Row
-from bench.site import Site, Usage, puts
-from bench.wire import exchange_all
+from bench.site import Site
+from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetState, PutState
 
 GROUP = "state calls in one transaction"
+SMALL, LARGE = 100, 10 * 1024
+"""Bytes of a value."""
 
 
 async def measure(site: Site) -> list[Row]:
-    """Let the chaincode read, then write, a key that is on the ledger."""
-    ((_, key, *_),) = calls = puts(1, prefix="state")
-    await site.client.commit(await site.client.transactions(calls))
-    await site.idle()
-    endorse = await site.client.endorser()
-    count = site.effort.state_calls
-    rows = []
-    for name, kind in (("GetState", "get"), ("PutState", "put")):
-        usage = Usage(site.pid("chaincode-support"))
-        answer = await endorse(site.client.propose("calls", kind, key, str(count)).signed)
-        cpu = usage.each(count)
-        timing = Timing(**json.loads(checked(answer).response.payload))
-        raw = await site.raw_stream(timing.answer)
-        usage = Usage(site.raw.pid)
-        raw_seconds, _ = await exchange_all(raw, bytes(timing.request), count)
-        raw_cpu = usage.each(count)
-        raw.cancel()
-        rows.append(
-            Row(
-                GROUP,
-                f"{name}, 100 bytes",
-                count / timing.seconds,
-                "/s",
-                raw=count / raw_seconds,
-                cpu=cpu,
-                raw_cpu=raw_cpu,
-            )
-        )
-    return rows
+    """Let the chaincode read keys that are on the ledger, and put others."""
+    many = site.effort.state_calls
+    amounts = {SMALL: many, LARGE: many // 10}
+    await fill(site, *(("puts", _on_ledger(of), amounts[of], of) for of in amounts))
+    kinds: tuple[Callable[[int, int], Calls], ...] = (_gets, _puts)
+    return [
+        await row(site, GROUP, calls(count, of)) for calls in kinds for of, count in amounts.items()
+    ]
+
+
+def _gets(count: int, of: int) -> Calls:
+    prefix = _on_ledger(of)
+    request = GetState(key=f"{prefix}-00000").SerializeToString()
+    return Calls(
+        f"GetState, {_bytes(of)}",
+        ("gets", prefix, count, of),
+        count,
+        size(ChaincodeMessage.GET_STATE, request),
+        size(ChaincodeMessage.RESPONSE, bytes(of)),
+    )
+
+
+def _puts(count: int, of: int) -> Calls:
+    request = PutState(key="written-00000", value=bytes(of)).SerializeToString()
+    return Calls(
+        f"PutState, {_bytes(of)}",
+        ("puts", "written", count, of),
+        count,
+        size(ChaincodeMessage.PUT_STATE, request),
+        size(ChaincodeMessage.RESPONSE, b""),
+    )
+
+
+def _on_ledger(of: int) -> str:
+    return f"on-ledger-{of}"
+
+
+def _bytes(of: int) -> str:
+    return f"{of // 1024} KB" if of >= 1024 else f"{of} bytes"

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from bench import load_client
+from bench import golang, load_client
 from bench.certificates import write_certificates
+from bench.comparison import Subject, Tally, compare
 from bench.effort import Effort
-from bench.process import BenchError, cpu_seconds, memory, program, settle
+from bench.process import memory, module, settle
 from bench.progress import say
-from bench.row import Row
+from bench.row import Row, verdict
 from selvedge_common import comm
 
 GROUP = "transport"
@@ -82,25 +82,6 @@ class Server:
     addresses: Mapping[str, str]
 
 
-@dataclass
-class Tally:
-    """What a server made of a scenario so far."""
-
-    rates: list[float] = field(default_factory=list)
-    messages: int = 0
-    cpu: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        """Messages a second."""
-        return median(self.rates)
-
-    @property
-    def cpu_each(self) -> float:
-        """Microseconds of the server's processor time for each message."""
-        return self.cpu / self.messages * 1e6
-
-
 async def measure(effort: Effort, folder: Path) -> list[Row]:
     """Put every load on every transport, then count what idle streams take.
 
@@ -108,8 +89,8 @@ async def measure(effort: Effort, folder: Path) -> list[Row]:
         BenchError: a server does not do what it should.
     """
     try:
-        bench = Bench(await load_client.build(), effort, folder)
-    except load_client.NoGo as error:
+        bench = Bench(await golang.build("load"), effort, folder)
+    except golang.NoGo as error:
         return [Row(GROUP, "not measured", None, note=str(error))]
     write_certificates(folder)
     kinds = [kind for kind in OURS if _known(kind)]
@@ -127,13 +108,13 @@ class Bench:
     """What the measurements share.
 
     Args:
-        program: the load client.
+        load: the load client's program.
         effort: how much is done.
         folder: where the certificates are.
     """
 
-    def __init__(self, program: Path, effort: Effort, folder: Path) -> None:
-        self._program = program
+    def __init__(self, load: Path, effort: Effort, folder: Path) -> None:
+        self._load = load
         self._effort = effort
         self._folder = folder
 
@@ -170,7 +151,7 @@ class Bench:
                         value,
                         "KB",
                         raw,
-                        note=_verdict(f"≤ {IDLE_AIM} KB", value <= IDLE_AIM)
+                        note=verdict(f"≤ {IDLE_AIM} KB", value <= IDLE_AIM)
                         if kind == NATIVE
                         else "",
                     )
@@ -181,26 +162,14 @@ class Bench:
     async def _compare(
         self, servers: Mapping[str, Server], security: str, scenario: Scenario
     ) -> dict[str, Tally]:
-        tallies = {kind: Tally() for kind in servers}
+        subjects = {}
         async with AsyncExitStack() as stack:
-            clients = {
-                kind: await stack.enter_async_context(
+            for kind, server in servers.items():
+                client = await stack.enter_async_context(
                     self._client(server, security, scenario, scenario.connections)
                 )
-                for kind, server in servers.items()
-            }
-            for client in clients.values():
-                _checked(await client.round(self._effort.round_seconds / 3), scenario)
-            # In turns: whatever else the machine does meanwhile is then shared by all.
-            for _ in range(self._effort.rounds):
-                for kind, tally in tallies.items():
-                    pid = servers[kind].pid
-                    before = cpu_seconds(pid)
-                    done = await clients[kind].round(self._effort.round_seconds)
-                    tally.cpu += cpu_seconds(pid) - before
-                    tally.rates.append(_checked(done, scenario).messages / done.seconds)
-                    tally.messages += done.messages
-        return tallies
+                subjects[kind] = Subject(server.pid, client.rounds(self._effort.round_seconds))
+            return await compare(subjects, self._effort.rounds)
 
     async def _idle(self, kind: str, security: str, scenario: Scenario) -> float:
         """KB a stream, by a server that has done nothing else: freed memory would be used again."""
@@ -219,8 +188,9 @@ class Bench:
 
     @asynccontextmanager
     async def _server(self, kind: str) -> AsyncIterator[Server]:
-        async with program("transport_server", kind, str(self._folder)) as (pid, line):
-            yield Server(pid, dict(zip(SECURITIES, line.split(), strict=True)))
+        async with module("transport_server", kind, self._folder) as server:
+            addresses = (await server.line()).split()
+            yield Server(server.pid, dict(zip(SECURITIES, addresses, strict=True)))
 
     def _client(
         self, server: Server, security: str, scenario: Scenario, connections: int
@@ -228,7 +198,7 @@ class Bench:
         return load_client.load_client(
             scenario.mode,
             server.addresses[security],
-            program=self._program,
+            built=self._load,
             tls=None if security == PLAINTEXT else self._folder,
             connections=connections,
             streams=scenario.streams,
@@ -242,7 +212,7 @@ def _rows(tallies: dict[str, Tally], security: str, scenario: Scenario) -> Itera
     for kind, tally in tallies.items():
         note = ""
         if kind == NATIVE and aim is not None:
-            note = _verdict(f"≥ {aim:g}", tally.rate / raw.rate >= aim)
+            note = verdict(f"≥ {aim:g}", tally.rate / raw.rate >= aim)
         yield Row(
             _group(kind, security),
             scenario.name,
@@ -253,18 +223,6 @@ def _rows(tallies: dict[str, Tally], security: str, scenario: Scenario) -> Itera
             raw_cpu=raw.cpu_each,
             note=note,
         )
-
-
-def _checked(done: load_client.Round, scenario: Scenario) -> load_client.Round:
-    if done.failed:
-        raise BenchError(f"{scenario.name}: {done.failed} failed, the first with: {done.error}")
-    if not done.messages:
-        raise BenchError(f"{scenario.name}: not one message came")
-    return done
-
-
-def _verdict(aim: str, met: bool) -> str:
-    return f"aim {aim}: {'met' if met else 'missed'}"
 
 
 def _group(kind: str, security: str) -> str:

@@ -1,5 +1,5 @@
-"""The client's loops. They know only bytes, so that the services and the raw server are measured
-by the very same code."""
+"""The loops of the client in Python. They know only bytes, so that the services and the raw server
+are measured by the very same code."""
 
 from __future__ import annotations
 
@@ -51,15 +51,6 @@ async def exchange(stream: Any, request: bytes) -> bytes:
     """Write a message and read the next one."""
     await stream.write(request)
     return await read(stream)
-
-
-async def exchange_all(stream: Any, request: bytes, count: int) -> tuple[float, bytes]:
-    """The same `count` times, one after the other; gives the seconds and the last answer."""
-    answer = b""
-    started = time.perf_counter()
-    for _ in range(count):
-        answer = await exchange(stream, request)
-    return time.perf_counter() - started, answer
 
 
 async def read(stream: Any) -> bytes:

@@ -1,13 +1,22 @@
-// Command load drives the server under test of bench/transport_server.py.
+// Command load drives a server under test.
 //
-// It opens its connections, prints "ready", and does a round for each line on standard input: the
-// line says for how many seconds, or for idle how many connections to open on top. Each round is
-// answered by one line of JSON. It ends with its standard input.
+// It opens its connections, prints "ready", and does a round for each line on standard input. Each
+// round is answered by one line of JSON. It ends with its standard input.
+//
+// Against bench/transport_server.py, where the line says for how many seconds:
 //
 //	unary     calls, so many -streams of them in flight on each connection
 //	pingpong  a message back and forth on each of the streams
 //	fanout    a consumer on each connection, and the server told to publish
-//	idle      streams that exchange one message and then stay as they are
+//	idle      streams that exchange one message and then stay as they are; the line says how many
+//	          connections to open on top
+//
+// Against any server, where -method says what:
+//
+//	exchange  messages of -size bytes on each of the streams, each answered by one of -answer bytes,
+//	          so many unanswered at a time as -window says; the line says for how many seconds
+//	replay    the unary calls of a file, so many -streams of them in flight on each connection; the
+//	          line names the file, and one for the answers
 package main
 
 import (
@@ -36,12 +45,15 @@ import (
 const service = "/bench.Transport/"
 
 var (
-	mode        = flag.String("mode", "unary", "unary, pingpong, fanout or idle")
+	mode        = flag.String("mode", "unary", "unary, pingpong, fanout, idle, exchange or replay")
 	address     = flag.String("address", "", "host:port of the server")
 	tlsFolder   = flag.String("tls", "", "folder of ca.crt, client.crt and client.key; none for plaintext")
 	connections = flag.Int("connections", 1, "connections to open")
 	streams     = flag.Int("streams", 1, "streams, or calls in flight, on each connection")
 	size        = flag.Int("size", 100, "bytes of a message, 8 at least")
+	method      = flag.String("method", "", "of exchange and replay: /package.Service/Method")
+	answer      = flag.Int("answer", 100, "of exchange: bytes of an answer")
+	window      = flag.Int("window", 1, "of exchange: messages that wait for their answer at a time")
 	pause       = flag.Duration("pause", 0, "how long each stream or caller rests after an answer")
 )
 
@@ -66,6 +78,9 @@ func main() {
 }
 
 func run() error {
+	if *mode == "replay" {
+		return replayAll()
+	}
 	var workers []worker
 	connect := func(count int) error {
 		for range count {
@@ -161,9 +176,12 @@ func open() ([]worker, error) {
 	var workers []worker
 	for range *streams {
 		var more worker
-		if *mode == "fanout" {
+		switch *mode {
+		case "fanout":
 			more, err = consumer(connection)
-		} else {
+		case "exchange":
+			more, err = windower(connection)
+		default:
 			more, err = exchanger(connection)
 		}
 		if err != nil {
@@ -199,7 +217,7 @@ func caller(connection *grpc.ClientConn) worker {
 
 // exchanger sends messages on a stream of its own, each after the answer to the one before.
 func exchanger(connection *grpc.ClientConn) (worker, error) {
-	stream, err := openStream(connection, "PingPong")
+	stream, err := openStream(connection, service+"PingPong")
 	if err != nil {
 		return nil, err
 	}
@@ -224,9 +242,40 @@ func exchanger(connection *grpc.ClientConn) (worker, error) {
 	return work, err
 }
 
+// windower keeps so many messages unanswered on a stream of its own.
+func windower(connection *grpc.ClientConn) (worker, error) {
+	stream, err := openStream(connection, *method)
+	if err != nil {
+		return nil, err
+	}
+	request, received := make([]byte, *size), []byte(nil)
+	return func(deadline time.Time) (messages int, err error) {
+		for range *window {
+			if err := send(stream, &request); err != nil {
+				return messages, err
+			}
+		}
+		for unanswered := *window; unanswered > 0; {
+			if err := stream.RecvMsg(&received); err != nil {
+				return messages, err
+			}
+			if len(received) != *answer {
+				return messages, fmt.Errorf("an answer came with %d bytes", len(received))
+			}
+			messages++
+			if !time.Now().Before(deadline) {
+				unanswered--
+			} else if err := send(stream, &request); err != nil {
+				return messages, err
+			}
+		}
+		return messages, nil
+	}, nil
+}
+
 // consumer counts what it is sent; an empty message ends a round.
 func consumer(connection *grpc.ClientConn) (worker, error) {
-	stream, err := openStream(connection, "Events")
+	stream, err := openStream(connection, service+"Events")
 	if err != nil {
 		return nil, err
 	}
@@ -261,15 +310,22 @@ func publisher() (worker, error) {
 
 func openStream(connection *grpc.ClientConn, method string) (grpc.ClientStream, error) {
 	description := &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
-	return connection.NewStream(context.Background(), description, service+method)
+	return connection.NewStream(context.Background(), description, method)
 }
 
 func exchange(stream grpc.ClientStream, request, answer *[]byte) error {
+	if err := send(stream, request); err != nil {
+		return err
+	}
+	return stream.RecvMsg(answer)
+}
+
+func send(stream grpc.ClientStream, request *[]byte) error {
 	// io.EOF says that the stream has ended; what RecvMsg returns says why.
 	if err := stream.SendMsg(request); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	return stream.RecvMsg(answer)
+	return nil
 }
 
 func dial() (*grpc.ClientConn, error) {

@@ -1,0 +1,41 @@
+"""Range queries a second, each read to its end."""
+
+from __future__ import annotations
+
+from bench.calls import Calls, fill, row, size
+from bench.client import NAME
+from bench.row import Row
+from bench.site import Site
+from chaincode_support.chaincode.queries import BATCH_ROWS
+from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV
+from selvedge_protos.peer.chaincode_shim_pb2 import (
+    ChaincodeMessage,
+    QueryResponse,
+    QueryResultBytes,
+    QueryStateNext,
+)
+
+GROUP = "range queries in one transaction"
+ROWS = 1000
+VALUE = 100
+"""Bytes of the value in a row."""
+_ID = "0" * 36
+"""As long as the id of a query."""
+
+
+async def measure(site: Site) -> list[Row]:
+    """Let the chaincode read a range again and again."""
+    await fill(site, ("puts", "row", ROWS, VALUE))
+    pair = KV(namespace=NAME, key="row-00000", value=bytes(VALUE)).SerializeToString()
+    batch = QueryResponse(
+        results=[QueryResultBytes(resultBytes=pair)] * BATCH_ROWS, has_more=True, id=_ID
+    )
+    calls = Calls(
+        f"{ROWS:,} rows of {VALUE} bytes",
+        ("ranges", "row", ROWS, VALUE, site.effort.ranges),
+        site.effort.ranges,
+        size(ChaincodeMessage.QUERY_STATE_NEXT, QueryStateNext(id=_ID).SerializeToString()),
+        size(ChaincodeMessage.RESPONSE, batch.SerializeToString()),
+        exchanges=ROWS / BATCH_ROWS,
+    )
+    return [await row(site, GROUP, calls)]
