@@ -156,11 +156,10 @@ class Endorser(EndorserServicer):
     ) -> tuple[Execution, bytes]:
         # The snapshot only then: a chaincode that is waited for must not hold those of the others.
         executor = await self._chaincodes.launch(proposal.chaincode)
-        with contextlib.ExitStack() as snapshot:
-            simulator = None
-            if channel is not None and executor.simulates:
-                simulator = channel.ledger.simulator(proposal.txid, proposal.chaincode)
-                snapshot.callback(simulator.close)
+        simulator = None
+        if channel is not None and executor.simulates:
+            simulator = channel.ledger.simulator(proposal.txid, proposal.chaincode)
+        try:
             execution = await self._chaincodes.execute(
                 Transaction(
                     channel=proposal.channel,
@@ -173,6 +172,9 @@ class Endorser(EndorserServicer):
                 )
             )
             return execution, simulator.results() if simulator is not None else b""
+        finally:
+            if simulator is not None:
+                simulator.close()
 
     def _endorse(
         self, proposal: OpenedProposal, execution: Execution, results: bytes
