@@ -21,6 +21,7 @@ COMMANDS = {
     "events": ("events", "Print blocks and events as they are committed."),
     "chaincode": ("chaincode", "List chaincodes, install and remove packages."),
     "status": ("status", "Say how the services are, or one transaction is."),
+    "ledger": ("ledger", "Verify, back up, restore and rebuild the ledger."),
     "doctor": ("doctor.command", "Find what is wrong, and say what to do about it."),
     "ca": ("ca", "Get certificates for users and chaincodes."),
 }

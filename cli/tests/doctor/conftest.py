@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.tests.homes import NOW, Home
+from cli.tests.homes import Home
 
 from selvedge_cli.addresses import Addresses
 from selvedge_cli.doctor.site import Site
@@ -31,7 +32,7 @@ def visit(home: Home) -> Visit:
 
     def visit(environ: dict[str, str] | None = None, *, user: str = "user1", **fields: Any) -> Site:
         addresses = fields.pop("addresses", Addresses())
-        site = Site(home.settings(addresses, user), environ or {}, NOW)
+        site = Site(home.settings(addresses, user), environ or {}, datetime.now(UTC))
         return replace(site, **fields)
 
     return visit

@@ -7,14 +7,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cli.tests.doctor.conftest import Visit
 from cli.tests.fake_services import Pair
 from cli.tests.good_listeners import serving
-from cli.tests.homes import AGEING, NOW, Home, Root
+from cli.tests.homes import AGEING, Home, Root
 from cli.tests.wrong_listeners import SETTINGS, listening, saying, secured
 
 from selvedge_cli.addresses import Addresses
@@ -177,7 +177,7 @@ async def test_clocks_that_differ(
     visit: Visit, home: Home, apart: timedelta, severity: Severity
 ) -> None:
     async with healthy(home) as addresses:
-        site = visit(addresses=addresses, now=NOW + apart)
+        site = visit(addresses=addresses, now=datetime.now(UTC) + apart)
         found = await asyncio.to_thread(lambda: list(operations.examine(site)))
     assert {finding.where for finding in found} == {"ca", "chaincode-support", "event-hub"}
     assert {finding.severity for finding in found} == {severity}

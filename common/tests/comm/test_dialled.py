@@ -186,3 +186,19 @@ async def test_a_connection_that_does_not_come_is_given_up(connect: Connect) -> 
                 channel, PATH, Recorder(), comm.ServerConfig(), peer="", within=0.05
             )
     assert ending == (grpc.StatusCode.UNAVAILABLE, "no connection within 0.05 s")
+
+
+async def test_a_server_without_the_method_ends_the_stream_every_time(
+    serve: Serve, connect: Connect
+) -> None:
+    server = await serve(lambda _: None)
+    channel = connect(server)
+    # The refusal comes while the handler begins to read, or before it, or after.
+    for _ in range(50):
+        local = Recorder(b"hello")
+        async with asyncio.timeout(PATIENCE):
+            code, _details = await comm.dial_message_stream(
+                channel, PATH, local, comm.ServerConfig(), peer="", within=PATIENCE
+            )
+        assert code is grpc.StatusCode.UNIMPLEMENTED
+        assert local.ended in ("", "cancelled")

@@ -1,6 +1,7 @@
 """Membership: chains, time, roles, configuration."""
 
 import contextlib
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -223,9 +224,13 @@ def test_principals(org1: Any, org2: Any, client: Any) -> None:
         wanted = msp_principal_pb2.MSPRole(msp_identifier=mspid, role=kind)
         return principal(MSPPrincipal.ROLE, wanted)
 
-    def unit(name: str) -> Any:
+    certifiers = hashlib.sha256(org1.root.certificate.public_bytes(Encoding.DER)).digest()
+
+    def unit(name: str, certifiers: bytes = certifiers) -> Any:
         wanted = msp_principal_pb2.OrganizationUnit(
-            msp_identifier="Org1MSP", organizational_unit_identifier=name
+            msp_identifier="Org1MSP",
+            organizational_unit_identifier=name,
+            certifiers_identifier=certifiers,
         )
         return principal(MSPPrincipal.ORGANIZATION_UNIT, wanted)
 
@@ -234,6 +239,10 @@ def test_principals(org1: Any, org2: Any, client: Any) -> None:
             MSPPrincipal.COMBINED, msp_principal_pb2.CombinedPrincipal(principals=parts)
         )
 
+    def anonymity(kind: Any) -> Any:
+        wanted = msp_principal_pb2.MSPIdentityAnonymity(anonymity_type=kind)
+        return principal(MSPPrincipal.ANONYMITY, wanted)
+
     member, admin = role("Org1MSP", 0), role("Org1MSP", 1)
     satisfied = [
         member,
@@ -241,12 +250,16 @@ def test_principals(org1: Any, org2: Any, client: Any) -> None:
         unit("client"),
         principal(MSPPrincipal.IDENTITY, client.serialized),
         combined(member, unit("client")),
+        anonymity(msp_principal_pb2.MSPIdentityAnonymity.NOMINAL),
     ]
     refused = [
         admin,
         role("Org2MSP", 0),
         role("Org1MSP", 99),
         unit("peer"),
+        unit("client", b""),
+        unit("client", bytes(32)),
+        anonymity(msp_principal_pb2.MSPIdentityAnonymity.ANONYMOUS),
         principal(MSPPrincipal.IDENTITY, org1.issue("another", "client").serialized),
         combined(member, admin),
         combined(),

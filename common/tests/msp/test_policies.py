@@ -18,14 +18,18 @@ from selvedge_common.msp import (
 from selvedge_common.msp.policies import (
     PolicyGroup,
     SignedData,
+    endorsement_satisfied,
     evaluate,
     evaluate_path,
     implicit_meta_policy,
+    satisfied,
     signature_policy,
     signed_by_any_member,
     signed_by_role,
 )
 from selvedge_protos.common import policies_pb2
+from selvedge_protos.msp.msp_principal_pb2 import MSPPrincipal
+from selvedge_protos.peer.policy_pb2 import ApplicationPolicy
 
 ANY = policies_pb2.ImplicitMetaPolicy.ANY
 ALL = policies_pb2.ImplicitMetaPolicy.ALL
@@ -100,12 +104,87 @@ def test_a_broken_policy_refuses_by_name(policy: Any, client: Any, msps: Any) ->
         evaluate(policy, [signed(client)], msps)
 
 
+def either(*principals: Any) -> policies_pb2.SignaturePolicyEnvelope:
+    """One of these principals must sign."""
+    by = [policies_pb2.SignaturePolicy(signed_by=index) for index in range(len(principals))]
+    return policies_pb2.SignaturePolicyEnvelope(
+        rule=policies_pb2.SignaturePolicy(
+            n_out_of=policies_pb2.SignaturePolicy.NOutOf(n=1, rules=by)
+        ),
+        identities=principals,
+    )
+
+
+def test_a_principal_that_cannot_be_read_is_satisfied_by_nobody(client: Any, msps: Any) -> None:
+    (member,) = signed_by_any_member(["Org1MSP"]).identities
+    broken = MSPPrincipal(principal_classification=MSPPrincipal.ROLE, principal=b"\xff")
+    assert satisfied(either(broken, member), [client], msps)
+    assert not satisfied(either(broken, broken), [client], msps)
+
+
+def test_a_broken_rule_refuses_even_where_another_would_do(client: Any, msps: Any) -> None:
+    (member,) = signed_by_any_member(["Org1MSP"]).identities
+    policy = either(member)
+    policy.rule.n_out_of.rules.add(signed_by=1)
+    with pytest.raises(MalformedPolicy, match="refers to identity 1 and lists 1"):
+        satisfied(policy, [client], msps)
+
+
+def test_only_a_channels_configuration_is_asked_for_its_version(client: Any, msps: Any) -> None:
+    policy = signed_by_any_member(["Org1MSP"])
+    policy.version = 1
+    assert satisfied(policy, [client], msps)
+    with pytest.raises(MalformedPolicy, match="has version 1"):
+        evaluate(policy, [signed(client)], msps)
+    with pytest.raises(MalformedPolicy, match="has version 1"):
+        PolicyGroup({"R": signature_policy(policy)}).satisfied("R", [client], msps)
+
+
+def test_signers_are_tried_in_their_order_and_each_is_used_once(
+    org1: Any, client: Any, peer: Any, msps: Any
+) -> None:
+    """As in Fabric the first that fits is taken, even if it would be needed later."""
+    member, node = signed_by_role(["Org1MSP"], [MEMBER, PEER]).identities
+    both = either(member, node)
+    both.rule.n_out_of.n = 2
+    assert satisfied(both, [client, peer], msps)
+    assert not satisfied(both, [peer, client], msps)
+    assert satisfied(both, [peer, org1.issue("peer1", "peer")], msps)
+
+
+@pytest.mark.parametrize(
+    ("policy", "holds"),
+    [
+        (ApplicationPolicy(signature_policy=signed_by_any_member(["Org1MSP"])), True),
+        (ApplicationPolicy(signature_policy=signed_by_any_member(["Org2MSP"])), False),
+        (ApplicationPolicy(channel_config_policy_reference="/Channel/App/R"), True),
+        (ApplicationPolicy(channel_config_policy_reference="App/R"), True),
+        (ApplicationPolicy(channel_config_policy_reference="/Channel/App/Other"), False),
+    ],
+)
+def test_an_endorsement_policy_is_spelled_out_or_the_channels(
+    policy: Any, holds: bool, client: Any, msps: Any
+) -> None:
+    theirs = signature_policy(signed_by_any_member(["Org2MSP"]))
+    ours = signature_policy(signed_by_any_member(["Org1MSP"]))
+    root = PolicyGroup({}, {"App": PolicyGroup({"R": ours, "Other": theirs})})
+    assert endorsement_satisfied(policy, root, [client], msps) is holds
+
+
+def test_an_endorsement_policy_that_is_none_refuses_by_name(client: Any, msps: Any) -> None:
+    missing = ApplicationPolicy(channel_config_policy_reference="/Other/App/R")
+    with pytest.raises(PolicyNotSatisfied, match="has no policy '/Other/App/R'"):
+        endorsement_satisfied(missing, PolicyGroup({}), [client], msps)
+    with pytest.raises(MalformedPolicy, match="endorsement policy is empty"):
+        endorsement_satisfied(ApplicationPolicy(), PolicyGroup({}), [client], msps)
+
+
 def organisation_group(mspid: str) -> PolicyGroup:
     return PolicyGroup({"Readers": signature_policy(signed_by_any_member([mspid]))})
 
 
 @pytest.mark.parametrize(
-    ("rule", "organisations", "satisfied"),
+    ("rule", "organisations", "holds"),
     [
         (ANY, 1, True),
         (ANY, 3, True),
@@ -118,7 +197,7 @@ def organisation_group(mspid: str) -> PolicyGroup:
     ],
 )
 def test_implicit_policies_count_their_groups(
-    rule: Any, organisations: int, satisfied: bool, client: Any, msps: Any
+    rule: Any, organisations: int, holds: bool, client: Any, msps: Any
 ) -> None:
     groups = {
         f"Org{number}MSP": organisation_group(f"Org{number}MSP")
@@ -127,7 +206,7 @@ def test_implicit_policies_count_their_groups(
     root = PolicyGroup(
         {}, {"App": PolicyGroup({"R": implicit_meta_policy(rule, "Readers")}, groups)}
     )
-    if satisfied:
+    if holds:
         evaluate_path(root, "/Channel/App/R", [signed(client)], msps)
     else:
         with pytest.raises(PolicyNotSatisfied, match="The policy /Channel/App/R is not satisfied"):

@@ -20,6 +20,7 @@ from chaincode_support.endorser.endorser import Endorser
 from chaincode_support.launchers.external import ExternalLauncher
 from chaincode_support.launchers.waiting import Waiting
 from chaincode_support.ledger import Ledger
+from chaincode_support.ledger.ledger import DEFAULT_MAX_SIMULATIONS
 from chaincode_support.system.channels import ReadableChannels
 from chaincode_support.system.cscc import Cscc
 from chaincode_support.system.executor import SystemExecutor
@@ -46,6 +47,7 @@ async def start_peer(tmp_path: Path) -> AsyncIterator[StartPeer]:
         names: KnownNames | None = None,
         init_required: Sequence[str] = (),
         channels: Mapping[str, Channel] | None = None,
+        max_simulations: int = DEFAULT_MAX_SIMULATIONS,
         **overrides: Any,
     ) -> Peer:
         listener = GRPCServer("127.0.0.1:0", server or ServerConfig())
@@ -62,7 +64,9 @@ async def start_peer(tmp_path: Path) -> AsyncIterator[StartPeer]:
             max_unregistered=max_unregistered,
         )
         listener.add_message_stream(METHOD, support.register)
-        peer = Peer(listener.address, Ledger.open(tmp_path / str(len(running)), CHANNEL), support)
+        folder = tmp_path / str(len(running))
+        ledger = Ledger.open(folder, CHANNEL, max_simulations=max_simulations)
+        peer = Peer(listener.address, ledger, support)
         await listener.start()
         running.append((listener, peer))
         return peer
@@ -113,7 +117,7 @@ async def start_endorsing(start_peer: StartPeer, network: Network) -> AsyncItera
         peer = await start_peer(channels=channels, **overrides)
         configuration = open_config(network.genesis())
         channels[CHANNEL] = Channel(
-            CHANNEL, peer.ledger, configuration.msps, configuration.policies.groups["Application"]
+            CHANNEL, peer.ledger, configuration.msps, configuration.policies
         )
         readable = ReadableChannels(channels)
         for system in (Qscc(readable), Cscc(readable, network.organisation.msp)):

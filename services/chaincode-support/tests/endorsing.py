@@ -56,9 +56,8 @@ class Endorsing:
                 "closed", [Organisation("ClosedMSP").msp.config()], ["localhost:7050"], BATCH
             )
         )
-        application = configuration.policies.groups["Application"]
         msps = {**configuration.msps, **self.network.msps}
-        self.channels["closed"] = Channel("closed", self.peer.ledger, msps, application)
+        self.channels["closed"] = Channel("closed", self.peer.ledger, msps, configuration.policies)
         return "closed"
 
     async def refusal(self, signed: proposal_pb2.SignedProposal) -> tuple[grpc.StatusCode, str]:

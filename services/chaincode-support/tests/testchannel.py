@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from chaincode_support.chain import make_validator
 from chaincode_support.channel import Channel
 from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
 from chaincode_support.ledger import CheckedTransaction, Ledger
@@ -37,6 +38,7 @@ CHANNEL = "mychannel"
 CHAINCODE = "basic"
 VERSION = "1.0"
 BATCH = config_block.Batch(500, 1 << 20, 1 << 19, "5ms")
+AGE = datetime.timedelta(hours=2)  # of certificates
 
 
 class Organisation:
@@ -61,10 +63,13 @@ class Organisation:
         name: str,
         valid: datetime.timedelta = datetime.timedelta(hours=1),
         folder: Path | None = None,
+        *,
+        age: datetime.timedelta = AGE,
     ) -> SigningIdentity:
         """A member with the role's OU, saved as an MSP folder if one is given.
 
-        With a negative `valid` its certificate has run out already.
+        With a negative `valid` its certificate has run out already; with a negative `age` it is
+        not valid yet, and with more than AGE it began before the authority's own.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
@@ -75,7 +80,7 @@ class Organisation:
         )
         key_usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
         certificate = (
-            self._builder(subject, key.public_key(), valid)
+            self._builder(subject, key.public_key(), valid, age)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(key_usage, critical=True)
             .add_extension(
@@ -114,7 +119,11 @@ class Organisation:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, valid: datetime.timedelta
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        valid: datetime.timedelta,
+        age: datetime.timedelta = AGE,
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
@@ -123,7 +132,7 @@ class Organisation:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=2))
+            .not_valid_before(now - age)
             .not_valid_after(now + valid)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         )
@@ -164,9 +173,7 @@ class Network:
 
     def validator(self, workers: int = 1) -> Validator:
         """What checks transactions by the configuration in block 0."""
-        configuration = config_block.open_config(self.genesis())
-        application = configuration.policies.groups["Application"]
-        return Validator(CHANNEL, configuration.msps, application, workers)
+        return validator_of(config_block.open_config(self.genesis()), workers)
 
     def propose(
         self,
@@ -209,6 +216,11 @@ class Network:
         """(txid, marshalled envelope) of a sound transaction with these results."""
         proposed = self.propose(b"invoke")
         return proposed[1], self.endorse(proposed, results).SerializeToString()
+
+
+def validator_of(configuration: config_block.ChannelConfig, workers: int = 1) -> Validator:
+    """What checks transactions by a configuration; chaincodes have the policies by default."""
+    return make_validator(CHANNEL, configuration.policies, configuration.msps, workers)
 
 
 def writes(**values: bytes) -> bytes:
@@ -291,9 +303,9 @@ class Service:
             CHANNEL,
             self.ledger,
             configuration.msps,
-            configuration.policies.groups["Application"],
+            configuration.policies,
         )
-        self._validator = Validator(CHANNEL, channel.msps, channel.application, workers=1)
+        self._validator = validator_of(configuration)
         self.committer = Committer(
             self.ordering, self.ledger, self._validator, blocks_ahead=blocks_ahead
         )

@@ -6,6 +6,7 @@ here, where Fabric leaves that to its callers. Whoever judges the past passes `a
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 
 from selvedge_common.msp.certificates import (
@@ -50,6 +52,7 @@ class _Standing:
     not_before: datetime
     not_after: datetime
     role: Role | None
+    certifiers: bytes
 
 
 class MSP:
@@ -207,9 +210,14 @@ class MSP:
                 return (
                     unit.msp_identifier == self.mspid
                     and unit.organizational_unit_identifier in identity.organizational_units
-                    and not unit.certifiers_identifier
                     and self.has_role(identity, MEMBER)
+                    and self._standing(identity).certifiers == unit.certifiers_identifier
                 )
+            if kind == msp_principal_pb2.MSPPrincipal.ANONYMITY:
+                anonymity = msp_principal_pb2.MSPIdentityAnonymity.FromString(principal.principal)
+                nominal = msp_principal_pb2.MSPIdentityAnonymity.NOMINAL
+                # A certificate always names its holder.
+                return anonymity.anonymity_type == nominal and self.has_role(identity, MEMBER)
             if kind == msp_principal_pb2.MSPPrincipal.IDENTITY:
                 wanted_identity = parse_identity(principal.principal)
                 return wanted_identity == identity and self.has_role(identity, MEMBER)
@@ -251,7 +259,7 @@ class MSP:
         if material.required_units:
             check_required(units, material.required_units, chain[1], str(identity))
         role = role_of(units, self._roles, chain[1], str(identity)) if self._roles else None
-        return _Standing(identity, *validity(chain), role)
+        return _Standing(identity, *validity(chain), role, _certifiers(chain))
 
     def _remembered(self, serialized: bytes) -> _Standing | None:
         with self._lock:
@@ -271,6 +279,12 @@ class MSP:
     def _forget(self, identity: Identity) -> None:
         with self._lock:
             self._standings.pop(identity.serialized, None)
+
+
+def _certifiers(chain: Sequence[x509.Certificate]) -> bytes:
+    """How Fabric's principals tell which CAs have certified an organisational unit."""
+    issuers = (issuer.public_bytes(Encoding.DER) for issuer in chain[1:])
+    return hashlib.sha256(b"".join(issuers)).digest()
 
 
 def identify(serialized: bytes, msps: Mapping[str, MSP], at: datetime | None = None) -> Identity:

@@ -13,6 +13,7 @@ from selvedge_common.msp.policies import SignedData, evaluate
 from selvedge_common.protoutil.errors import MalformedBlock, MalformedMessage
 from selvedge_common.protoutil.metadata import (
     METADATA_ENTRIES,
+    MetadataIndex,
     get_metadata,
     set_metadata,
 )
@@ -87,9 +88,14 @@ def sign_block(block: common_pb2.Block, signer: Signer, last_config: int) -> Non
         set_metadata(block, index, marshal(metadata))
 
 
-def block_signatures(block: common_pb2.Block) -> list[SignedData]:
-    """Give the orderers' signatures of the block with what each covers. Raises MalformedBlock."""
-    metadata = get_metadata(block, common_pb2.SIGNATURES)
+def block_signatures(
+    block: common_pb2.Block, index: MetadataIndex = common_pb2.SIGNATURES
+) -> list[SignedData]:
+    """Give the orderers' signatures of the block with what each covers. Raises MalformedBlock.
+
+    `index`: SIGNATURES, or LAST_CONFIG, which orderers of 1.x sign as well.
+    """
+    metadata = get_metadata(block, index)
     header = header_bytes(block.header)
     try:
         return [

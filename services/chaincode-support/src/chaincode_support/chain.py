@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from chaincode_support.channel import Channel
 from chaincode_support.config import Config
 from chaincode_support.genesis import ForeignVolume, open_channel, open_ordering
 from chaincode_support.ledger import LedgerError, LedgerUnusable, metrics
 from chaincode_support.ledger.committer import Committer
+from chaincode_support.ledger.endorsement_policies import DefaultPolicies, EndorsementPolicies
 from chaincode_support.ledger.validation import Validator
 from chaincode_support.material import Material
 from chaincode_support.ordering import LogUnusable, OrderingError
@@ -18,6 +19,8 @@ from chaincode_support.ordering.broadcast import OrderedChannel
 from chaincode_support.ordering.log import MEND
 from chaincode_support.volume import ChannelFiles, Claim
 from selvedge_common.logs import get_logger
+from selvedge_common.msp import MSP
+from selvedge_common.msp.policies import PolicyGroup
 from selvedge_common.protoutil.errors import MalformedBlock
 
 _log = get_logger("peer")
@@ -48,8 +51,8 @@ class Chain:
         except BaseException:
             self._claim.release()
             raise
-        self._validator = Validator(
-            name, self.channel.msps, self.channel.application, _verifying_threads(config)
+        self._validator = make_validator(
+            name, self.channel.policies, self.channel.msps, _verifying_threads(config)
         )
         self.committer = Committer(
             self.ordering,
@@ -125,6 +128,17 @@ def _verifying_threads(config: Config) -> int:
     return config.peer.validator_pool_size or os.cpu_count() or 1
 
 
+def make_validator(
+    name: str, policies: PolicyGroup, msps: Mapping[str, MSP], workers: int
+) -> Validator:
+    """What judges the transactions of a channel with this configuration.
+
+    `policies`: from /Channel down; `msps`: its organisations by MSP id; `workers`: threads.
+    """
+    endorsement = EndorsementPolicies(DefaultPolicies(), policies, msps)
+    return Validator(name, msps, endorsement, workers)
+
+
 def open_chains(config: Config, material: Material) -> tuple[list[Chain], dict[str, str]]:
     """The channels that can be used, and by their names why the others cannot.
 
@@ -139,10 +153,10 @@ def open_chains(config: Config, material: Material) -> tuple[list[Chain], dict[s
             failures[name] = error
     if not chains:
         raise next(iter(failures.values()))
-    for name, error in failures.items():
+    for name, failure in failures.items():
         metrics.commit_failing.labels(name).set(1)
-        _log.critical("channel not served", channel=name, error=str(error))
-    return chains, {name: str(error) for name, error in failures.items()}
+        _log.critical("channel not served", channel=name, error=str(failure))
+    return chains, {name: str(failure) for name, failure in failures.items()}
 
 
 def _check_log_is_there(files: ChannelFiles) -> None:

@@ -21,13 +21,13 @@ class Channel:
         name: as proposals and envelopes name it.
         ledger: its blocks and state.
         msps: its organisations by MSP id.
-        application: the policies of its Application group.
+        policies: its policies, as a tree from /Channel down.
     """
 
     name: str
     ledger: Ledger
     msps: Mapping[str, MSP]
-    application: PolicyGroup
+    policies: PolicyGroup
     # (policy, serialized identity); the channel's configuration never changes.
     _satisfied: set[tuple[str, bytes]] = field(
         default_factory=set, init=False, repr=False, compare=False
@@ -46,7 +46,8 @@ class Channel:
         verdict = (policy, identity.serialized)
         if verdict in self._satisfied:
             return
-        if not self.application.satisfied(policy, [identity], self.msps):
+        application = self.policies.groups["Application"]
+        if not application.satisfied(policy, [identity], self.msps):
             raise PolicyNotSatisfied(
                 f"{identity} does not satisfy the policy /Channel/Application/{policy} of channel "
                 f"{self.name}: use an identity of an organisation that the policy names"

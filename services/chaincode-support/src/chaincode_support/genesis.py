@@ -73,7 +73,7 @@ def open_channel(
             max_wal_bytes=config.ledger.max_wal_bytes,
         ),
         configuration.msps,
-        configuration.policies.groups["Application"],
+        configuration.policies,
     )
     try:
         channel.identify(material.peer().serialized)

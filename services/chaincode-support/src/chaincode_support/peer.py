@@ -135,7 +135,7 @@ class Peer:
                 "orderer": self.orderer.transport,
             },
             "channels": {chain.name: chain.height for chain in self._chains},
-            "not_served": sorted(self._not_served),
+            **({"not_served": sorted(self._not_served)} if self._not_served else {}),
             "tls": self.api.tls_enabled,
         }
 

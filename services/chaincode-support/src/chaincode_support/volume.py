@@ -10,6 +10,7 @@ from typing import Self
 
 from chaincode_support.ledger import LedgerInUse, LedgerUnusable
 from chaincode_support.ledger.store import CHANNEL_NAME, channel_file
+from selvedge_common.files import make_private_folder
 
 LEDGER, ORDERING = "ledger", "ordering"
 """The volume's folders."""
@@ -69,8 +70,9 @@ class Claim:
         written.
         """
         try:
-            files.lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(files.lock.parent)
             self._lock = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            give_to_owner(files.lock)
         except OSError as error:
             raise LedgerUnusable(
                 f"Channel {files.channel} cannot be worked on: {files.lock} cannot be written "
@@ -93,3 +95,18 @@ class Claim:
         lock, self._lock = self._lock, -1
         if lock != -1:
             os.close(lock)
+
+
+def make_folder(folder: Path) -> None:
+    """Make one of a volume's folders, and the volume, where they are missing. Raises OSError."""
+    for missing in reversed([each for each in (folder, folder.parent) if not each.exists()]):
+        make_private_folder(missing)
+        give_to_owner(missing)
+
+
+def give_to_owner(made: Path) -> None:
+    """Let what root has made for a service belong to whom the folder around it belongs to, which is
+    the service's user. Raises OSError."""
+    if os.geteuid() == 0:
+        owner = made.parent.stat()
+        os.chown(made, owner.st_uid, owner.st_gid)

@@ -161,7 +161,8 @@ async def test_the_event_of_the_callee_is_not_the_transaction_s(
     ("name", "reason"),
     [
         ("nobody", "chaincode nobody is not known to this peer"),
-        ("", "is not known to this peer"),
+        ("", "the call names no chaincode: give chaincode[:version][/channel]"),
+        (":1.0/mychannel", "the call names no chaincode"),
         ("no\nbody", "chaincode no\\nbody is not known to this peer"),
         ("b/elsewhere", "channel 'elsewhere' not found"),
     ],

@@ -58,11 +58,10 @@ async def channels(
     start_peer: StartPeer, dial: Dial, network: Network, tmp_path: Path
 ) -> AsyncIterator[Channels]:
     configuration = open_config(network.genesis())
-    application = configuration.policies.groups["Application"]
     other = Ledger.open(tmp_path / "other", OTHER, max_simulations=2)
-    served = {OTHER: Channel(OTHER, other, configuration.msps, application)}
+    served = {OTHER: Channel(OTHER, other, configuration.msps, configuration.policies)}
     peer = await start_peer(channels=served)
-    served[CHANNEL] = Channel(CHANNEL, peer.ledger, configuration.msps, application)
+    served[CHANNEL] = Channel(CHANNEL, peer.ledger, configuration.msps, configuration.policies)
     await peer.commit("b", {"k": b"here"})
     there = kv_rwset_pb2.KVWrite(key="k", value=b"there")
     await commit(other, "b", kv_rwset_pb2.KVRWSet(writes=[there]))

@@ -55,7 +55,7 @@ async def test_a_cancelled_caller_frees_the_callee_and_its_queries(peer: Peer, d
 async def test_a_caller_that_takes_too_long_frees_the_callee(
     start_peer: StartPeer, dial: Dial
 ) -> None:
-    peer = await start_peer(execute_timeout=0.1)
+    peer = await start_peer(execute_timeout=0.5)
     a, b = await dial(peer, "a:1.0"), await dial(peer, "b:1.0")
     running = asyncio.create_task(peer.execute("a"))
     await a.call("b", await a.hear())
@@ -69,7 +69,7 @@ async def test_a_caller_that_takes_too_long_frees_the_callee(
 async def test_a_caller_that_waits_for_its_callee_is_not_the_one_that_is_silent(
     start_peer: StartPeer, dial: Dial
 ) -> None:
-    peer = await start_peer(execute_timeout=0.1)
+    peer = await start_peer(execute_timeout=0.5)
     a, b = await dial(peer, "a:1.0"), await dial(peer, "b:1.0")
     running = asyncio.create_task(peer.execute("a"))
     await a.call("b", await a.hear())

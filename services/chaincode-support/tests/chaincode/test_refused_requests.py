@@ -2,8 +2,11 @@
 
 import asyncio
 
-from rawshim import Dial, StartPeer
+import pytest
+from rawshim import Dial, Peer, StartPeer, transaction
 
+from chaincode_support.chaincode.errors import ChaincodeFailure
+from chaincode_support.chaincode.shim_requests import REQUESTS
 from selvedge_common.comm import ServerConfig
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -44,3 +47,24 @@ async def test_an_answer_too_large_to_be_sent_is_an_error_and_the_stream_goes_on
     assert (await shim.get("c", message)).payload == b"1"
     await shim.complete(message)
     assert (await running).response.status == 200
+
+
+@pytest.mark.parametrize("kind", sorted(REQUESTS))
+@pytest.mark.parametrize("payload", [b"", b"\x00", b"\xff", b"\x0a\x01\xff", b"k" * 100_000])
+async def test_every_request_is_answered_once_whatever_it_holds(
+    peer: Peer, dial: Dial, kind: int, payload: bytes
+) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    async with transaction(peer, shim) as (running, message):
+        answer = await shim.ask(kind, payload, message)
+        assert answer.type in (M.RESPONSE, M.ERROR)
+        assert (answer.txid, answer.channel_id) == (message.txid, message.channel_id)
+        # The next answer is the next request's; an aborted transaction is known no more.
+        after = await shim.get("k", M(txid="unknown"))
+        assert after.txid == "unknown"
+        await shim.complete(message)
+        ended, _ = await asyncio.wait([running])
+        assert ended
+        if (failure := running.exception()) is not None:
+            assert isinstance(failure, ChaincodeFailure)
+            assert (answer.type, REQUESTS[kind].writes) == (M.ERROR, True)

@@ -1,6 +1,7 @@
 """Several streams of one chaincode name: who may open them, and who gets the next transaction."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from chaincode_support.chaincode.stream import ChaincodeStream
 from chaincode_support.chaincode.support import Execution
 from selvedge_common import comm
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
+from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Stream
 
 M = ChaincodeMessage
 URI = "selvedge://chaincode/"
@@ -204,7 +206,7 @@ async def test_the_older_release_comes_back_when_the_newer_leaves(peer: Peer, di
 async def test_one_that_does_not_answer_is_passed_over_until_it_speaks(
     start_peer: StartPeer, secure: comm.ServerConfig, dial: Dial
 ) -> None:
-    peer = await start_peer(server=secure, check_certificate_name=True, execute_timeout=0.2)
+    peer = await start_peer(server=secure, check_certificate_name=True, execute_timeout=0.5)
     silent, other = await dial(peer, "mycc:1.0"), await dial(peer, "mycc:1.0")
     first = [execute(peer, f"t{number}") for number in range(2)]
     await silent.hear()
@@ -224,7 +226,7 @@ async def test_one_that_does_not_answer_is_passed_over_until_it_speaks(
 async def test_if_none_answers_they_are_still_asked(
     start_peer: StartPeer, secure: comm.ServerConfig, dial: Dial
 ) -> None:
-    peer = await start_peer(server=secure, check_certificate_name=True, execute_timeout=0.2)
+    peer = await start_peer(server=secure, check_certificate_name=True, execute_timeout=0.5)
     shims = [await dial(peer, "mycc:1.0") for _ in range(2)]
     for _ in range(2):
         with pytest.raises(ExecuteTimeout):
@@ -279,11 +281,15 @@ async def test_drain_ends_a_stream_after_what_it_runs_and_others_take_over(
     await until(lambda: stream not in streams(peer))
 
 
-async def test_drain_of_an_idle_stream_ends_it_at_once(peer: Peer, dial: Dial) -> None:
+async def test_drain_of_an_idle_stream_ends_it_at_once(
+    peer: Peer, dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "chaincode")
     shim = await dial(peer, "mycc:1.0")
     peer.stream().drain()
     assert await shim.status() == (grpc.StatusCode.OK, "")
     await until(lambda: not streams(peer))
+    assert "the peer drained it" in caplog.text
     again = await dial(peer, "mycc:1.0")
     async with Serving(again=again):
         assert await served_by(peer, "t1") == "again"
@@ -317,3 +323,17 @@ async def test_a_replica_that_is_killed_while_many_run_loses_only_its_share(
     lost = [str(each) for each in ended if isinstance(each, StreamTerminated)]
     assert len(lost) == 10
     assert all("its connection was lost" in each for each in lost)
+
+
+async def test_the_version_that_is_told_is_that_of_who_gets_the_next_transaction(
+    peer: Peer, dial: Dial
+) -> None:
+    for registered in ("mycc:1.0", "mycc:2.0", "mycc:1.0"):
+        await dial(peer, registered)
+    [described] = peer.support.describe()
+    assert described.version == "2.0"
+    assert sorted((each.registered_name, each.state) for each in described.streams) == [
+        ("mycc:1.0", Stream.DRAINING),
+        ("mycc:1.0", Stream.DRAINING),
+        ("mycc:2.0", Stream.READY),
+    ]

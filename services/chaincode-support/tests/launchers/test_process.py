@@ -352,3 +352,28 @@ async def test_a_changed_package_takes_the_place_of_the_one_before(
     await eventually(lambda: not alive(first))
     execution = await launching.peer.execute("mycc", "t2", b"pid")
     assert execution.version == "2.0"
+
+
+async def test_who_waits_hears_that_the_package_was_taken_away(
+    start: StartLaunching, eventually: Eventually
+) -> None:
+    launching = await start(startup_timeout=3600.0)
+    place = await launching.drop("mycc", package(), chaincode="import time; time.sleep(3600)")
+    waiting = asyncio.create_task(launching.peer.execute("mycc"))
+    await eventually(lambda: launching.state("mycc").startswith("running"))
+    place.rename(place.parent / ".hidden")
+    await launching.launchers.look()
+    with pytest.raises(LaunchFailed, match=r"mycc is launched no more: its package mycc_1\.5:"):
+        await waiting
+
+
+async def test_who_waits_gets_the_answer_of_the_package_that_takes_its_place(
+    start: StartLaunching, eventually: Eventually
+) -> None:
+    launching = await start(startup_timeout=3600.0)
+    place = await launching.drop("mycc", package(), chaincode="import time; time.sleep(3600)")
+    waiting = asyncio.create_task(launching.peer.execute("mycc", "t1", b"pid"))
+    await eventually(lambda: launching.state("mycc").startswith("running"))
+    (place / "counter.py").write_text(COUNTER)
+    await launching.drop("mycc", package(command=[sys.executable, "counter.py"], version="2"))
+    assert (await waiting).version == "2"

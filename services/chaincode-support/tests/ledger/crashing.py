@@ -8,11 +8,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from testchannel import CHANNEL, Network, writes
+from testchannel import CHANNEL, Network, validator_of, writes
 
 from chaincode_support.ledger import Ledger
 from chaincode_support.ledger.committer import Committer
-from chaincode_support.ledger.validation import Validator
 from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingSettings
 from selvedge_common import logs
 from selvedge_common.msp import load_signing_identity
@@ -41,9 +40,7 @@ async def main(folder: Path) -> None:
     network.client = network.peer = load_signing_identity(member, "Org1MSP")
     ordering = EmbeddedOrdering.open(folder, CHANNEL, network.orderer, SETTINGS, network.genesis)
     ledger = Ledger.open(folder / "ledger", CHANNEL)
-    configuration = open_config(parse_block(ordering.block(0)))
-    application = configuration.policies.groups["Application"]
-    validator = Validator(CHANNEL, configuration.msps, application, workers=1)
+    validator = validator_of(open_config(parse_block(ordering.block(0))))
     committing = asyncio.create_task(Committer(ordering, ledger, validator, blocks_ahead=100).run())
 
     async def submit(worker: int) -> None:

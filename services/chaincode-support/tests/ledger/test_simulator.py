@@ -121,7 +121,7 @@ def test_simulations_are_bounded_and_places_come_back(ledger: Ledger) -> None:
 
 def test_the_last_simulations_are_for_chaincodes_that_run_few(ledger: Ledger) -> None:
     running = [ledger.simulator(f"tx{n}", "greedy") for n in range(3)]
-    with pytest.raises(LedgerBusy, match="greedy runs 3 of the 4 .* the few .* are for others"):
+    with pytest.raises(LedgerBusy, match=r"greedy runs 3 of the 4 .* the few .* are for others"):
         ledger.simulator("one too many", "greedy")
     running.append(ledger.simulator("of another", "modest"))
     running[0].close()

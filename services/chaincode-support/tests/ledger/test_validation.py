@@ -1,4 +1,4 @@
-"""Each validation code that needs no ledger, for its own reason."""
+"""Each validation code that is given for a transaction itself, for its own reason."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,18 +6,21 @@ from typing import Any
 
 import pytest
 from testchannel import (
+    AGE,
     BATCH,
     CHAINCODE,
     CHANNEL,
     Network,
     Organisation,
     results_of,
+    validator_of,
     writes,
 )
 
-from chaincode_support.ledger.validation import MAX_ENDORSEMENTS, Validator
+from chaincode_support.ledger.validation import MAX_ENDORSEMENTS
 from selvedge_common.msp import MSP, SigningIdentity
 from selvedge_common.protoutil import config_block, proposals
+from selvedge_common.protoutil.transactions import open_transaction
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2 as kv
@@ -27,12 +30,6 @@ from selvedge_protos.peer import (
     proposal_response_pb2,
     transaction_pb2,
 )
-
-
-@pytest.fixture(scope="module")
-def network() -> Network:
-    return Network()
-
 
 Change = Callable[[common_pb2.Payload], None]
 
@@ -208,26 +205,31 @@ def admin(network: Network) -> SigningIdentity:
     return network.organisation.issue("admin", "admin")
 
 
-def expired_peer(network: Network) -> SigningIdentity:
-    return network.organisation.issue("peer", "peer1", valid=timedelta(seconds=-1))
+def older_than_its_authority(network: Network, role: str) -> SigningIdentity:
+    return network.organisation.issue(role, "old", age=AGE + timedelta(minutes=1))
 
 
-def by_stranger(network: Network) -> bytes:
-    proposed = network.propose(b"x", client=network.stranger)
-    return network.endorse(proposed, b"").SerializeToString()
+def by(network: Network, client: SigningIdentity) -> bytes:
+    return network.endorse(network.propose(b"x", client=client), b"").SerializeToString()
+
+
+def nameless_configuration(network: Network) -> bytes:
+    """As block 0's, in a block that is not 0."""
+    (envelope,) = network.genesis().data.data
+    assert not open_transaction(envelope).creator
+    return envelope
 
 
 def event_of(name: str) -> bytes:
     return chaincode_event_pb2.ChaincodeEvent(chaincode_id=name, event_name="e").SerializeToString()
 
 
-def private(network: Network) -> bytes:
+def private(network: Network, hashed: bytes = b"") -> bytes:
     part = rwset_pb2.NsReadWriteSet(namespace=CHAINCODE)
-    part.collection_hashed_rwset.add(collection_name="secret")
+    part.collection_hashed_rwset.add(collection_name="secret", hashed_rwset=hashed)
     return endorsed(network, rwset_pb2.TxReadWriteSet(ns_rwset=[part]).SerializeToString())
 
 
-SYSTEM_WRITE = results_of({"lscc": kv.KVRWSet(writes=[kv.KVWrite(key="a", value=b"1")])})
 SYSTEM_READ = results_of({"lscc": kv.KVRWSet(reads=[kv.KVRead(key="a")])})
 CALLEE = results_of(
     {
@@ -249,11 +251,14 @@ CALLEE = results_of(
         ("BAD_PAYLOAD", lambda n: common_pb2.Envelope(payload=b"\xff").SerializeToString()),
         ("BAD_COMMON_HEADER", lambda n: with_header(n, epoch=1)),
         ("BAD_COMMON_HEADER", lambda n: with_header(n, type=77)),
+        ("BAD_COMMON_HEADER", lambda n: with_header(n, channel_id="")),
+        ("BAD_COMMON_HEADER", nameless_configuration),
         ("UNSUPPORTED_TX_PAYLOAD", lambda n: with_header(n, type=common_pb2.CONFIG_UPDATE)),
         ("INVALID_CONFIG_TRANSACTION", lambda n: with_header(n, type=common_pb2.CONFIG)),
         ("TARGET_CHAIN_NOT_FOUND", lambda n: n.endorse(n.propose(channel="yours"), b"")),
         ("BAD_CREATOR_SIGNATURE", tampered),
-        ("BAD_CREATOR_SIGNATURE", by_stranger),
+        ("BAD_CREATOR_SIGNATURE", lambda n: by(n, n.stranger)),
+        ("BAD_CREATOR_SIGNATURE", lambda n: by(n, older_than_its_authority(n, "client"))),
         ("BAD_PROPOSAL_TXID", lambda n: with_header(n, tx_id="12" * 32)),
         ("INVALID_ENDORSER_TRANSACTION", lambda n: with_header(n, version=7)),
         ("ENDORSEMENT_POLICY_FAILURE", tampered_endorsement),
@@ -261,48 +266,48 @@ CALLEE = results_of(
         ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[n.client])),
         ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[n.orderer])),
         ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed(n, b"", endorsers=[admin(n)])),
-        ("VALID", lambda n: endorsed(n, b"", endorsers=[expired_peer(n)])),
+        (
+            "ENDORSEMENT_POLICY_FAILURE",
+            lambda n: endorsed(n, b"", endorsers=[older_than_its_authority(n, "peer")]),
+        ),
         ("VALID", lambda n: endorsed_often(n, MAX_ENDORSEMENTS)),
         ("ENDORSEMENT_POLICY_FAILURE", lambda n: endorsed_often(n, MAX_ENDORSEMENTS + 1)),
         ("BAD_RWSET", lambda n: endorsed(n, b"\xff\xff")),
+        ("BAD_RWSET", lambda n: private(n, b"\xff\xff")),
         ("ILLEGAL_WRITESET", lambda n: endorsed(n, TWICE)),
-        ("ILLEGAL_WRITESET", lambda n: endorsed(n, SYSTEM_WRITE)),
         ("INVALID_WRITESET", private),
         ("INVALID_OTHER_REASON", lambda n: endorsed(n, b"", events=event_of("another"))),
     ],
 )
-def test_code(code: str, make: Callable[[Network], Any], network: Network) -> None:
-    made = make(network)
+async def test_code(code: str, make: Callable[[Network], Any], chain: Any) -> None:
+    made = make(chain.network)
     envelope = made if isinstance(made, bytes) else made.SerializeToString()
-    assert validated(network.validator(), envelope) == code
+    assert await chain.add(envelope) == [code]
 
 
-def validated(validator: Validator, envelope: bytes) -> str:
-    checked = validator.check_transaction(1, 0, envelope)
-    validator.close()
-    return transaction_pb2.TxValidationCode.Name(checked.code)
-
-
-def test_the_configuration_says_who_must_endorse(network: Network) -> None:
+async def test_the_configuration_says_who_must_endorse(chain: Any) -> None:
     """Two organisations: a majority is both, and one's peer, however often, is one."""
+    network = chain.network
     other = Organisation("Org2MSP")
     block = config_block.genesis_block(
         CHANNEL, [network.organisation.msp.config(), other.msp.config()], ["localhost:7050"], BATCH
     )
-    configuration = config_block.open_config(block)
+    chain.validator.close()
+    chain.validator = validator_of(config_block.open_config(block))
 
-    def code_of(*endorsers: SigningIdentity) -> str:
-        envelope = network.endorse(network.propose(b"x"), b"", endorsers=endorsers)
-        application = configuration.policies.groups["Application"]
-        validator = Validator(CHANNEL, configuration.msps, application, workers=1)
-        return validated(validator, envelope.SerializeToString())
+    def by_these(*endorsers: SigningIdentity) -> bytes:
+        return endorsed(network, b"", endorsers=endorsers)
 
+    second = network.organisation.issue("peer", "peer1")
     theirs = other.issue("peer", "peer0")
-    assert code_of(network.peer) == "ENDORSEMENT_POLICY_FAILURE"
-    assert code_of(network.peer, expired_peer(network)) == "ENDORSEMENT_POLICY_FAILURE"
-    assert code_of(network.peer, other.issue("client", "u")) == "ENDORSEMENT_POLICY_FAILURE"
-    assert code_of(network.peer, theirs) == "VALID"
-    assert code_of(network.client, network.peer, theirs) == "VALID"
+    codes = await chain.add(
+        by_these(network.peer),
+        by_these(network.peer, second),
+        by_these(network.peer, other.issue("client", "u")),
+        by_these(network.peer, theirs),
+        by_these(network.client, network.peer, theirs),
+    )
+    assert codes == ["ENDORSEMENT_POLICY_FAILURE"] * 3 + ["VALID"] * 2
 
 
 async def test_a_user_cannot_write_by_endorsing_his_own_results(chain: Any) -> None:
@@ -324,12 +329,18 @@ async def test_an_id_that_its_creator_did_not_sign_stays_free(chain: Any) -> Non
     assert await chain.add(envelope) == ["VALID"]
 
 
+@pytest.mark.parametrize(
+    "times",
+    [{"valid": timedelta(seconds=-1)}, {"valid": timedelta(hours=2), "age": timedelta(hours=-1)}],
+    ids=["expired", "not valid yet"],
+)
 async def test_the_outcome_does_not_depend_on_when_a_block_is_committed(
-    chain: Any, network: Network
+    chain: Any, times: dict[str, timedelta]
 ) -> None:
-    late = chain.network.organisation.issue("client", "late", valid=timedelta(seconds=-1))
-    proposed = chain.network.propose(b"x", client=late)
-    envelope = chain.network.endorse(proposed, b"").SerializeToString()
+    organisation = chain.network.organisation
+    client, peer = (organisation.issue(role, "untimely", **times) for role in ("client", "peer"))
+    proposed = chain.network.propose(b"x", client=client)
+    envelope = chain.network.endorse(proposed, b"", endorsers=[peer]).SerializeToString()
     assert await chain.add(envelope) == ["VALID"]
 
 

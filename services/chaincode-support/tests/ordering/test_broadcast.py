@@ -86,6 +86,10 @@ def expired(network: Network) -> bytes:
     return by(network, network.organisation.issue("client", "old", valid=timedelta(seconds=-1)))
 
 
+def early(network: Network) -> bytes:
+    return by(network, network.organisation.issue("client", "new", age=timedelta(minutes=-5)))
+
+
 def padded(network: Network) -> bytes:
     """Sound, but for a field of the envelope that no release knows."""
     return network.transaction()[1] + b"\x7a" + b"\xa0\x9c\x01" + bytes(MAX_BYTES)
@@ -105,6 +109,7 @@ REFUSALS: list[tuple[str, str, Callable[[Network], bytes]]] = [
     ("FORBIDDEN", "does not match the message", forged),
     ("FORBIDDEN", "OtherMSP", lambda n: by(n, n.stranger)),
     ("FORBIDDEN", "expired", expired),
+    ("FORBIDDEN", "is only valid from", early),
     ("FORBIDDEN", "/Channel/Application/Writers", lambda n: by(n, n.peer)),
     (
         "REQUEST_ENTITY_TOO_LARGE",

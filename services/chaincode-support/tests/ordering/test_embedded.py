@@ -218,7 +218,7 @@ async def test_a_log_that_cannot_be_read_says_whether_that_may_pass(
     other.execute("ALTER TABLE block RENAME TO gone")
     other.close()
     with pytest.raises(
-        LogUnusable, match=r"no such table: block.* `selvedge ledger rebuild ordering`"
+        LogUnusable, match=r"no such table: block.* `selvedge ledger rebuild`"
     ):
         ordering.block(0)
 
@@ -238,5 +238,5 @@ async def test_followers_get_every_block_as_it_comes(open_ordering: Any) -> None
 async def test_a_damaged_log_is_named(open_ordering: Any, tmp_path: Path) -> None:
     (tmp_path / "ordering").mkdir()
     (tmp_path / "ordering" / f"{CHANNEL}.sqlite").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(LogUnusable, match="`selvedge ledger rebuild ordering`"):
+    with pytest.raises(LogUnusable, match="`selvedge ledger rebuild`"):
         await open_ordering()

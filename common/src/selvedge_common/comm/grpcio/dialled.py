@@ -115,8 +115,8 @@ class _Context:
         try:
             return await self._call.read()
         except grpc.aio.AioRpcError:
-            # It broke: the reader is about to be cancelled, and hears nothing else.
-            return await asyncio.get_running_loop().create_future()
+            # It broke: to a handler that is a cancellation, and one may have been lost in this.
+            raise asyncio.CancelledError from None
 
     async def abort(self, code: grpc.StatusCode, details: str) -> None:
         self._call.cancel()

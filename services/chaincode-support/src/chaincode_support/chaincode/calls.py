@@ -41,6 +41,8 @@ class ChaincodeCalls:
         Raises ChaincodeError, also where the call is not allowed.
         """
         name, channel = _called(spec.chaincode_id.name)
+        if not name:
+            raise CallRefused("the call names no chaincode: give chaincode[:version][/channel]")
         channel = channel or caller.channel
         callers = caller.callers | {(caller.channel, caller.chaincode)}
         if (channel, name) in callers:

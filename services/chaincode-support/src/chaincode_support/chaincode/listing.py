@@ -20,9 +20,10 @@ def _describe(name: str, registry: Registry, definitions: Definitions) -> Chainc
     replicas = registry.replicas(name)
     tally = registry.tally(name)
     executors = list(replicas)
+    current = [executor for executor in executors if replicas.current(executor)] or executors
     described = Chaincode(
         name=name,
-        version=executors[-1].version if executors else "",
+        version=current[-1].version if current else "",
         launcher=Chaincode.SYSTEM if name in SYSTEM_CHAINCODES else Chaincode.EXTERNAL,
         init_required=definitions.init_required(name),
         streams=[

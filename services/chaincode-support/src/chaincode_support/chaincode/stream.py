@@ -97,6 +97,7 @@ class ChaincodeStream:
         self.since = datetime.now(UTC)
         self.draining = False
         self.responsive = True
+        self._heard = 0
         self.registered_name = ""
         self.name = ""
         self.version = ""
@@ -141,7 +142,12 @@ class ChaincodeStream:
             self._note_refusal(refusal)
             raise
         except asyncio.CancelledError:
-            cause = "its connection was lost, or cut because too much waited to be read"
+            drained = self.draining and not self.running
+            cause = (
+                "the peer drained it"
+                if drained
+                else "its connection was lost, or cut because too much waited to be read"
+            )
             raise
         finally:
             registration.cancel()
@@ -163,9 +169,14 @@ class ChaincodeStream:
         timer = asyncio.get_running_loop().call_later(
             self._settings.execute_timeout, self._on_timeout, context
         )
+        heard = self._heard
         try:
             self._send_transaction(transaction)
             return await context.outcome
+        except asyncio.CancelledError:
+            # Whoever waited gave up first: a client with a deadline, or a chaincode that called.
+            self.responsive = self._heard != heard
+            raise
         finally:
             timer.cancel()
             self.transactions.remove(context)
@@ -233,6 +244,7 @@ class ChaincodeStream:
                 f"what was sent ({len(data)} bytes) is not a protos.ChaincodeMessage: {error}",
             ) from error
         self._keepalive.touch()
+        self._heard += 1
         self.responsive = True
         if self.state is State.READY:
             self._on_ready_message(message)

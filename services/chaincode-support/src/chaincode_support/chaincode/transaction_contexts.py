@@ -128,9 +128,14 @@ class TransactionContexts:
         """End a transaction: what it has open is closed, and its txid is unknown from now on."""
         context.close()
         txid = context.transaction.txid
+        elsewhere = len(self._by_key) > len(self._by_txid)
         del self._by_key[(context.transaction.channel, txid)]
-        if self._by_txid.get(txid) is context:
+        if self._by_txid[txid] is context:
             del self._by_txid[txid]
+            if elsewhere:  # perhaps this one, on another channel
+                self._by_txid.update(
+                    {txid: other for other in self._by_key.values() if other.transaction.txid == txid}
+                )
 
     def fail_all(self, cause: ChaincodeError) -> None:
         """Give every running transaction the same error as its outcome."""

@@ -122,7 +122,8 @@ class ChaincodeProcess:
     def stop(self) -> None:
         """Have it end: SIGTERM to the whole group, and SIGKILL after the grace."""
         self._stopping = True
-        if self._process is not None and self._killing is None:
+        running = self._process is not None and self._process.returncode is None
+        if running and self._killing is None:
             self._signal(signal.SIGTERM)
             self._killing = asyncio.get_running_loop().call_later(
                 self._settings.grace, self._signal, signal.SIGKILL

@@ -144,6 +144,13 @@ class Supervisor:
             await asyncio.wait((self._running,), timeout=2 * self._grace)
             self._running.cancel()
             await asyncio.wait((self._running,))
+        self._registry.failed(
+            self.name,
+            LaunchFailed(
+                f"chaincode {self.name} is launched no more: its package {self.package.id} was "
+                "taken away, or the peer stops"
+            ),
+        )
 
     async def _stop_attempt(self) -> None:
         attempt = self._attempt
@@ -182,14 +189,17 @@ class Supervisor:
             if clock() - began >= self._pauses.longest:
                 pause = self._pauses.first
             if self.package is package and not self._ending:
-                await self._rest(package, pause * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
-                pause = min(2 * pause, self._pauses.longest)
+                seconds = pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+                if await self._rest(package, seconds):
+                    pause = min(2 * pause, self._pauses.longest)
             else:
                 self._cause = ""
         self._attempt = None
 
     async def _try(self, attempt: Attempt) -> None:
-        """Run an attempt to its end; those that wait are told if it was in vain."""
+        """Run an attempt to its end; those that wait are told if it was in vain, and they need not
+        wait for another package."""
+        package = self.package
         registering = asyncio.create_task(self._registry.wait_for(self.name))
         failure: LaunchFailed | None = None
         try:
@@ -210,12 +220,12 @@ class Supervisor:
                 f"chaincode {self.name} {self._cause}; correct it, and call it again (package "
                 f"{self.package.id} in {self.package.place})"
             )
-        if failure is not None:
+        if failure is not None and self.package is package:
             self._registry.failed(self.name, failure)
 
-    async def _rest(self, package: Package, seconds: float) -> None:
+    async def _rest(self, package: Package, seconds: float) -> bool:
         """Pause before the next attempt; not as long if somebody waits, nor at all if there is
-        another package, or no further attempt."""
+        another package, or no further attempt. Returns whether the time is over."""
         clock = asyncio.get_running_loop().time
         began = clock()
         self._next_at = began + seconds
@@ -239,4 +249,6 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await self._wake.wait()
+        over = clock() >= self._next_at
         self._next_at = 0.0
+        return over

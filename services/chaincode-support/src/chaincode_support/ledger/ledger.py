@@ -11,8 +11,8 @@ from typing import Any, Self, cast
 
 from google.protobuf.message import DecodeError
 
-from chaincode_support.ledger import index, metrics, state
-from chaincode_support.ledger.conflicts import find_conflict
+from chaincode_support.ledger import index, metrics
+from chaincode_support.ledger.admission import Admission
 from chaincode_support.ledger.errors import (
     BlockNotFound,
     BlockRefused,
@@ -21,11 +21,11 @@ from chaincode_support.ledger.errors import (
     LedgerUnusable,
     TransactionNotFound,
 )
-from chaincode_support.ledger.read_write_set import Version
 from chaincode_support.ledger.simulator import Simulator
 from chaincode_support.ledger.store import (
     SnapshotPool,
     channel_file,
+    insert_block,
     open_reader,
     open_writer,
 )
@@ -46,6 +46,15 @@ _log = get_logger("ledger")
 DEFAULT_MAX_SIMULATIONS = 128
 DEFAULT_MAX_SIMULATION_BYTES = 10 << 20
 DEFAULT_MAX_WAL_BYTES = 64 << 20
+
+# Codes of transactions whose endorsements were found to suffice.
+_ENDORSED = frozenset(
+    {
+        transaction_pb2.VALID,
+        transaction_pb2.MVCC_READ_CONFLICT,
+        transaction_pb2.PHANTOM_READ_CONFLICT,
+    }
+)
 
 _BLOCK = "SELECT bytes FROM block WHERE number = ?"
 _BLOCK_BY_HASH = "SELECT bytes FROM block WHERE hash = ?"
@@ -107,7 +116,7 @@ class Ledger:
         try:
             _check_newest_block(writer, file)
             return cls(file, channel, writer, max_simulations, max_simulation_bytes, max_wal_bytes)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             writer.close()
             raise LedgerUnusable(
                 f"The ledger file {file} of channel {channel} cannot be read: {error}. {REBUILD}"
@@ -211,8 +220,9 @@ class Ledger:
     async def commit(self, block: common_pb2.Block, checked: Sequence[CheckedTransaction]) -> None:
         """Make the next block durable, with what its valid transactions write.
 
-        `checked` has one entry for each of the block's envelopes. Duplicates, version conflicts
-        and phantoms are found here; the final codes go into `block`'s TRANSACTIONS_FILTER.
+        `checked` has one entry for each of the block's envelopes. Duplicates, endorsements that do
+        not suffice, version conflicts and phantoms are found here; the final codes go into
+        `block`'s TRANSACTIONS_FILTER.
         Raises BlockRefused when the block does not follow the last one, CommitFailed when it could
         not be written now, LedgerUnusable when it never will be; in all cases nothing has changed.
         """
@@ -257,7 +267,6 @@ class Ledger:
     ) -> None:
         started = time.perf_counter()
         number = block.header.number
-        digest = blocks.header_hash(block.header)
         if self.damage is not None:
             raise LedgerUnusable(self.damage)
         try:
@@ -269,10 +278,7 @@ class Ledger:
                 codes = self._apply(number, checked)
                 applied = time.perf_counter()
                 metadata.set_validation_codes(block, codes)
-                self._writer.execute(
-                    "INSERT INTO block (number, hash, bytes) VALUES (?, ?, ?)",
-                    (number, digest, block.SerializeToString()),
-                )
+                insert_block(self._writer, block)
                 self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
@@ -293,12 +299,13 @@ class Ledger:
         finished = time.perf_counter()
         metrics.statedb_commit_time.labels(self.channel).observe(applied - started)
         metrics.blockstorage_commit_time.labels(self.channel).observe(finished - applied)
-        loop.call_soon_threadsafe(self._advance, number + 1, digest)
+        loop.call_soon_threadsafe(self._advance, number + 1, blocks.header_hash(block.header))
         for transaction, code in zip(checked, codes, strict=True):
             metrics.transaction_count.labels(
                 self.channel,
                 transaction.type_name,
-                transaction.chaincode or "unknown",
+                # Others have no endorsements that count: a client could make any number of names.
+                (transaction.chaincode if code in _ENDORSED else "") or "unknown",
                 transaction_pb2.TxValidationCode.Name(code),
             ).inc()
         self._wal.trim()
@@ -324,39 +331,9 @@ class Ledger:
             )
 
     def _apply(self, number: int, checked: Sequence[CheckedTransaction]) -> list[ValidationCode]:
-        codes: list[ValidationCode] = []
-        seen: set[str] = set()
-        touched: set[tuple[str, str]] = set()
-        for position, transaction in enumerate(checked):
-            code = self._judge(transaction, seen, touched)
-            codes.append(code)
-            if code == transaction_pb2.VALID:
-                height = Version(number, position)
-                touched |= state.apply(self._writer, height, transaction.rwsets)
+        codes = Admission(self._writer, self.channel, number).admit(checked)
         index.add(self._writer, number, [transaction.txid for transaction in checked], codes)
         return codes
-
-    def _judge(
-        self, transaction: CheckedTransaction, seen: set[str], touched: set[tuple[str, str]]
-    ) -> ValidationCode:
-        txid = transaction.txid
-        if transaction.code == transaction_pb2.TARGET_CHAIN_NOT_FOUND:
-            return transaction.code  # as in Fabric, found before duplicates are looked for
-        if txid and transaction.type == common_pb2.ENDORSER_TRANSACTION:
-            stored = self._writer.execute("SELECT 1 FROM tx WHERE txid = ?", (txid,)).fetchone()
-            if stored or (transaction.code == transaction_pb2.VALID and txid in seen):
-                return transaction_pb2.DUPLICATE_TXID
-        if transaction.code != transaction_pb2.VALID:
-            return transaction.code
-        seen.add(txid)
-        try:
-            return find_conflict(self._writer, transaction.rwsets, touched)
-        except (sqlite3.Error, MemoryError):
-            raise  # of the file, or of this moment
-        except Exception:
-            # One transaction must never stop all the others, whatever its reads claim.
-            _log.exception("transaction rejected", channel=self.channel, txid=txid)
-            return transaction_pb2.INVALID_OTHER_REASON
 
     # Back on the event loop.
 

@@ -41,6 +41,18 @@ def get_metadata(
     return {entry.name: entry.value for entry in entries}, block, tx
 
 
+class CommittedState:
+    """The state that a connection shows, read as a Simulator is but without a record of it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def get_state(self, namespace: str, key: str) -> bytes | None:
+        """The key's value, or None when it does not exist."""
+        row = get(self._connection, namespace, key)
+        return None if row is None else row[0]
+
+
 def version(connection: sqlite3.Connection, namespace: str, key: str) -> Version | None:
     """The height that wrote the key last, or None when it does not exist."""
     row = connection.execute(_VERSION, (namespace, key)).fetchone()

@@ -10,6 +10,8 @@ from chaincode_support.ledger import metrics
 from chaincode_support.ledger.errors import LedgerBusy, LedgerClosed, LedgerUnusable
 from chaincode_support.ledger.trouble import REBUILD, Soundness, remedy
 from selvedge_common.logs import get_logger
+from selvedge_common.protoutil.blocks import header_hash
+from selvedge_protos.common import common_pb2
 
 _log = get_logger("ledger")
 
@@ -96,7 +98,7 @@ def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connectio
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
         _ensure_schema(connection, file, channel)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         connection.close()
         raise LedgerUnusable(
             f"The ledger file {file} of channel {channel} cannot be used: {error}. "
@@ -106,6 +108,14 @@ def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connectio
         connection.close()
         raise
     return connection
+
+
+def insert_block(connection: sqlite3.Connection, block: common_pb2.Block) -> None:
+    """Write a block as it is, verdicts included. Raises sqlite3.Error."""
+    connection.execute(
+        "INSERT INTO block (number, hash, bytes) VALUES (?, ?, ?)",
+        (block.header.number, header_hash(block.header), block.SerializeToString()),
+    )
 
 
 def open_reader(file: Path) -> sqlite3.Connection:
@@ -138,10 +148,11 @@ def _ensure_schema(connection: sqlite3.Connection, file: Path, channel: str) -> 
             f"{SCHEMA_VERSION}: use the release that wrote it."
         )
     if version > 0:
-        (name,) = connection.execute("SELECT name FROM channel").fetchone()
-        if name != channel:
+        row = connection.execute("SELECT name FROM channel").fetchone()
+        if row != (channel,):
             raise LedgerUnusable(
-                f"The ledger file {file} belongs to channel {name}, not to {channel}."
+                f"The ledger file {file} belongs to channel {row[0] if row else 'nothing'}, not to "
+                f"{channel}."
             )
     if version < SCHEMA_VERSION:
         changes = "".join(SCHEMAS[version:])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from chaincode_support.ledger.endorsements import Endorsements
 from selvedge_common.protoutil.errors import ValidationCode
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -15,7 +16,8 @@ class CheckedTransaction:
 
     `txid` is empty unless the creator's signature proved it. `chaincode`, as
     "name:version", and `rwsets`, the parsed read-write set of each namespace, are empty unless
-    `code` is VALID: before that nobody vouches for them.
+    `code` is VALID: before that nobody vouches for them. Whether `endorsements` suffice is judged
+    by the state, during the commit; None when there is nothing to judge, as for a CONFIG.
     """
 
     code: ValidationCode
@@ -23,6 +25,7 @@ class CheckedTransaction:
     type: int = UNKNOWN_TYPE
     chaincode: str = ""
     rwsets: list[tuple[str, kv_rwset_pb2.KVRWSet]] = field(default_factory=list)
+    endorsements: Endorsements | None = None
 
     @property
     def type_name(self) -> str:

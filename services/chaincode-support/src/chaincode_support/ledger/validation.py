@@ -1,33 +1,31 @@
-"""The checks of a transaction that need no ledger: form, signatures, endorsement, namespaces.
+"""The checks of a transaction that need no ledger: form, signatures, names.
 
 Follows release 2.5: core/common/validation/msgvalidation.go, core/committer/txvalidator/v20 and its
-plugindispatcher, and for system namespaces txvalidator/v14. What needs the ledger (duplicates and
-conflicts) is found when the block is committed.
+plugindispatcher. What needs the ledger (duplicates, whether those who endorsed suffice, conflicts)
+is found when the block is committed, so the checks of a block do not depend on the blocks before.
+
+The clock is not looked at either, or a block would come out differently when it is committed again
+later. As in Fabric (msp/mspimplvalidate.go, getValidityOptsForCert) a certificate counts, for ever,
+when it and those that it hangs on were valid as it began; who may act at a certain time is for the
+endorser and the ordering to ask.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from datetime import timedelta
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from chaincode_support.ledger.endorsement_policies import EndorsementPolicies
+from chaincode_support.ledger.endorsements import Endorsements
+from chaincode_support.ledger.rejection import log_rejection
 from chaincode_support.ledger.transaction import UNKNOWN_TYPE, CheckedTransaction
-from chaincode_support.system.names import SYSTEM_CHAINCODES
-from selvedge_common.logs import get_logger
-from selvedge_common.msp import (
-    MSP,
-    Identity,
-    IdentityError,
-    IdentityExpired,
-    IdentityNotYetValid,
-    PolicyError,
-)
+from selvedge_common.msp import MSP, Identity, IdentityError
 from selvedge_common.msp.identity import parse_serialized
-from selvedge_common.msp.policies import PolicyGroup, SignedData
+from selvedge_common.msp.policies import SignedData
 from selvedge_common.protoutil import blocks
-from selvedge_common.protoutil.config_block import ENDORSEMENT
 from selvedge_common.protoutil.errors import (
     MalformedBlock,
     MalformedMessage,
@@ -48,11 +46,6 @@ from selvedge_protos.peer import chaincode_event_pb2, transaction_pb2
 _M = TypeVar("_M", bound=Message)
 _Part = tuple[rwset_pb2.NsReadWriteSet, kv_rwset_pb2.KVRWSet]
 
-_log = get_logger("committer.validation")
-
-# Only the chaincode of that name may write there; a chaincode that is called may not either.
-SYSTEM_NAMESPACES = SYSTEM_CHAINCODES | {""}
-
 # Each costs a verification. Not a setting: all who validate a block must come to the same codes.
 MAX_ENDORSEMENTS = 256
 
@@ -65,21 +58,21 @@ _BEFORE_SIGNATURE = frozenset(
     }
 )
 
-# Reasons repeat what strangers wrote, as long as they please.
-_LOGGED_CHARACTERS = 500
+# How long after its beginning Fabric looks whether a certificate was valid.
+_BEGUN = timedelta(seconds=1)
 
 
 class Validator:
     """Checks a block's transactions against the channel's configuration, on a pool of threads."""
 
     def __init__(
-        self, channel: str, msps: Mapping[str, MSP], application: PolicyGroup, workers: int
+        self, channel: str, msps: Mapping[str, MSP], policies: EndorsementPolicies, workers: int
     ) -> None:
-        """`msps`: the channel's organisations by MSP id; `application`: the policies of its
-        Application group; `workers`: threads to verify with."""
+        """`msps`: the channel's organisations by MSP id; `policies`: by which the commit judges
+        endorsements; `workers`: threads to verify with."""
         self._channel = channel
         self._msps = msps
-        self._application = application
+        self._policies = policies
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"validate-{channel}")
 
@@ -119,12 +112,11 @@ class Validator:
         self, number: int, start: int, envelopes: Sequence[bytes]
     ) -> list[CheckedTransaction]:
         return [
-            self.check_transaction(number, position, envelope)
+            self._check_transaction(number, position, envelope)
             for position, envelope in enumerate(envelopes, start)
         ]
 
-    def check_transaction(self, number: int, position: int, envelope: bytes) -> CheckedTransaction:
-        """Check one marshalled envelope of block `number`; on the caller's thread."""
+    def _check_transaction(self, number: int, position: int, envelope: bytes) -> CheckedTransaction:
         txid = ""
         kind = UNKNOWN_TYPE
         try:
@@ -142,7 +134,8 @@ class Validator:
                     transaction_pb2.INVALID_CONFIG_TRANSACTION,
                     "Changing the channel's configuration is not supported.",
                 )
-            rwsets = self._check_action(action)
+            rwsets = _check_action(action)
+            endorsements = self._check_endorsements(action)
         except MalformedTransaction as error:
             code, reason = error.code, str(error)
         except (MemoryError, KeyboardInterrupt, SystemExit):
@@ -152,16 +145,10 @@ class Validator:
             # panic of the certificates' parser, which is Rust, is no Exception.
             code, reason = transaction_pb2.INVALID_OTHER_REASON, f"It cannot be checked: {error!r}"
         else:
-            return CheckedTransaction(transaction_pb2.VALID, txid, kind, _named(action), rwsets)
-        _log.warning(
-            "transaction rejected",
-            channel=self._channel,
-            block=number,
-            position=position,
-            txid=txid,
-            code=transaction_pb2.TxValidationCode.Name(code),
-            reason=reason[:_LOGGED_CHARACTERS],
-        )
+            return CheckedTransaction(
+                transaction_pb2.VALID, txid, kind, _named(action), rwsets, endorsements
+            )
+        log_rejection(self._channel, number, position, txid, code, reason)
         return CheckedTransaction(code, txid, kind)
 
     def _open(self, envelope: bytes) -> OpenedTransaction:
@@ -172,6 +159,11 @@ class Validator:
                 # A broken signature comes first: it explains whatever else does not fit.
                 self._check_creator(_signed_data(envelope))
             raise
+        if not transaction.creator:
+            raise MalformedTransaction(
+                transaction_pb2.BAD_COMMON_HEADER,
+                "The transaction has no creator, which only that of block 0 may lack.",
+            )
         self._check_creator(transaction.signed_data())
         return transaction
 
@@ -190,27 +182,11 @@ class Validator:
         if msp is None:
             raise IdentityError(f"The organisation {mspid!r} is not in the channel.")
         identity = msp.deserialize(serialized)
-        # The endorser and the ordering ask for the time. Here, as in Fabric, it must not matter, or
-        # a block would come out differently when it is committed again later.
-        with suppress(IdentityExpired, IdentityNotYetValid):
-            msp.validate(identity)
+        msp.validate(identity, at=identity.certificate.not_valid_before_utc + _BEGUN)
         return identity
 
-    def _check_action(self, action: EndorsedAction) -> list[tuple[str, kv_rwset_pb2.KVRWSet]]:
-        """In the order of Fabric's dispatcher; what is this peer's own comes after."""
-        rwsets = _open_rwset(action.chaincode_action.results)
-        _check_chaincode(action)
-        _check_event(action)
-        _check_namespaces(action.chaincode, rwsets)
-        self._check_endorsements(action)
-        return [(part.namespace, rwset) for part, rwset in rwsets]
-
-    def _check_endorsements(self, action: EndorsedAction) -> None:
-        """The valid endorsements, one a member, must satisfy /Channel/Application/Endorsement.
-
-        That is what Fabric asks of a chaincode whose definition names no policy of its own, and
-        there are no definitions here: every namespace has this policy.
-        """
+    def _check_endorsements(self, action: EndorsedAction) -> Endorsements:
+        """Those that hold, one a member; one that does not is no reason to reject the others."""
         if len(action.endorsements) > MAX_ENDORSEMENTS:
             raise MalformedTransaction(
                 transaction_pb2.ENDORSEMENT_POLICY_FAILURE,
@@ -227,17 +203,7 @@ class Validator:
                     endorsers.append(identity)
             except IdentityError as error:
                 reasons.append(str(error))
-        try:
-            if self._application.satisfied(ENDORSEMENT, endorsers, self._msps):
-                return
-        except PolicyError as error:
-            reasons.append(str(error))
-        who = ", ".join(map(str, endorsers)) or "nobody who counts"
-        raise MalformedTransaction(
-            transaction_pb2.ENDORSEMENT_POLICY_FAILURE,
-            f"Endorsed by {who}, which does not satisfy /Channel/Application/{ENDORSEMENT}. "
-            f"{' '.join(reasons)}".rstrip(),
-        )
+        return Endorsements(action.chaincode, tuple(endorsers), tuple(reasons), self._policies)
 
 
 def _signed_data(envelope: bytes) -> SignedData:
@@ -259,6 +225,15 @@ def _open_block(number: int, marshalled: bytes) -> common_pb2.Block:
 
 def _named(action: EndorsedAction) -> str:
     return f"{action.chaincode}:{action.chaincode_action.chaincode_id.version}"
+
+
+def _check_action(action: EndorsedAction) -> list[tuple[str, kv_rwset_pb2.KVRWSet]]:
+    """In the order of Fabric's dispatcher; what is this peer's own comes after."""
+    rwsets = _open_rwset(action.chaincode_action.results)
+    _check_chaincode(action)
+    _check_event(action)
+    _check_namespaces(rwsets)
+    return [(part.namespace, rwset) for part, rwset in rwsets]
 
 
 def _check_chaincode(action: EndorsedAction) -> None:
@@ -304,13 +279,16 @@ def _check_event(action: EndorsedAction) -> None:
 def _open_rwset(results: bytes) -> list[_Part]:
     bad = transaction_pb2.BAD_RWSET
     parts = _parse(rwset_pb2.TxReadWriteSet, results, "read-write set", bad).ns_rwset
-    return [
-        (part, _parse(kv_rwset_pb2.KVRWSet, part.rwset, f"rwset of {part.namespace!r}", bad))
-        for part in parts
-    ]
+    opened: list[_Part] = []
+    for part in parts:
+        what = f"rwset of {part.namespace!r}"
+        opened.append((part, _parse(kv_rwset_pb2.KVRWSet, part.rwset, what, bad)))
+        for collection in part.collection_hashed_rwset:
+            _parse(kv_rwset_pb2.HashedRWSet, collection.hashed_rwset, f"hashed {what}", bad)
+    return opened
 
 
-def _check_namespaces(chaincode: str, rwsets: Sequence[_Part]) -> None:
+def _check_namespaces(rwsets: Sequence[_Part]) -> None:
     seen: set[str] = set()
     for part, _ in rwsets:
         if part.namespace in seen:
@@ -319,17 +297,11 @@ def _check_namespaces(chaincode: str, rwsets: Sequence[_Part]) -> None:
                 f"The namespace {part.namespace!r} is in the read-write set twice.",
             )
         seen.add(part.namespace)
-    for part, rwset in rwsets:
+    for part, _ in rwsets:
         if part.collection_hashed_rwset:
             raise MalformedTransaction(
                 transaction_pb2.INVALID_WRITESET,
                 f"The read-write set of {part.namespace!r} has private data, which is not kept.",
-            )
-        writes = rwset.writes or rwset.metadata_writes
-        if writes and part.namespace in SYSTEM_NAMESPACES and part.namespace != chaincode:
-            raise MalformedTransaction(
-                transaction_pb2.ILLEGAL_WRITESET,
-                f"The chaincode {chaincode!r} writes to the system namespace {part.namespace!r}.",
             )
 
 

@@ -7,7 +7,7 @@ from typing import Self, cast
 from google.protobuf.message import DecodeError
 
 from chaincode_support.ledger.store import channel_file, connect
-from chaincode_support.ledger.trouble import can_pass, remedy
+from chaincode_support.ledger.trouble import REBUILD, can_pass, remedy
 from chaincode_support.ordering.errors import LogUnreadable, LogUnusable
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
@@ -16,9 +16,8 @@ SCHEMA_VERSION = 1
 SCHEMA = "CREATE TABLE block (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;"
 
 MEND = (
-    "Stop the service and run `selvedge ledger rebuild ordering`, or `chaincode-support-ledger "
-    "rebuild ordering` in a container: what cannot be read is taken from the ledger. What that has "
-    "not got is in a backup only."
+    f"{REBUILD} What cannot be read is taken from the ledger; what that has not got is in a backup "
+    "only."
 )
 
 
@@ -49,7 +48,7 @@ class BlockLog:
             except BaseException:
                 writer.close()
                 raise
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeError) as error:
             raise LogUnusable(
                 f"The ordering log {file} of channel {channel} cannot be used: {error}. "
                 + remedy(error, MEND)

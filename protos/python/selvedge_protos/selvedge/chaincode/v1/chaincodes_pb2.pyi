@@ -102,7 +102,7 @@ class Chaincode(_message.Message):
     LAUNCHER_STATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
-    """Of its newest stream; empty before it ever registered."""
+    """Of the release that gets new transactions; empty while nobody serves it."""
     launcher: Global___Chaincode.Launcher.ValueType
     init_required: _builtins.bool
     running: _builtins.int

@@ -1,0 +1,98 @@
+"""What a committed block led to, once more: state, history and index from the block alone.
+
+Follows release 2.5, core/ledger/kvledger (recoverDBs) and txmgmt's CommitLostBlock: the verdicts in
+the block are taken as they are. Another release may judge otherwise; what was committed stays.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+from google.protobuf.message import DecodeError
+
+from chaincode_support.ledger import index, state
+from chaincode_support.ledger.read_write_set import Version
+from selvedge_common.protoutil import metadata
+from selvedge_common.protoutil.errors import (
+    MalformedBlock,
+    MalformedTransaction,
+    ValidationCode,
+)
+from selvedge_common.protoutil.transactions import OpenedTransaction, open_transaction
+from selvedge_protos.common import common_pb2
+from selvedge_protos.ledger.rwset import rwset_pb2
+from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
+from selvedge_protos.peer import transaction_pb2
+
+TABLES = ("state", "history", "tx")
+"""What follows from blocks."""
+
+
+def replay(connection: sqlite3.Connection, block: common_pb2.Block) -> None:
+    """Write into TABLES what the next block of a ledger led to.
+
+    Raises MalformedBlock when its verdicts are missing or contradict its transactions.
+    """
+    check_verdicts(block)
+    number = block.header.number
+    if number == 0:
+        return  # the configuration writes nothing, and its id is nobody's
+    codes = metadata.validation_codes(block)
+    transactions = [_open(envelope) for envelope in block.data.data]
+    for position, (transaction, code) in enumerate(zip(transactions, codes, strict=True)):
+        if code == transaction_pb2.VALID:
+            state.apply(connection, Version(number, position), _writes(transaction, number))
+    index.add(connection, number, _proved_ids(transactions, codes), codes)
+
+
+def check_verdicts(block: common_pb2.Block) -> None:
+    """Raises MalformedBlock unless there is one for each of the block's transactions."""
+    entries = block.metadata.metadata
+    verdicts = entries[common_pb2.TRANSACTIONS_FILTER : common_pb2.TRANSACTIONS_FILTER + 1]
+    if [len(each) for each in verdicts] != [len(block.data.data)]:
+        raise MalformedBlock(
+            f"block {block.header.number} has not one verdict for each of its transactions"
+        )
+    if block.header.number == 0 and any(verdicts[0]):
+        raise MalformedBlock("block 0 calls the channel's configuration invalid")
+
+
+def proved_ids(block: common_pb2.Block) -> list[str]:
+    """The id of each transaction, empty where its creator's signature has not proved it."""
+    transactions = [_open(envelope) for envelope in block.data.data]
+    return _proved_ids(transactions, metadata.validation_codes(block))
+
+
+def _proved_ids(
+    transactions: Sequence[OpenedTransaction | None], codes: Sequence[ValidationCode]
+) -> list[str]:
+    # What opens and has the other one is a configuration that nobody signed.
+    unproved = (transaction_pb2.BAD_CREATOR_SIGNATURE, transaction_pb2.BAD_COMMON_HEADER)
+    return [
+        "" if transaction is None or code in unproved else transaction.txid
+        for transaction, code in zip(transactions, codes, strict=True)
+    ]
+
+
+def _open(envelope: bytes) -> OpenedTransaction | None:
+    try:
+        return open_transaction(envelope)
+    except MalformedTransaction:
+        return None
+
+
+def _writes(
+    transaction: OpenedTransaction | None, number: int
+) -> list[tuple[str, kv_rwset_pb2.KVRWSet]]:
+    try:
+        action = transaction.open_action() if transaction is not None else None
+        if action is None:
+            raise MalformedBlock(f"block {number} calls a transaction valid that cannot be one")
+        results = rwset_pb2.TxReadWriteSet.FromString(action.chaincode_action.results)
+        return [
+            (part.namespace, kv_rwset_pb2.KVRWSet.FromString(part.rwset))
+            for part in results.ns_rwset
+        ]
+    except (DecodeError, MalformedTransaction) as error:
+        raise MalformedBlock(
+            f"block {number} calls a transaction valid that cannot be opened: {error}"
+        ) from error

@@ -1,0 +1,1 @@
+"""What operators do with the files of channels: verify, back up, restore, rebuild."""

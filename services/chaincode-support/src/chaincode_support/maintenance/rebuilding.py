@@ -1,0 +1,263 @@
+"""A channel's ledger once more, from the blocks that its two files hold."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from chaincode_support.chain import make_validator
+from chaincode_support.ledger import index
+from chaincode_support.ledger.admission import Admission
+from chaincode_support.ledger.replay import check_verdicts, proved_ids, replay
+from chaincode_support.ledger.store import connect, insert_block
+from chaincode_support.ledger.validation import Validator
+from chaincode_support.maintenance.chain_check import ChainCheck, as_ordered, check_ordered
+from chaincode_support.maintenance.errors import BlockLost, Damaged, NothingThere, TwoChains
+from chaincode_support.maintenance.progress import Progress
+from chaincode_support.maintenance.scratch import (
+    check_room,
+    make_durable,
+    put_in_place,
+    scratch_folder,
+    scratch_ledger,
+)
+from chaincode_support.maintenance.stored_blocks import LedgerBlocks, OrderedBlocks
+from chaincode_support.ordering import log as ordering_log
+from chaincode_support.volume import ChannelFiles, Claim, make_folder
+from selvedge_common.protoutil import blocks, metadata
+from selvedge_common.protoutil.config_block import open_config
+from selvedge_common.protoutil.errors import MalformedBlock, ValidationCode
+from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import transaction_pb2
+
+_S = TypeVar("_S", LedgerBlocks, OrderedBlocks)
+
+
+@dataclass
+class Rebuilt:
+    """What was done.
+
+    Attributes:
+        channel: the channel.
+        blocks: in the new ledger, and in the ordering log.
+        judged: blocks whose transactions were judged anew, for the ledger had no verdicts on them,
+            or none that its index confirms.
+        recovered: blocks that the ordering log had lost, and now has again from the ledger.
+        given_up: blocks that were known, and are gone with one that neither file holds.
+    """
+
+    channel: str
+    blocks: int = 0
+    judged: int = 0
+    recovered: int = 0
+    given_up: int = 0
+
+
+async def rebuild(files: ChannelFiles, progress: Progress, *, force: bool) -> Rebuilt:
+    """Make a channel's ledger again: its state, history and indexes, from its blocks.
+
+    A block that one of the two files has lost is taken from the other one. What was committed stays
+    as it was judged then; the other blocks are judged as the service would. The files take the
+    places of the old ones when they are complete. No service may work on the channel.
+
+    Args:
+        files: where it lies.
+        progress: is told of each block.
+        force: end the chain at a block that neither file holds, instead of raising BlockLost.
+
+    Raises:
+        BlockLost: neither file holds a block that there must have been, or may have been.
+        TwoChains: the files hold different blocks of the same number, both sound.
+        MaintenanceError, LedgerInUse, OSError: it cannot be done.
+        MalformedBlock: the configuration or a verdict in a block makes no sense.
+    """
+    if not files.ledger.exists() and not files.ordering.exists():
+        raise NothingThere(
+            f"There is no channel {files.channel}: {files.ledger} and {files.ordering} are missing."
+        )
+    with ExitStack() as stack:
+        claim = Claim(files, "`selvedge ledger rebuild`")
+        stack.callback(claim.release)
+        make_folder(files.ledger.parent)
+        check_room(files.ledger.parent, _size(files.ledger) + 2 * _size(files.ordering))
+        new = stack.enter_context(scratch_folder(files.ledger.parent)) / files.ledger.name
+        with ExitStack() as sources:
+            rebuilding = _Rebuilding(files, progress, sources, force=force)
+            with scratch_ledger(new, files.channel) as connection:
+                rebuilt = await rebuilding.run(connection)
+        make_durable(new)
+        if rebuilding.log_is_damaged:
+            new_log = stack.enter_context(scratch_folder(files.ordering.parent)) / "ordering"
+            _write_log(new, new_log)
+            put_in_place(new_log, files.ordering)
+        put_in_place(new, files.ledger)
+    return rebuilt
+
+
+class _Rebuilding:
+    def __init__(
+        self, files: ChannelFiles, progress: Progress, sources: ExitStack, *, force: bool
+    ) -> None:
+        self._files = files
+        self._progress = progress
+        self._force = force
+        self._sources = sources
+        self._ledger = self._open(LedgerBlocks)
+        self._log = self._open(OrderedBlocks)
+        self._chain = ChainCheck()
+        self._validator: Validator | None = None
+        self._rebuilt = Rebuilt(files.channel)
+        self.log_is_damaged = self._log is None or bool(_faults(self._log))
+
+    def _open(self, kind: type[_S]) -> _S | None:
+        with suppress(Damaged):
+            return self._sources.enter_context(closing(kind.of(self._files)))
+        return None
+
+    async def run(self, connection: sqlite3.Connection) -> Rebuilt:
+        total = self._total()
+        for number in range(total):
+            block, held = self._choose(number)
+            if block is None:
+                self._give_up(number, total)
+                break
+            self._chain.accept(block)
+            if held is not None and self._confirmed(held):
+                replay(connection, held)
+                insert_block(connection, held)
+            else:
+                metadata.set_validation_codes(block, await self._judge(connection, block))
+                insert_block(connection, block)
+                self._rebuilt.judged += 1
+            self._rebuilt.blocks += 1
+            self._progress(f"{self._files.channel}: blocks", number + 1, total)
+        return self._rebuilt
+
+    def _total(self) -> int:
+        """How many blocks there are to be, as far as anybody knows."""
+        in_ledger, ordered = _height(self._ledger), _height(self._log)
+        if ordered is None and not self._force:
+            raise BlockLost(
+                f"The ordering log {self._files.ordering} cannot be read. The ledger has "
+                f"{in_ledger or 0} blocks; what was ordered and not committed yet is lost with the "
+                "log: restore a backup, or go on without it with --force."
+            )
+        return max(in_ledger or 0, ordered or 0)
+
+    def _choose(self, number: int) -> tuple[common_pb2.Block | None, common_pb2.Block | None]:
+        """The block as it was ordered, and the same with the ledger's verdicts; None for none."""
+        held = ordered = None
+        if self._ledger is not None:
+            with suppress(Damaged):
+                held = self._chain.check(number, self._ledger.block(number))
+        if self._log is not None:
+            with suppress(Damaged):
+                ordered = check_ordered(self._chain, number, self._log.block(number))
+        if held is None:
+            return ordered, None
+        if ordered is None:
+            self.log_is_damaged = True
+            self._rebuilt.recovered += 1
+            return common_pb2.Block.FromString(as_ordered(held)), held
+        if held.header != ordered.header:
+            raise TwoChains(
+                f"Block {number} of the ledger {self._files.ledger} is not that of the ordering "
+                f"log {self._files.ordering}, and both are sound: they are of two chains. Restore "
+                "the one that belongs to the other, or move the wrong one away."
+            )
+        return ordered, held
+
+    def _give_up(self, number: int, total: int) -> None:
+        if not self._force:
+            raise BlockLost(
+                f"Block {number} of channel {self._files.channel} is damaged in its ordering log, "
+                "and the ledger has not got it: restore a backup, or give up this block and all "
+                "that follow with --force."
+            )
+        self.log_is_damaged = True
+        self._rebuilt.given_up = total - number
+
+    def _confirmed(self, held: common_pb2.Block) -> bool:
+        """Whether the verdicts in a ledger's block are those in its index: each is kept twice, and
+        nothing else protects them."""
+        assert self._ledger is not None
+        number = held.header.number
+        try:
+            check_verdicts(held)
+            if number == 0:
+                return True
+            codes = metadata.validation_codes(held)
+            for position, (txid, code) in enumerate(zip(proved_ids(held), codes, strict=True)):
+                place = self._ledger.place(txid) if txid else None
+                if place == (number, position, code):
+                    continue
+                # Of several with one id, the first has it; one without an id has none.
+                is_later = place is not None and place[:2] < (number, position)
+                if code == transaction_pb2.VALID or (txid and not is_later):
+                    return False
+        except (Damaged, MalformedBlock):
+            return False
+        return True
+
+    async def _judge(
+        self, connection: sqlite3.Connection, block: common_pb2.Block
+    ) -> list[ValidationCode]:
+        number = block.header.number
+        if number == 0:
+            return [transaction_pb2.VALID for _ in block.data.data]
+        validator = self._validator or self._make_validator(connection)
+        checked = await validator.check(block)
+        codes = Admission(connection, self._files.channel, number).admit(checked)
+        index.add(connection, number, [transaction.txid for transaction in checked], codes)
+        return codes
+
+    def _make_validator(self, connection: sqlite3.Connection) -> Validator:
+        (first,) = connection.execute("SELECT bytes FROM block WHERE number = 0").fetchone()
+        config = open_config(blocks.parse_block(first))
+        self._validator = make_validator(
+            self._files.channel, config.policies, config.msps, os.cpu_count() or 1
+        )
+        self._sources.callback(self._validator.close)
+        return self._validator
+
+
+def _write_log(ledger: Path, target: Path) -> None:
+    """An ordering log with the blocks of a ledger, whole and durable."""
+    with closing(connect(ledger)) as source, closing(connect(target)) as log:
+        log.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+            f"BEGIN;{ordering_log.SCHEMA}PRAGMA user_version = {ordering_log.SCHEMA_VERSION};"
+        )
+        log.executemany(
+            "INSERT INTO block (number, bytes) VALUES (?, ?)",
+            (
+                (number, as_ordered(blocks.parse_block(marshalled)))
+                for number, marshalled in source.execute(
+                    "SELECT number, bytes FROM block ORDER BY number"
+                )
+            ),
+        )
+        log.execute("COMMIT")
+    make_durable(target)
+
+
+def _height(stored: LedgerBlocks | OrderedBlocks | None) -> int | None:
+    if stored is not None:
+        with suppress(Damaged):
+            return stored.height()
+    return None
+
+
+def _faults(stored: OrderedBlocks) -> list[str]:
+    try:
+        return stored.check_pages()
+    except Damaged as error:
+        return [str(error)]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0

@@ -1,0 +1,80 @@
+"""Files that are made beside those of a channel, and room for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from chaincode_support.ledger.store import open_writer
+from chaincode_support.maintenance.errors import NoRoom
+from chaincode_support.volume import give_to_owner
+from selvedge_common.files import sync_folder
+
+# What a disk must have left when a file has been written: services write to it, too.
+_SPARE_BYTES = 64 << 20
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raises NoRoom unless the disk of an existing folder has `size` bytes, and some to spare."""
+    free = shutil.disk_usage(folder).free
+    if free < size + _SPARE_BYTES:
+        raise NoRoom(
+            f"The disk of {folder} has {free >> 20} MB left, and {(size + _SPARE_BYTES) >> 20} MB "
+            "are needed: make room on it."
+        )
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """A folder in `folder` that is removed in the end, with all that is left in it."""
+    with tempfile.TemporaryDirectory(prefix=".maintenance-", dir=folder) as made:
+        yield Path(made)
+
+
+@contextmanager
+def scratch_ledger(file: Path, channel: str) -> Iterator[sqlite3.Connection]:
+    """A new ledger's file in one transaction, which nobody needs if this process dies: it keeps no
+    journal, and syncs nothing."""
+    connection = open_writer(file, channel, "OFF")
+    try:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("BEGIN")
+        yield connection
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def make_durable(file: Path) -> None:
+    """Returns once what was written to the file is on the disk."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def put_in_place(new: Path, file: Path) -> None:
+    """Let `new`, on the same disk, take the place of a SQLite file that nobody has open."""
+    _remove_logs(file)
+    os.replace(new, file)
+    give_to_owner(file)
+    sync_folder(file.parent)
+
+
+def remove(file: Path) -> None:
+    """Remove a SQLite file that nobody has open."""
+    _remove_logs(file)
+    file.unlink(missing_ok=True)
+    sync_folder(file.parent)
+
+
+def _remove_logs(file: Path) -> None:
+    """What is left beside a file would be read as the log of the next one of that name."""
+    for suffix in ("-wal", "-shm", "-journal"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)

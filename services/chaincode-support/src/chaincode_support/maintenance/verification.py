@@ -1,0 +1,270 @@
+"""Whether a channel's files are sound, and agree."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from chaincode_support.ledger.fingerprint import differences, fingerprint
+from chaincode_support.ledger.replay import TABLES, replay
+from chaincode_support.maintenance.chain_check import (
+    ChainCheck,
+    as_ordered,
+    check_ordered,
+    parse,
+)
+from chaincode_support.maintenance.errors import Damaged, NothingThere
+from chaincode_support.maintenance.progress import Progress
+from chaincode_support.maintenance.scratch import check_room, scratch_folder, scratch_ledger
+from chaincode_support.maintenance.stored_blocks import (
+    LedgerBlocks,
+    OrderedBlocks,
+    reading,
+)
+from chaincode_support.volume import ChannelFiles
+from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil.errors import MalformedBlock
+from selvedge_common.quoting import printable
+from selvedge_protos.common import common_pb2
+
+# Of each file, and of each table, so many findings are told; one fault often shows in many places.
+_MOST_FINDINGS = 10
+_S = TypeVar("_S", LedgerBlocks, OrderedBlocks)
+_HOLDS = {"state": "state", "history": "history", "tx": "index of transactions"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        file: where.
+        what: what is the case there.
+    """
+
+    file: str
+    what: str
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        channel: the channel.
+        blocks: in the ledger.
+        ordered: blocks in the ordering log; those beyond the ledger's are committed by the service.
+        last_block_hash: of the ledger's newest block's header, in hexadecimal.
+        state_hash: fingerprint of the state; empty where it could not be read.
+        findings: what is wrong; none for a sound channel.
+    """
+
+    channel: str
+    blocks: int = 0
+    ordered: int = 0
+    last_block_hash: str = ""
+    state_hash: str = ""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    def record(self) -> dict[str, object]:
+        """As `--json` prints it."""
+        return {**asdict(self), "sound": self.sound}
+
+
+def verify(files: ChannelFiles, progress: Progress, scratch: Path | None = None) -> Report:
+    """Verify a channel, also while a service works on it; nothing in its files is changed.
+
+    Of both files the pages, as SQLite checks them, and of each block its form, data, signatures and
+    link to the one before. Of the ledger that its blocks are those of the ordering log, and that
+    state, history and index are what its blocks lead to, applied once more to an empty ledger.
+
+    Args:
+        files: where the channel lies.
+        progress: is told of each block.
+        scratch: where that empty ledger is written, on a disk with room for all state; beside the
+            ledger if not given.
+
+    Raises:
+        MaintenanceError: there is no such channel, a file cannot be read now, or there is no room.
+    """
+    if not files.ledger.exists() and not files.ordering.exists():
+        raise NothingThere(
+            f"There is no channel {files.channel}: {files.ledger} and {files.ordering} are missing."
+        )
+    return _Verification(files, progress, scratch or files.ledger.parent).run()
+
+
+class _Verification:
+    def __init__(self, files: ChannelFiles, progress: Progress, scratch: Path) -> None:
+        self._files = files
+        self._progress = progress
+        self._scratch = scratch
+        self._report = Report(files.channel)
+        self._told: Counter[Path] = Counter()
+        # Blocks of the ordering log up to here were checked, and found sound but for some.
+        self._checked = 0
+        self._unsound: set[int] = set()
+
+    def run(self) -> Report:
+        with ExitStack() as stack:
+            log = self._open(OrderedBlocks, self._files.ordering, stack)
+            ledger = self._open(LedgerBlocks, self._files.ledger, stack)
+            if log is not None:
+                self._check_log(log)
+            if ledger is not None:
+                self._check_ledger(ledger, log)
+        return self._report
+
+    def _open(self, kind: type[_S], file: Path, stack: ExitStack) -> _S | None:
+        with self._noting(file):
+            stored = stack.enter_context(closing(kind.of(self._files)))
+            what = f"{self._files.channel}: SQLite's check of the {kind.what}"
+            self._progress(what, 0, 1)
+            faults = stored.check_pages()
+            self._progress(what, 1, 1)
+            for fault in faults:
+                self._note(file, f"SQLite finds: {printable(fault, limit=300)}")
+            return stored
+        return None
+
+    def _check_log(self, log: OrderedBlocks) -> None:
+        chain = ChainCheck()
+        with self._noting(log.file):
+            self._report.ordered = self._checked = log.height()
+        for number in range(self._checked):
+            self._unsound.add(number)
+            with self._noting(log.file):
+                chain.accept(check_ordered(chain, number, log.block(number)))
+                self._unsound.discard(number)
+            if number in self._unsound:
+                chain.skip()
+            self._count(log.what, number, self._checked)
+
+    def _check_ledger(self, ledger: LedgerBlocks, log: OrderedBlocks | None) -> None:
+        with self._noting(ledger.file):
+            check_room(self._scratch, ledger.bytes_beside_blocks())
+            with (
+                scratch_folder(self._scratch) as folder,
+                scratch_ledger(folder / self._files.ledger.name, self._files.channel) as replayed,
+            ):
+                walk = _Walk(ledger, log, replayed)
+                height = ledger.height()
+                for number in range(height):
+                    self._check_ledger_block(walk, number, height)
+                # What was committed meanwhile, and what all of it led to.
+                with ledger.at_one_moment():
+                    height = ledger.height()
+                    for number in range(walk.next, height):
+                        self._check_ledger_block(walk, number, height)
+                    self._compare(walk)
+                    self._report.blocks = height
+                    self._report.last_block_hash = ledger.hash(height - 1).hex() if height else ""
+        self._compare_heights(log)
+
+    def _check_ledger_block(self, walk: _Walk, number: int, height: int) -> None:
+        walk.next = number + 1
+        sound = False
+        with self._noting(walk.ledger.file):
+            block = self._ledger_block(walk, number)
+            if walk.ledger.hash(number) != blocks.header_hash(block.header):
+                raise Damaged(f"the index of hashes has another hash for block {number}")
+            if walk.sound:
+                replay(walk.replayed, block)
+            sound = True
+        if not sound:
+            walk.chain.skip()
+            walk.sound = False
+        self._count(walk.ledger.what, number, height)
+
+    def _ledger_block(self, walk: _Walk, number: int) -> common_pb2.Block:
+        marshalled = walk.ledger.block(number)
+        ordered = self._ordered(walk.log, number)
+        if ordered is not None and number < self._checked:
+            block = parse(marshalled)
+            if as_ordered(block) == ordered:
+                walk.chain.accept(block)
+                return block
+        block = walk.chain.check(number, marshalled)
+        walk.chain.accept(block)
+        if ordered is not None and as_ordered(block) != ordered:
+            self._note(walk.ledger.file, f"block {number} is not that of the ordering log")
+        return block
+
+    def _ordered(self, log: OrderedBlocks | None, number: int) -> bytes | None:
+        if log is None or number in self._unsound:
+            return None
+        with suppress(Damaged):
+            return log.block(number)
+        return None
+
+    def _compare(self, walk: _Walk) -> None:
+        for done, table in enumerate(TABLES, 1):
+            with self._noting(walk.ledger.file), reading(walk.ledger.file):
+                found = fingerprint(walk.ledger.connection, table)
+                if table == "state":
+                    self._report.state_hash = found
+                if walk.sound and found != fingerprint(walk.replayed, table):
+                    self._note_differences(walk, table)
+            self._progress(f"{self._files.channel}: state, history and index", done, len(TABLES))
+
+    def _note_differences(self, walk: _Walk, table: str) -> None:
+        keys = differences(walk.ledger.connection, walk.replayed, table)
+        for key in itertools.islice(keys, _MOST_FINDINGS):
+            named = ", ".join(printable(str(part)) for part in key)
+            self._note(
+                walk.ledger.file, f"its {_HOLDS[table]} at {named} is not what its blocks say"
+            )
+
+    def _compare_heights(self, log: OrderedBlocks | None) -> None:
+        if log is None:
+            return
+        with self._noting(log.file):
+            self._report.ordered = log.height()
+            if self._report.ordered < self._report.blocks:
+                raise Damaged(
+                    f"it ends before block {self._report.ordered}, and the ledger has "
+                    f"{self._report.blocks} blocks"
+                )
+
+    def _count(self, what: str, number: int, total: int) -> None:
+        self._progress(f"{self._files.channel}: blocks of the {what}", number + 1, total)
+
+    @contextmanager
+    def _noting(self, file: Path) -> Iterator[None]:
+        try:
+            yield
+        except (Damaged, MalformedBlock) as error:
+            self._note(file, str(error))
+
+    def _note(self, file: Path, what: str) -> None:
+        self._told[file] += 1
+        if self._told[file] <= _MOST_FINDINGS:
+            self._report.findings.append(Finding(str(file), what.rstrip(".")))
+        elif self._told[file] == _MOST_FINDINGS + 1:
+            self._report.findings.append(Finding(str(file), "there is more, which is not told"))
+
+
+@dataclass
+class _Walk:
+    """A ledger's blocks, one after the other, and what they lead to.
+
+    `sound` says whether all of them so far could be applied, so that there is something to compare.
+    """
+
+    ledger: LedgerBlocks
+    log: OrderedBlocks | None
+    replayed: sqlite3.Connection
+    chain: ChainCheck = field(default_factory=ChainCheck)
+    next: int = 0
+    sound: bool = True

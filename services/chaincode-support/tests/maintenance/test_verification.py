@@ -1,0 +1,293 @@
+"""What verifying finds, in sound channels and in others; nothing is changed by it."""
+
+import asyncio
+import datetime
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from testchannel import CHAINCODE, CHANNEL, Network, Service, writes
+from volumes import (
+    BLOCKS,
+    SETTINGS,
+    changing,
+    contents,
+    damage_block,
+    fill,
+    fingerprints,
+    order,
+    quiet,
+)
+
+from chaincode_support.ledger import Ledger
+from chaincode_support.maintenance import scratch, stored_blocks
+from chaincode_support.maintenance.errors import MaintenanceError, NoRoom, NothingThere, NotNow
+from chaincode_support.maintenance.verification import Report, verify
+from chaincode_support.volume import ChannelFiles
+from selvedge_common.protoutil import blocks, metadata
+from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import transaction_pb2
+
+
+def findings(files: ChannelFiles) -> list[tuple[str, str]]:
+    """(folder of the file, what is wrong) of all that is found; the files stay as they are."""
+    before = {file: file.read_bytes() for file in (files.ledger, files.ordering) if file.exists()}
+    report = verify(files, quiet)
+    assert {file: file.read_bytes() for file in before} == before
+    assert report.sound == (not report.findings)
+    return [(Path(finding.file).parent.name, finding.what) for finding in report.findings]
+
+
+def test_a_sound_channel_is_sound(files: ChannelFiles) -> None:
+    report = verify(files, quiet)
+    assert report.findings == []
+    assert (report.channel, report.blocks, report.ordered) == (CHANNEL, BLOCKS, BLOCKS)
+    ledger = Ledger.open(files.ledger.parent, CHANNEL)
+    assert report.last_block_hash == ledger.last_hash.hex()
+    ledger.close()
+    assert report.state_hash == fingerprints(files.ledger)["state"]
+    assert sorted(file.name for file in files.ledger.parent.iterdir()) == [f"{CHANNEL}.sqlite"]
+
+
+def test_the_sound_channel_has_transactions_of_every_kind(files: ChannelFiles) -> None:
+    codes = {
+        transaction_pb2.TxValidationCode.Name(code)
+        for _, _, marshalled in contents(files.ledger)["block"]
+        if isinstance(marshalled, bytes)
+        for code in metadata.validation_codes(blocks.parse_block(marshalled))
+    }
+    assert codes == {
+        "VALID",
+        "MVCC_READ_CONFLICT",
+        "PHANTOM_READ_CONFLICT",
+        "DUPLICATE_TXID",
+        "BAD_CREATOR_SIGNATURE",
+        "INVALID_OTHER_REASON",
+    }
+
+
+def test_progress_is_told_block_by_block(files: ChannelFiles) -> None:
+    told: list[tuple[str, int, int]] = []
+    verify(files, lambda *step: told.append(step))
+    for what in ("ordering log", "ledger"):
+        steps = [step[1:] for step in told if step[0] == f"{CHANNEL}: blocks of the {what}"]
+        assert steps == [(done, BLOCKS) for done in range(1, BLOCKS + 1)]
+
+
+async def test_a_channel_is_sound_while_a_service_works_on_it(
+    network: Network, tmp_path: Path
+) -> None:
+    files = ChannelFiles.on(tmp_path, CHANNEL)
+    async with Service(network, tmp_path, SETTINGS) as service:
+        await fill(service)
+
+        async def write() -> None:
+            while True:
+                await order(service, network.transaction(writes(a=b"on", z=b"and on"))[1])
+
+        writing = asyncio.create_task(write())
+        reports: list[Report] = []
+        while len(reports) < 8 or reports[-1].blocks < BLOCKS + 8:
+            reports.append(await asyncio.to_thread(verify, files, quiet))
+            assert not writing.done()
+        writing.cancel()
+    assert [report.findings for report in reports if report.findings] == []
+    assert reports[0].blocks < reports[-1].blocks
+
+
+async def test_a_ledger_may_be_behind_its_log(network: Network, tmp_path: Path) -> None:
+    files = ChannelFiles.on(tmp_path, CHANNEL)
+    async with Service(network, tmp_path, SETTINGS) as service:
+        await fill(service)
+        service.committing.cancel()
+        await service.ordering.order(network.transaction(writes(a=b"later"))[1])
+    report = verify(files, quiet)
+    assert report.findings == []
+    assert (report.blocks, report.ordered) == (BLOCKS, BLOCKS + 1)
+
+
+async def test_blocks_stay_good_when_the_certificate_of_who_signed_them_expires(
+    tmp_path: Path,
+) -> None:
+    network = Network()
+    network.orderer = network.organisation.issue(
+        "orderer", "orderer0", valid=-datetime.timedelta(minutes=1)
+    )
+    async with Service(network, tmp_path, SETTINGS) as service:
+        await fill(service)
+    assert findings(ChannelFiles.on(tmp_path, CHANNEL)) == []
+
+
+@pytest.mark.parametrize("part", ["ledger", "ordering"])
+def test_a_changed_block_is_named(files: ChannelFiles, part: str) -> None:
+    damage_block(getattr(files, part), 2)
+    found = findings(files)
+    assert (part, "the data of block 2 does not fit its header") in found
+    assert {where for where, _ in found} == {part}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (
+            f"UPDATE state SET value = x'00' WHERE namespace = '{CHAINCODE}' AND key = 'a'",
+            f"its state at {CHAINCODE}, a is not what its blocks say",
+        ),
+        (
+            "UPDATE state SET block = 1 WHERE key = 'bb'",
+            f"its state at {CHAINCODE}, bb is not what its blocks say",
+        ),
+        (
+            "UPDATE state SET metadata = NULL",
+            f"its state at {CHAINCODE}, a is not what its blocks say",
+        ),
+        (
+            f"INSERT INTO state VALUES ('{CHAINCODE}', 'more', x'00', NULL, 1, 0)",
+            f"its state at {CHAINCODE}, more is not what its blocks say",
+        ),
+        (
+            "DELETE FROM history WHERE key = 'c' AND block = 1",
+            f"its history at {CHAINCODE}, c, 1, 0 is not what its blocks say",
+        ),
+    ],
+)
+def test_what_does_not_follow_from_the_blocks_is_named(
+    files: ChannelFiles, change: str, what: str
+) -> None:
+    with changing(files.ledger) as connection:
+        connection.execute(change)
+    assert findings(files) == [("ledger", what)]
+
+
+def test_a_lost_transaction_id_is_named(files: ChannelFiles) -> None:
+    with changing(files.ledger) as connection:
+        (txid,) = connection.execute("SELECT txid FROM tx WHERE block = 1 LIMIT 1").fetchone()
+        connection.execute("DELETE FROM tx WHERE txid = ?", (txid,))
+    what = f"its index of transactions at {txid} is not what its blocks say"
+    assert findings(files) == [("ledger", what)]
+
+
+def test_a_changed_verdict_is_found(files: ChannelFiles) -> None:
+    with changing(files.ledger) as connection:
+        (marshalled,) = connection.execute("SELECT bytes FROM block WHERE number = 2").fetchone()
+        block = blocks.parse_block(marshalled)
+        codes = metadata.validation_codes(block)
+        assert codes[0] == transaction_pb2.VALID
+        metadata.set_validation_codes(block, [transaction_pb2.MVCC_READ_CONFLICT, *codes[1:]])
+        connection.execute(
+            "UPDATE block SET bytes = ? WHERE number = 2", (block.SerializeToString(),)
+        )
+    assert ("ledger", f"its state at {CHAINCODE}, a is not what its blocks say") in findings(files)
+
+
+def test_a_block_without_verdicts_is_named(files: ChannelFiles) -> None:
+    with changing(files.ledger) as connection:
+        (marshalled,) = connection.execute("SELECT bytes FROM block WHERE number = 2").fetchone()
+        block = blocks.parse_block(marshalled)
+        block.metadata.metadata[common_pb2.TRANSACTIONS_FILTER] = b""
+        connection.execute(
+            "UPDATE block SET bytes = ? WHERE number = 2", (block.SerializeToString(),)
+        )
+    assert findings(files) == [
+        ("ledger", "block 2 has not one verdict for each of its transactions")
+    ]
+
+
+def test_a_signature_of_somebody_else_is_named(files: ChannelFiles, network: Network) -> None:
+    with changing(files.ordering) as connection:
+        (marshalled,) = connection.execute("SELECT bytes FROM block WHERE number = 3").fetchone()
+        block = blocks.parse_block(marshalled)
+        blocks.sign_block(block, network.stranger, 0)
+        connection.execute(
+            "UPDATE block SET bytes = ? WHERE number = 3", (block.SerializeToString(),)
+        )
+    [(where, what)] = findings(files)
+    assert where == "ordering"
+    assert what.startswith("block 3 has no signature of an orderer that holds, in its metadata SIG")
+
+
+def test_a_missing_block_is_named(files: ChannelFiles) -> None:
+    with changing(files.ordering) as connection:
+        connection.execute("DELETE FROM block WHERE number = 3")
+    assert findings(files) == [("ordering", "block 3 is missing")]
+
+
+def test_a_log_that_ends_before_its_ledger_is_named(files: ChannelFiles) -> None:
+    with changing(files.ordering) as connection:
+        connection.execute("DELETE FROM block WHERE number >= 4")
+    what = f"it ends before block 4, and the ledger has {BLOCKS} blocks"
+    assert findings(files) == [("ordering", what)]
+
+
+async def test_a_ledger_of_another_chain_is_named(
+    files: ChannelFiles, network: Network, tmp_path: Path
+) -> None:
+    async with Service(network, tmp_path / "other", SETTINGS) as service:
+        await fill(service)
+    (tmp_path / "other" / "ledger" / f"{CHANNEL}.sqlite").replace(files.ledger)
+    found = findings(files)
+    assert found[0] == ("ledger", "block 0 is not that of the ordering log")
+    assert {where for where, _ in found} == {"ledger"}
+
+
+@pytest.mark.parametrize("part", ["ledger", "ordering"])
+def test_a_missing_file_is_named(files: ChannelFiles, part: str) -> None:
+    getattr(files, part).unlink()
+    assert findings(files) == [(part, "it is missing")]
+
+
+@pytest.mark.parametrize("part", ["ledger", "ordering"])
+@pytest.mark.parametrize("content", [b"", b"no database" * 1000])
+def test_a_file_of_something_else_is_named(files: ChannelFiles, part: str, content: bytes) -> None:
+    getattr(files, part).write_bytes(content)
+    what = "file is not a database" if content else "it holds no blocks"
+    assert findings(files) == [(part, what)]
+
+
+def test_the_ledger_of_another_channel_is_named(files: ChannelFiles) -> None:
+    with changing(files.ledger) as connection:
+        connection.execute("UPDATE channel SET name = 'another'")
+    [(where, what)] = findings(files)
+    assert where == "ledger"
+    assert "it says that it is of channel" in what
+    assert "another" in what
+
+
+def test_many_findings_are_cut_short(files: ChannelFiles) -> None:
+    with changing(files.ledger) as connection:
+        connection.execute("DELETE FROM history")
+        connection.execute("DELETE FROM tx")
+    found = findings(files)
+    assert len(found) == 11
+    assert found[-1] == ("ledger", "there is more, which is not told")
+
+
+def test_no_channel_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NothingThere, match=r"no channel mychannel: .* are missing"):
+        verify(ChannelFiles.on(tmp_path, CHANNEL), quiet)
+
+
+@pytest.mark.parametrize("part", ["ledger", "ordering"])
+def test_a_file_of_a_later_release_is_no_damage(files: ChannelFiles, part: str) -> None:
+    with changing(getattr(files, part)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(MaintenanceError, match=r"has schema 99; .*use the release that wrote it"):
+        verify(files, quiet)
+
+
+def test_a_locked_file_is_no_damage(files: ChannelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_blocks, "BUSY_TIMEOUT_MS", 0)
+    with closing(sqlite3.connect(files.ledger, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(NotNow, match=r"cannot be read now: database is locked"):
+            verify(files, quiet)
+
+
+def test_a_disk_without_room_for_the_comparison_is_said(
+    files: ChannelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "_SPARE_BYTES", 1 << 60)
+    with pytest.raises(NoRoom, match=rf"The disk of {tmp_path} has \d+ MB left, and \d+ MB are"):
+        verify(files, quiet, tmp_path)
