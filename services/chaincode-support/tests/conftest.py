@@ -43,6 +43,7 @@ async def start_peer(tmp_path: Path) -> AsyncIterator[StartPeer]:
         startup_timeout: float = PATIENCE,
         max_streams: int = 10,
         max_unregistered: int = 10,
+        max_replicas: int = 16,
         max_waiting: int = 100,
         names: KnownNames | None = None,
         init_required: Sequence[str] = (),
@@ -51,7 +52,7 @@ async def start_peer(tmp_path: Path) -> AsyncIterator[StartPeer]:
         **overrides: Any,
     ) -> Peer:
         listener = GRPCServer("127.0.0.1:0", server or ServerConfig())
-        registry = Registry(names or KnownNames())
+        registry = Registry(names or KnownNames(), max_replicas)
         support = ChaincodeSupport(
             registry,
             ExternalLauncher(

@@ -1,4 +1,4 @@
-"""A channel's files as a service leaves them, with transactions of every kind; and damage to them."""
+"""A channel's files as a service leaves them, with all kinds of transactions; and harm to them."""
 
 import asyncio
 import itertools

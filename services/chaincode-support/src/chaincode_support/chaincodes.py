@@ -44,7 +44,10 @@ def chaincode_support(
             "chaincode.startuptimeout is too short for a chaincode to come back; using 5s",
             configured=config.chaincode.startup_timeout,
         )
-    registry = Registry(KnownNames(config.peer.file_system_path / "known-chaincodes"))
+    registry = Registry(
+        KnownNames(config.peer.file_system_path / "known-chaincodes"),
+        config.chaincode.limits.replicas,
+    )
     readable = ReadableChannels(channels)
     for system in (Qscc(readable), Cscc(readable, organisation)):
         registry.register(SystemExecutor(system))

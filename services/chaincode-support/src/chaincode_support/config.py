@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from chaincode_support.ledger.store import CHANNEL_NAME
-from selvedge_common.config import LONGEST, MOST, ConfigError, Duration, Range, Size, load, sections
+from selvedge_common.config import (
+    LONGEST,
+    MOST,
+    ConfigError,
+    Duration,
+    HostPort,
+    Range,
+    Size,
+    load,
+    sections,
+)
 from selvedge_common.config.sections import TLS, Enrolling, Keepalive, Logging, Operations
 
 # Shorter start-up timeouts give a restarting chaincode no chance; Fabric raises them as well.
@@ -40,10 +50,10 @@ class PeerTLS(TLS):
 class Peer:
     id: str
     network_id: str
-    address: str
-    chaincode_address: str
-    listen_address: str
-    chaincode_listen_address: str
+    address: Annotated[str, HostPort()]
+    chaincode_address: Annotated[str, HostPort()]
+    listen_address: Annotated[str, HostPort(listening=True)]
+    chaincode_listen_address: Annotated[str, HostPort(listening=True)]
     local_msp_id: str
     file_system_path: Path
     max_recv_msg_size: Size
@@ -66,6 +76,7 @@ class Transport(sections.Transport):
 class ChaincodeLimits:
     streams: int
     unregistered: int
+    replicas: int
     transactions: int
     queries: int
     pending_bytes: Size
@@ -173,8 +184,8 @@ class OrdererLimits:
 
 @dataclass(frozen=True)
 class Orderer:
-    listen_address: str
-    address: str
+    listen_address: Annotated[str, HostPort(listening=True)]
+    address: Annotated[str, HostPort()]
     batch_timeout: Annotated[Duration, Range("1us", LONGEST)]
     batch_size: BatchSize
     limits: OrdererLimits

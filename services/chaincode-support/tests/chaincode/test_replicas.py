@@ -337,3 +337,32 @@ async def test_the_version_that_is_told_is_that_of_who_gets_the_next_transaction
         ("mycc:1.0", Stream.DRAINING),
         ("mycc:2.0", Stream.READY),
     ]
+
+
+async def test_replicas_are_bounded(
+    start_peer: StartPeer, secure: comm.ServerConfig, dial: Dial
+) -> None:
+    peer = await start_peer(server=secure, check_certificate_name=True, max_replicas=2)
+    for _ in range(2):
+        await dial(peer, "mycc:1.0")
+    third = await dial(peer)
+    await third.say(register("mycc:1.0"))
+    code, details = await third.status()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "chaincode.limits.replicas" in details
+    await dial(peer, "other:1.0")
+
+
+async def test_a_chaincode_leaves_places_of_unregistered_streams_to_others(
+    start_peer: StartPeer, secure: comm.ServerConfig, dial: Dial
+) -> None:
+    peer = await start_peer(server=secure, check_certificate_name=True, max_unregistered=8)
+    silent = [await dial(peer) for _ in range(3)]
+    ended = [asyncio.create_task(shim.status()) for shim in silent]
+    (refused, *_), _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+    code, details = await refused
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert f"2 streams of localhost, {URI}mycc have not sent REGISTER" in details
+    await dial(peer, "other:1.0")
+    for task in ended:
+        task.cancel()

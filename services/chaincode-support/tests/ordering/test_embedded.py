@@ -217,9 +217,7 @@ async def test_a_log_that_cannot_be_read_says_whether_that_may_pass(
     other = sqlite3.connect(tmp_path / "ordering" / f"{CHANNEL}.sqlite", isolation_level=None)
     other.execute("ALTER TABLE block RENAME TO gone")
     other.close()
-    with pytest.raises(
-        LogUnusable, match=r"no such table: block.* `selvedge ledger rebuild`"
-    ):
+    with pytest.raises(LogUnusable, match=r"no such table: block.* `selvedge ledger rebuild`"):
         ordering.block(0)
 
 

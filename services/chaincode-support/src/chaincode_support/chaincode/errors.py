@@ -59,5 +59,9 @@ class DuplicateChaincode(Exception):
     """A second stream asked for a name that another stream holds."""
 
 
+class TooManyReplicas(Exception):
+    """As many streams as may already serve the name."""
+
+
 class RequestError(Exception):
     """A request of a running transaction cannot be done; its text is the reason in the ERROR."""

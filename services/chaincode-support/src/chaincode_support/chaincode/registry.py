@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from chaincode_support.chaincode.errors import DuplicateChaincode
+from chaincode_support.chaincode.errors import DuplicateChaincode, TooManyReplicas
 from chaincode_support.chaincode.executor import Executor
 from chaincode_support.chaincode.known_names import MAX_NAMES, KnownNames
 from chaincode_support.chaincode.replicas import Replicas
@@ -20,10 +20,12 @@ from chaincode_support.chaincode.tally import Tally
 class Registry:
     """Whoever is registered, by chaincode name. Belongs to one event loop."""
 
-    def __init__(self, known: KnownNames) -> None:
-        """`known`: the names that registered before, to which more are added."""
+    def __init__(self, known: KnownNames, max_replicas: int = 16) -> None:
+        """`known`: the names that registered before, to which more are added; `max_replicas` may
+        serve one name."""
         self._replicas: dict[str, Replicas] = {}
         self._known = known
+        self._max_replicas = max_replicas
         self._tallies: dict[str, Tally] = {}
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
@@ -34,7 +36,7 @@ class Registry:
         """Let it serve its name, once `ready` says so.
 
         Raises DuplicateChaincode when others hold the name and not all of them, and it, can prove
-        theirs.
+        theirs; TooManyReplicas at the limit.
         """
         name = executor.name
         replicas = self._replicas.get(name)
@@ -48,6 +50,11 @@ class Registry:
                 )
         if replicas is None:
             replicas = self._replicas[name] = Replicas()
+        if len(replicas) >= self._max_replicas:
+            raise TooManyReplicas(
+                f"{len(replicas)} streams serve chaincode {name} already, the limit of "
+                "chaincode.limits.replicas; stop one, or raise the limit"
+            )
         replicas.add(executor)
         self._known.add(name)
 

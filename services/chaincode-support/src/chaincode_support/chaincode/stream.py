@@ -23,6 +23,7 @@ from chaincode_support.chaincode.errors import (
     ExecuteTimeout,
     MessageTooLarge,
     StreamTerminated,
+    TooManyReplicas,
 )
 from chaincode_support.chaincode.executor import Transaction
 from chaincode_support.chaincode.keepalive import Keepalive
@@ -106,6 +107,11 @@ class ChaincodeStream:
     def peer(self) -> str:
         """The chaincode's address, as gRPC gives it."""
         return self._stream.peer
+
+    @property
+    def client(self) -> tuple[str, ...]:
+        """Who dialled, by the alternative names in its certificate; empty without one."""
+        return tuple(self._certificate_names())
 
     @property
     def available(self) -> bool:
@@ -280,6 +286,8 @@ class ChaincodeStream:
             self._registry.register(self)
         except DuplicateChaincode as error:
             raise StatusError(grpc.StatusCode.ALREADY_EXISTS, str(error)) from error
+        except TooManyReplicas as error:
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
         self._send(ChaincodeMessage(type=_T.REGISTERED))
         self.state = State.ESTABLISHED
         self._send(ChaincodeMessage(type=_T.READY, payload=self._offer()))

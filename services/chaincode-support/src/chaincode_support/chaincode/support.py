@@ -94,7 +94,7 @@ class ChaincodeSupport:
         served = ChaincodeStream(stream, self.registry, self._settings, self._calls.invoke)
         try:
             served.check_is_a_chaincode()
-            self._check_room()
+            self._check_room(served.client)
         except StatusError as refusal:
             metrics.refusals.labels(refusal.code.name).inc()
             raise
@@ -118,19 +118,26 @@ class ChaincodeSupport:
             self._streams.discard(served)
             metrics.streams.dec()
 
-    def _check_room(self) -> None:
+    def _check_room(self, client: tuple[str, ...]) -> None:
         if len(self._streams) >= self._max_streams:
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"the peer serves {self._max_streams} chaincode streams, the limit of "
                 "chaincode.limits.streams; stop one, or raise the limit",
             )
-        unregistered = sum(stream.state is State.CREATED for stream in self._streams)
-        if unregistered >= self._max_unregistered:
+        unregistered = [stream for stream in self._streams if stream.state is State.CREATED]
+        if len(unregistered) >= self._max_unregistered:
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{unregistered} chaincode streams have not sent REGISTER yet, the limit of "
+                f"{len(unregistered)} chaincode streams have not sent REGISTER yet, the limit of "
                 "chaincode.limits.unregistered; try again in a moment",
+            )
+        own = sum(stream.client == client for stream in unregistered) if client else 0
+        if own >= max(1, self._max_unregistered // 4):
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{own} streams of {', '.join(client)} have not sent REGISTER yet, its share of "
+                "chaincode.limits.unregistered; send REGISTER on them",
             )
 
     async def launch(self, chaincode: str) -> Executor:

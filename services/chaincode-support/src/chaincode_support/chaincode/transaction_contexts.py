@@ -133,9 +133,9 @@ class TransactionContexts:
         if self._by_txid[txid] is context:
             del self._by_txid[txid]
             if elsewhere:  # perhaps this one, on another channel
-                self._by_txid.update(
-                    {txid: other for other in self._by_key.values() if other.transaction.txid == txid}
-                )
+                for other in self._by_key.values():
+                    if other.transaction.txid == txid:
+                        self._by_txid[txid] = other
 
     def fail_all(self, cause: ChaincodeError) -> None:
         """Give every running transaction the same error as its outcome."""

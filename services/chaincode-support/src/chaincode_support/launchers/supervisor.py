@@ -197,8 +197,8 @@ class Supervisor:
         self._attempt = None
 
     async def _try(self, attempt: Attempt) -> None:
-        """Run an attempt to its end; those that wait are told if it was in vain, and they need not
-        wait for another package."""
+        """Run an attempt to its end; those that wait are told if it was in vain, unless it was
+        ended for another package, or for good."""
         package = self.package
         registering = asyncio.create_task(self._registry.wait_for(self.name))
         failure: LaunchFailed | None = None
@@ -220,7 +220,7 @@ class Supervisor:
                 f"chaincode {self.name} {self._cause}; correct it, and call it again (package "
                 f"{self.package.id} in {self.package.place})"
             )
-        if failure is not None and self.package is package:
+        if failure is not None and self.package is package and not self._ending:
             self._registry.failed(self.name, failure)
 
     async def _rest(self, package: Package, seconds: float) -> bool:
