@@ -10,6 +10,7 @@ from typing import Any
 from chaincode_support.chaincode import metrics
 from chaincode_support.chaincode.errors import RequestError
 from chaincode_support.chaincode.message_types import name_of
+from chaincode_support.chaincode.request_metrics import RequestMetrics, shim_requests
 from chaincode_support.chaincode.shim_requests import ShimRequest
 from chaincode_support.chaincode.transaction_contexts import (
     TransactionContext,
@@ -39,14 +40,14 @@ class Answers:
         self._transactions = transactions
         self._send = send
         self._max_bytes = max_bytes
-        self._metrics: dict[tuple[int, str], metrics.RequestMetrics] = {}
+        self._metrics: dict[tuple[int, str], RequestMetrics] = {}
 
     def give(self, request: ShimRequest, message: ChaincodeMessage) -> None:
         """Answer a request: at once, or for one that takes time as soon as it is done."""
         started = time.perf_counter()
         context = self._transactions.get(message.channel_id, message.txid)
         measured = self._measured(message.type, context.transaction.channel if context else "")
-        measured.received.inc()
+        measured.received += 1
         if context is None or context.outcome.done():
             reason = f"[{message.txid[:8]}]No ledger context for {request.subject}. Sending ERROR"
             self._send(_reply(message, _T.ERROR, reason.encode()))
@@ -126,10 +127,10 @@ class Answers:
         )
         return "the ledger could not do it; the peer's log says why"
 
-    def _measured(self, kind: int, channel: str) -> metrics.RequestMetrics:
+    def _measured(self, kind: int, channel: str) -> RequestMetrics:
         measured = self._metrics.get((kind, channel))
         if measured is None:
-            measured = metrics.RequestMetrics.of(name_of(kind), channel, self._chaincode)
+            measured = shim_requests.of(name_of(kind), channel, self._chaincode)
             self._metrics[(kind, channel)] = measured
         return measured
 
