@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
 
 from selvedge_cli import ca
 from selvedge_common.msp import MSP, load_signing_identity
@@ -105,11 +107,56 @@ def test_a_chaincode_gets_files_and_the_environment_of_a_shim(home: Path, addres
     assert {Path(file).name for file in report["files"]} == {
         "ca.crt", "client.crt", "client.crt.b64", "client.key", "client.key.b64"
     }  # fmt: skip
-    for variable in ("CORE_TLS_CLIENT_KEY_PATH", "CORE_TLS_CLIENT_CERT_PATH"):
-        assert Path(report["environment"][variable]).exists()
+    folder = Path(report["folder"])
+    for file in ("client.crt", "client.key"):
+        variable = f"CORE_TLS_CLIENT_{'KEY' if file.endswith('key') else 'CERT'}"
+        assert report["environment"][f"{variable}_FILE"] == str(folder / file)
+        assert report["environment"][f"{variable}_PATH"] == str(folder / f"{file}.b64")
     for file in report["files"]:
         if ".key" in file:
             assert stat.S_IMODE(Path(file).stat().st_mode) == 0o600
+
+
+def test_a_chaincode_that_serves_gets_its_hosts(home: Path, address: str) -> None:
+    where = (f"--home={home}", f"--ca-address={address}")
+    code, output = issue("--chaincode=served", "--host=localhost", "--host=10.1.2.3", *where)
+    assert code == 0, output
+    assert "serve as localhost, 10.1.2.3, set CHAINCODE_SERVER_ADDRESS too" in output
+    pem = (home / "crypto" / "chaincodes" / "served" / "client.crt").read_bytes()
+    extensions = x509.load_pem_x509_certificate(pem).extensions
+    assert list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == [
+        x509.UniformResourceIdentifier("selvedge://chaincode/served"),
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("10.1.2.3")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("event-hub", "event-hub is a host of one of the services"),
+        ("served:9999", "'served:9999' is neither a host name nor an IP address"),
+    ],
+)
+def test_unfit_hosts_are_refused_with_the_words_of_the_ca(
+    home: Path, address: str, host: str, words: str
+) -> None:
+    where = (f"--home={home}", f"--ca-address={address}")
+    code, output = issue("--chaincode=unfit", f"--host={host}", *where)
+    assert code == 1
+    assert words in output
+    assert not (home / "crypto" / "chaincodes" / "unfit").exists()
+
+
+def test_a_report_has_absolute_paths(
+    home: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home.parent)
+    where = (f"--home={home.name}", f"--ca-address={address}")
+    report = json.loads(issue("--chaincode=report", "--json", *where)[1])
+    folder = home / "crypto" / "chaincodes" / "report"
+    assert Path(report["folder"]) == folder
+    assert folder / "client.crt" in map(Path, report["files"])
 
 
 def test_admin_and_user1_are_there_on_first_use_and_others_are_not(
@@ -235,7 +282,13 @@ def test_unfit_names_are_refused(home: Path, address: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("--user=a", "--chaincode=b"), ("--chaincode=b", "--profile=admin")]
+    "arguments",
+    [
+        (),
+        ("--user=a", "--chaincode=b"),
+        ("--chaincode=b", "--profile=admin"),
+        ("--user=a", "--host=localhost"),
+    ],
 )
 def test_contradictions_are_refused(arguments: tuple[str, ...]) -> None:
     assert issue(*arguments)[0] == 2

@@ -39,13 +39,14 @@ def metrics() -> dict[str, frozenset[str]]:
     """The series that the services expose, and their labels."""
     sources = [*REPOSITORY.glob("services/*/src"), REPOSITORY / "common" / "src"]
     for source in sources:
-        for module in source.rglob("metrics.py"):
+        for module in source.rglob("*metrics.py"):
             importlib.import_module(".".join(module.relative_to(source).with_suffix("").parts))
     found = dict(_OF_PROMETHEUS)
     for collector in REGISTRY._collector_to_names:
-        labels = frozenset(getattr(collector, "_labelnames", ()))
         for metric in collector.collect():
-            found |= {metric.name + suffix: labels for suffix in _SUFFIXES[metric.type]}
+            # The collector's own, or those of each metric where it has several.
+            labels = getattr(collector, "_labelnames", getattr(metric, "_labelnames", ()))
+            found |= {metric.name + suffix: frozenset(labels) for suffix in _SUFFIXES[metric.type]}
     return found
 
 

@@ -17,6 +17,7 @@ _INSTALL = {
     "kubectl": "install your system's kubernetes-client package",
     "npm": "install Node.js 18 or 20",
     "node": "install Node.js 18 or 20",
+    "cc": "install your system's C compiler",
     "go": "install Go 1.26",
     "java": "install a JDK, 17 or later",
     "javac": "install a JDK, 17 or later",

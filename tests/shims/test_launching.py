@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from tests.e2e.clients import Client
 from tests.e2e.stack import Stack, eventually
-from tests.shims.authority import write_server_pair
 from tests.shims.chaincodes import (
     CHAINCODES,
     GO_CONTRACT,
@@ -105,9 +104,8 @@ def test_the_peer_dials_a_chaincode_and_dials_it_again(
         "tls_required": security != "plaintext",
         "client_auth_required": security == "mutual TLS",
     }
-    write_server_pair(stack.home / "ca", tmp_path)
-    shutil.copy(stack.user_tls("user1") / "ca.crt", tmp_path)
-    command = serving(chaincode, f"{name}:1.0", f"127.0.0.1:{port}", security, tmp_path)
+    issued = stack.json("ca", "issue", "--chaincode", name, "--host", "localhost")
+    command = serving(chaincode, issued, f"127.0.0.1:{port}", security)
     service = Running(client, chaincode, name, command, tmp_path / "log")
     with package(stack, name, {"type": "ccaas"}, connection):
         try:
@@ -125,31 +123,28 @@ def test_the_peer_dials_a_chaincode_and_dials_it_again(
 
 
 def serving(
-    chaincode: Chaincode, registered: str, address: str, security: str, material: Path
+    chaincode: Chaincode, issued: Mapping[str, Any], address: str, security: str
 ) -> Command:
     """The command of a chaincode that waits for its peer.
 
     Args:
-        material: folder of `ca.crt`, `server.crt`, `server.key`.
+        issued: what `selvedge ca issue` reported.
     """
+    environment: dict[str, str] = issued["environment"]
+    registered = environment["CORE_CHAINCODE_ID_NAME"]
     if chaincode is NODE_25:
-        tls = []
+        material, tls = Path(issued["folder"]), []
         if security != "plaintext":
-            tls += ["--chaincode-tls-cert-file", str(material / "server.crt")]
-            tls += ["--chaincode-tls-key-file", str(material / "server.key")]
+            tls += ["--chaincode-tls-cert-file", str(material / "client.crt")]
+            tls += ["--chaincode-tls-key-file", str(material / "client.key")]
         if security == "mutual TLS":
             tls += ["--chaincode-tls-client-cacert-file", str(material / "ca.crt")]
         identity = ("--chaincode-address", address, "--chaincode-id", registered)
         return fabric_chaincode_node("server", *identity, *tls)
     return chaincode.command(registered).within(
-        {
+        environment
+        | {
             "CHAINCODE_SERVER_ADDRESS": address,
-            "CORE_CHAINCODE_ID_NAME": registered,
             "CORE_PEER_TLS_ENABLED": str(security != "plaintext").lower(),
-            "CORE_PEER_TLS_ROOTCERT_FILE": str(material / "ca.crt"),
-            "CORE_TLS_CLIENT_CERT_FILE": str(material / "server.crt"),
-            "CORE_TLS_CLIENT_CERT_PATH": str(material / "server.crt.b64"),
-            "CORE_TLS_CLIENT_KEY_FILE": str(material / "server.key"),
-            "CORE_TLS_CLIENT_KEY_PATH": str(material / "server.key.b64"),
         }
     )

@@ -102,6 +102,13 @@ def ca() -> None:
 @click.option("--user", help="A user of the organisation, to sign proposals and dial with.")
 @click.option("--chaincode", help="A chaincode by its name, to dial the chaincode listener with.")
 @click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME|IP",
+    help="What the peer dials the chaincode by, if it serves; may be given several times.",
+)
+@click.option(
     "--profile",
     type=click.Choice(["user", "admin"]),
     help="The user's role (admin for the user admin, else user).",
@@ -126,6 +133,7 @@ def ca() -> None:
 def issue(
     user: str | None,
     chaincode: str | None,
+    hosts: tuple[str, ...],
     profile: str | None,
     home: Path,
     ca_address: str | None,
@@ -138,6 +146,8 @@ def issue(
         raise click.UsageError("Give either --user NAME or --chaincode NAME.")
     if chaincode is not None and profile is not None:
         raise click.UsageError("--profile is for users; a chaincode has one profile only.")
+    if user is not None and hosts:
+        raise click.UsageError("--host is for chaincodes; a user serves nothing.")
     with _only_one(home):
         replaced = _certificate_file(home, user, chaincode).exists()
         if user is not None:
@@ -145,12 +155,15 @@ def issue(
             folder = _issue_user(home, user, role, ca_address, renew=True)
             files = sorted(path for path in folder.rglob("*") if path.is_file())
         else:
-            folder = _issue_chaincode(home, str(chaincode), ca_address)
+            folder = _issue_chaincode(home, str(chaincode), hosts, ca_address)
             files = sorted(path for path in folder.iterdir() if path.is_file())
     environment = None if chaincode is None else chaincode_environment(home, folder, chaincode)
     if as_json:
-        report: dict[str, Any] = {"folder": str(folder), "files": [str(file) for file in files]}
-        report["replaced"] = replaced
+        report: dict[str, Any] = {
+            "folder": str(folder.absolute()),
+            "files": [str(file.absolute()) for file in files],
+            "replaced": replaced,
+        }
         click.echo(json.dumps(report | {"environment": environment} if environment else report))
         return
     if replaced:
@@ -163,6 +176,11 @@ def issue(
         click.echo("Next, start the chaincode with:")
         for variable, value in environment.items():
             click.echo(f"  export {variable}={shlex.quote(value)}")
+        if hosts:
+            click.echo(
+                f"To have it serve as {', '.join(hosts)}, set CHAINCODE_SERVER_ADDRESS too, to the "
+                "host:port where it listens."
+            )
     else:
         click.echo(f"Next: selvedge events --user {user}")
 
@@ -183,8 +201,8 @@ def _issue_user(home: Path, name: str, profile: str, ca_address: str, *, renew: 
     return folder
 
 
-def _issue_chaincode(home: Path, name: str, ca_address: str) -> Path:
-    enrolment = _mint(home, name, ["chaincode"], ca_address)
+def _issue_chaincode(home: Path, name: str, hosts: Sequence[str], ca_address: str) -> Path:
+    enrolment = _mint(home, name, ["chaincode"], ca_address, hosts)
     folder = home / "crypto" / "chaincodes" / name
     _run(
         enrol_chaincode(
@@ -220,15 +238,18 @@ def _user_folder(home: Path, name: str) -> Path:
 
 
 def chaincode_environment(home: Path, folder: Path, name: str) -> dict[str, str]:
-    """What Fabric's shims of every language read; the Node and Go ones want base64 files."""
+    """What Fabric's shims read: all the variables that its peer gives a chaincode, since some read
+    the pair as PEM and some as base64 of that."""
     folder = folder.absolute()
     return {
         "CORE_CHAINCODE_ID_NAME": f"{name}:1.0",
         "CORE_PEER_ADDRESS": load_addresses(home).chaincode,
         "CORE_PEER_TLS_ENABLED": "true",
         "CORE_PEER_TLS_ROOTCERT_FILE": str(folder / "ca.crt"),
-        "CORE_TLS_CLIENT_KEY_PATH": str(folder / "client.key.b64"),
+        "CORE_TLS_CLIENT_CERT_FILE": str(folder / "client.crt"),
         "CORE_TLS_CLIENT_CERT_PATH": str(folder / "client.crt.b64"),
+        "CORE_TLS_CLIENT_KEY_FILE": str(folder / "client.key"),
+        "CORE_TLS_CLIENT_KEY_PATH": str(folder / "client.key.b64"),
     }
 
 
@@ -245,7 +266,9 @@ def _is_ageing(folder: Path, profile: str) -> bool:
     return any(ageing(folder, credential) for credential in layout.user(profile))
 
 
-def _mint(home: Path, name: str, profiles: Sequence[str], ca_address: str) -> Enrolment:
+def _mint(
+    home: Path, name: str, profiles: Sequence[str], ca_address: str, hosts: Sequence[str] = ()
+) -> Enrolment:
     """An enrolment with fresh tokens, from the ca that answers: a local process or a container."""
     root = home / "ca" / "tls" / "ca.crt"
     answer = _dial(ca_address, root.read_text() if root.exists() else None)
@@ -254,7 +277,11 @@ def _mint(home: Path, name: str, profiles: Sequence[str], ca_address: str) -> En
             f"no ca answers at {ca_address}: start one with `selvedge up` or `docker compose up "
             "--wait`, or say where it is with --ca-address"
         )
-    arguments = ["token", f"--name={name}", *(f"--profile={profile}" for profile in profiles)]
+    arguments = [
+        *("token", f"--name={name}"),
+        *(f"--profile={profile}" for profile in profiles),
+        *(f"--host={host}" for host in hosts),
+    ]
     if answer is _Answer.VERIFIED:
         volume = {"CORE_CA_FILESYSTEMPATH": str(home / "ca")}
         command = [sys.executable, "-m", "certificate_authority", *arguments]

@@ -54,7 +54,7 @@ def find(visit: Visit, address: str) -> Find:
 
 def serving_stream(state: Stream.State.ValueType = Stream.READY) -> Stream:
     stream = Stream(registered_name="mycc:1.0", peer="ipv4:127.0.0.1:50000", state=state)
-    stream.since.FromDatetime(NOW - timedelta(minutes=5))
+    stream.since.FromDatetime(NOW - timedelta(days=5, hours=2))
     return stream
 
 
@@ -68,11 +68,11 @@ async def test_chaincodes_that_do_well(find: Find, peer: Chaincodes) -> None:
 
 async def test_last_error_is_told(find: Find, peer: Chaincodes) -> None:
     failed = Chaincode(name="mycc", streams=[serving_stream()], last_error="no asset\n a1")
-    failed.last_error_at.FromDatetime(NOW - timedelta(minutes=3))
+    failed.last_error_at.FromDatetime(NOW - timedelta(days=3, hours=2))
     peer.known = [failed]
     (finding,) = await find()
     assert (finding.where, finding.severity) == ("chaincode mycc", Severity.WARNING)
-    assert "its last error was 3m ago: no asset\\n a1; look at its log" in str(finding)
+    assert "its last error was 3d 2h ago: no asset\\n a1; look at its log" in str(finding)
 
 
 async def test_stream_that_hangs_is_told(find: Find, peer: Chaincodes) -> None:
@@ -148,7 +148,7 @@ async def test_way_that_leads_to_the_peer(go: Find, home: Home, peer: Chaincodes
         (Severity.NOTE, "the chaincode listener accepts it"),
         (
             Severity.NOTE,
-            "it is registered as mycc:1.0 from ipv4:127.0.0.1:50000, ready, up 5m",
+            "it is registered as mycc:1.0 from ipv4:127.0.0.1:50000, ready, up 5d 2h",
         ),
     ]
 

@@ -20,12 +20,9 @@ def environ(home: Home) -> dict[str, str]:
     return chaincode_environment(home.path, folder, "mycc")
 
 
-def plain(environ: dict[str, str]) -> dict[str, str]:
-    """The same pair for shims that read PEM."""
-    given = {name: value for name, value in environ.items() if name not in shell.ENCODED_PAIR}
-    for name, encoded in zip(shell.PLAIN_PAIR, shell.ENCODED_PAIR, strict=True):
-        given[name] = environ[encoded].removesuffix(".b64")
-    return given
+def without(environ: dict[str, str], pair: tuple[str, str]) -> dict[str, str]:
+    """The pair in its other form only."""
+    return {name: value for name, value in environ.items() if name not in pair}
 
 
 def only(found: list[Finding], variable: str, severity: Severity = Severity.ERROR) -> Finding:
@@ -36,7 +33,8 @@ def only(found: list[Finding], variable: str, severity: Severity = Severity.ERRO
 
 def test_what_is_exported_as_told_is_well(visit: Visit, environ: dict[str, str]) -> None:
     assert list(shell.examine(visit(environ))) == []
-    assert list(shell.examine(visit(plain(environ)))) == []
+    for pair in (shell.PLAIN_PAIR, shell.ENCODED_PAIR):
+        assert list(shell.examine(visit(without(environ, pair)))) == []
     assert list(shell.examine(visit({}))) == []
 
 
@@ -85,10 +83,8 @@ def test_pem_where_base64_is_wanted(visit: Visit, environ: dict[str, str], varia
 
 @pytest.mark.parametrize("variable", shell.PLAIN_PAIR)
 def test_base64_where_pem_is_wanted(visit: Visit, environ: dict[str, str], variable: str) -> None:
-    given = plain(environ)
-    finding = only(
-        list(shell.examine(visit(given | {variable: given[variable] + ".b64"}))), variable
-    )
+    wrong = environ | {variable: environ[variable] + ".b64"}
+    finding = only(list(shell.examine(visit(wrong))), variable)
     assert "holds the base64 of PEM, not PEM" in finding.what
     assert "without .b64" in finding.remedy
 
@@ -131,22 +127,25 @@ def test_key_of_another_certificate(visit: Visit, home: Home, environ: dict[str,
 def test_certificate_that_cannot_be_parsed(
     visit: Visit, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    given = plain(environ)
     (tmp_path / "client.crt").write_text("-----BEGIN CERTIFICATE-----\nnone\n")
     certificate, _ = shell.PLAIN_PAIR
-    wrong = given | {certificate: str(tmp_path / "client.crt")}
+    wrong = environ | {certificate: str(tmp_path / "client.crt")}
     assert "cannot be used" in only(list(shell.examine(visit(wrong))), certificate).what
 
 
 def test_name_that_is_not_the_certificates(visit: Visit, environ: dict[str, str]) -> None:
-    finding = only(list(shell.examine(visit(environ | {shell.NAME: "yourcc:1.0"}))), shell.NAME)
-    assert finding.what.startswith("it registers yourcc, and ")
-    assert finding.what.endswith("client.crt.b64 is for mycc")
-    assert finding.remedy == "run `selvedge ca issue --chaincode yourcc`"
+    wrong = environ | {shell.NAME: "yourcc:1.0"}
+    for given, file in (
+        (wrong, "client.crt"),
+        (without(wrong, shell.PLAIN_PAIR), "client.crt.b64"),
+    ):
+        finding = only(list(shell.examine(visit(given))), shell.NAME)
+        assert finding.what.startswith("it registers yourcc, and ")
+        assert finding.what.endswith(f"{file} is for mycc")
+        assert finding.remedy == "run `selvedge ca issue --chaincode yourcc`"
 
 
 def test_no_pair_at_all(visit: Visit, environ: dict[str, str]) -> None:
-    for variable in shell.ENCODED_PAIR:
-        del environ[variable]
-    finding = only(list(shell.examine(visit(environ))), shell.NAME)
+    bare = without(without(environ, shell.PLAIN_PAIR), shell.ENCODED_PAIR)
+    finding = only(list(shell.examine(visit(bare))), shell.NAME)
     assert "no client certificate, which the listener demands" in finding.what

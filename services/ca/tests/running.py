@@ -46,10 +46,10 @@ class RunningCa:
     def stub(self) -> CertificateAuthorityAsyncStub:
         return CertificateAuthorityStub(self.channel)
 
-    def mint(self, name: str, profile: str, seconds: float = 60) -> str:
+    def mint(self, name: str, profile: str, *hosts: str, seconds: float = 60) -> str:
         opened = volume.open_existing(self.config)
         try:
-            return opened.tokens.mint(Grant(name, profile), timedelta(seconds=seconds))
+            return opened.tokens.mint(Grant(name, profile, hosts), timedelta(seconds=seconds))
         finally:
             opened.tokens.close()
 
@@ -91,10 +91,18 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def running_ca(home: Path, **environ: str) -> AsyncIterator[RunningCa]:
-    """A ca on the volume `home`/ca with the members' folders below `home`/enrol."""
+async def running_ca(
+    home: Path, overlay: Path | None = None, **environ: str
+) -> AsyncIterator[RunningCa]:
+    """A ca on the volume `home`/ca with the members' folders below `home`/enrol.
+
+    Args:
+        overlay: a file of settings, for those that no variable can hold.
+        environ: settings by their variables.
+    """
     address = f"localhost:{free_port()}"
     settings = config.load(
+        overlay,
         environ={
             "CORE_CA_FILESYSTEMPATH": str(home / "ca"),
             "CORE_ENROLMENT_FOLDER": str(home / "enrol"),
@@ -102,7 +110,7 @@ async def running_ca(home: Path, **environ: str) -> AsyncIterator[RunningCa]:
             "CORE_CA_LISTENADDRESS": address,
             "CORE_OPERATIONS_LISTENADDRESS": "127.0.0.1:0",
         }
-        | environ
+        | environ,
     )
     shutdown = Shutdown()
     serving = asyncio.create_task(serve(settings, shutdown))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -54,11 +55,14 @@ def authority(tmp_path: Path) -> Authority:
     return new_authority(tmp_path)
 
 
-def issue(authority: Authority, profile: str, name: str = "peer0") -> x509.Certificate:
+HOSTS = ("db.example.com", "10.1.2.3")
+
+
+def issue(
+    authority: Authority, profile: str, name: str = "peer0", hosts: tuple[str, ...] = HOSTS
+) -> x509.Certificate:
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    return authority.issue(
-        key, profile_named(profile), name, ("db.example.com", "10.1.2.3")
-    ).certificate
+    return authority.issue(key, profile_named(profile), name, hosts).certificate
 
 
 def test_server_certificate_verifies_for_each_of_its_names(authority: Authority) -> None:
@@ -80,10 +84,20 @@ def test_only_servers_get_names(authority: Authority) -> None:
             )
 
 
-def test_chaincode_carries_its_name_as_uri_and_no_other(authority: Authority) -> None:
-    extensions = issue(authority, "chaincode", "asset-transfer").extensions
+def test_chaincode_carries_its_name_as_uri_and_no_host_that_it_was_not_given(
+    authority: Authority,
+) -> None:
+    uri = x509.UniformResourceIdentifier("selvedge://chaincode/asset-transfer")
+    extensions = issue(authority, "chaincode", "asset-transfer", ()).extensions
+    assert list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == [uri]
+    certificate = issue(authority, "chaincode", "asset-transfer", (*HOSTS, HOSTS[0]))
+    extensions = certificate.extensions
     sans = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert list(sans) == [x509.UniformResourceIdentifier("selvedge://chaincode/asset-transfer")]
+    assert list(sans) == [
+        uri,
+        x509.DNSName("db.example.com"),
+        x509.IPAddress(ipaddress.ip_address("10.1.2.3")),
+    ]
     usages = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert set(usages) == {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
 
@@ -128,6 +142,7 @@ def test_every_certificate_has_what_msp_and_go_ask_for(authority: Authority, pro
         ("tls-server", "sslserver"),
         ("tls-client", "sslclient"),
         ("chaincode", "sslclient"),
+        ("chaincode", "sslserver"),
         ("peer", "any"),
     ],
 )

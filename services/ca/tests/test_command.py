@@ -76,12 +76,31 @@ def test_token_prints_an_enrolment_and_nothing_secret_else(tmp_path: Path) -> No
     assert not any(token in minted.stderr for token in enrolment.tokens.values())
 
 
+def test_a_token_for_a_services_host_is_not_made(tmp_path: Path) -> None:
+    command(tmp_path, "init")
+    arguments = ["token", "--name=mycc", "--profile=chaincode", "--host=localhost"]
+    assert command(tmp_path, *arguments).returncode == 0
+    failed = command(tmp_path, *arguments, "--host=peer0", CORE_CA_NAME="peer0")
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert "peer0 is a host of one of the services" in failed.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["token", "--name=alice", "--profile=user"], "there are no roots in"),
         (["token", "--name=../a", "--profile=user"], "is no name for profile user"),
         (["token", "--name=a", "--profile=user", "--lifetime=soon"], "must be a duration"),
+        (["token", "--name=a", "--profile=user", "--host=a"], "--host is for profile chaincode"),
+        (
+            ["token", "--name=a", "--profile=chaincode", "--profile=tls-server", "--host=a"],
+            "--host is for profile chaincode",
+        ),
+        (
+            ["token", "--name=a", "--profile=chaincode", "--host=a:9999"],
+            "'a:9999' is neither a host name nor an IP address",
+        ),
         (["init", "--config=missing.yaml"], "missing.yaml"),
     ],
 )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import json
 import os
 from base64 import b64decode
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -28,22 +32,30 @@ from selvedge_common.enrolment import (
     layout,
     material,
 )
+from selvedge_common.enrolment.document import fingerprint
 from selvedge_common.enrolment.material import defect
 from selvedge_common.enrolment.metrics import CERTIFICATE_EXPIRY
 from selvedge_common.files import write_atomically
 from selvedge_common.msp import MSP, load_signing_identity
 
 
-async def health_over_mutual_tls(service: Path, client: Path) -> int:
-    """The health of a server that runs on a service's material, asked with a client's."""
+async def health_over_mutual_tls(
+    service: Path, client: Path, *, pair: str = "server", host: str = "127.0.0.1"
+) -> int:
+    """The health of a server that runs on a service's material, asked with a client's.
+
+    Args:
+        pair: the server's files, without their ends.
+        host: what the client dials it by.
+    """
     root = (service / "ca.crt").read_bytes()
     server = comm.GRPCServer(
-        "127.0.0.1:0",
+        "localhost:0",
         comm.ServerConfig(
             comm.SecureServerConfig(
                 use_tls=True,
-                certificate=(service / "server.crt").read_bytes(),
-                key=(service / "server.key").read_bytes(),
+                certificate=(service / f"{pair}.crt").read_bytes(),
+                key=(service / f"{pair}.key").read_bytes(),
                 client_root_cas=(root,),
                 require_client_certificate=True,
             )
@@ -51,7 +63,7 @@ async def health_over_mutual_tls(service: Path, client: Path) -> int:
     )
     await server.start()
     channel = comm.channel(
-        server.address,
+        f"{host}:{server.address.rpartition(':')[2]}",
         root_cas=(client / "ca.crt").read_bytes(),
         certificate=(client / "client.crt").read_bytes(),
         key=(client / "client.key").read_bytes(),
@@ -77,20 +89,90 @@ async def test_a_service_serves_and_dials_with_what_it_enrolled_for(
     assert await health_over_mutual_tls(folder / "tls", chaincode) == serving
 
 
+async def test_a_chaincode_serves_under_the_hosts_of_its_token_and_no_other(
+    ca: RunningCa, tmp_path: Path
+) -> None:
+    peer, chaincode = tmp_path / "peer", tmp_path / "chaincode"
+    await enrol_service(peer, ca.member_file("chaincode-support"))
+    tokens = {"chaincode": ca.mint("mycc", "chaincode", "localhost", "mycc.example.com")}
+    await enrol_chaincode(chaincode, enrolment_with(ca, tokens), name="mycc")
+    serving = health_pb2.HealthCheckResponse.SERVING
+    dialled = functools.partial(health_over_mutual_tls, chaincode, peer / "tls", pair="client")
+    assert await dialled(host="localhost") == serving
+    with pytest.raises(grpc.aio.AioRpcError, match="Hostname Verification Check failed"):
+        await dialled(host="127.0.0.1")
+
+
+async def test_a_members_hosts_are_in_the_certificate_that_it_serves_with(tmp_path: Path) -> None:
+    def member(name: str, *profiles: str) -> dict[str, object]:
+        return {"name": name, "folder": name, "profiles": profiles, "extraSans": [f"{name}.test"]}
+
+    members = [member("mycc", "chaincode"), member("peer0", "tls-server", "tls-client", "peer")]
+    overlay = tmp_path / "ca.yaml"
+    overlay.write_text(json.dumps({"enrolment": {"members": members}}))
+    async with running_ca(tmp_path, overlay) as ca:
+        await enrol_chaincode(tmp_path / "mycc", ca.member_file("mycc"), name="mycc")
+        await enrol_service(tmp_path / "peer0", ca.member_file("peer0"))
+        for host in ("peer0", "peer0.test"):
+            tokens = {"chaincode": ca.mint("other", "chaincode", host)}
+            with pytest.raises(EnrolmentError, match=f"{host} is a host of one of the services"):
+                await enrol_chaincode(tmp_path / "cc", enrolment_with(ca, tokens), name="other")
+    assert dns_names(tmp_path / "mycc" / "client.crt") == ["mycc.test"]
+    assert "peer0.test" in dns_names(tmp_path / "peer0" / "tls" / "server.crt")
+    assert dns_names(tmp_path / "peer0" / "tls" / "client.crt") == []
+
+
+async def test_a_chaincode_with_a_server_certificate_too_is_no_service(tmp_path: Path) -> None:
+    member = {"name": "mycc", "folder": "mycc", "profiles": ["chaincode", "tls-server"]}
+    overlay = tmp_path / "ca.yaml"
+    overlay.write_text(json.dumps({"enrolment": {"members": [member | {"extraSans": []}]}}))
+    async with running_ca(tmp_path, overlay) as ca:
+        await enrol_chaincode(tmp_path / "mycc", ca.member_file("mycc"), name="mycc")
+        tokens = {"chaincode": ca.mint("mycc", "chaincode", "mycc")}
+        await enrol_chaincode(
+            tmp_path / "mycc", enrolment_with(ca, tokens), name="mycc", renew=True
+        )
+    assert dns_names(tmp_path / "mycc" / "client.crt") == ["mycc"]
+
+
+async def test_hosts_of_a_token_made_by_hand_do_not_come_into_the_members_file(
+    ca: RunningCa, tmp_path: Path
+) -> None:
+    tokens = {"chaincode": ca.mint("asset-transfer", "chaincode", "localhost")}
+    await enrol_chaincode(tmp_path / "a", enrolment_with(ca, tokens), name="asset-transfer")
+    await enrol_chaincode(tmp_path / "b", ca.member_file("asset-transfer"), name="asset-transfer")
+    assert dns_names(tmp_path / "a" / "client.crt") == ["localhost"]
+    assert dns_names(tmp_path / "b" / "client.crt") == []
+
+
+def enrolment_with(ca: RunningCa, tokens: Mapping[str, str]) -> Enrolment:
+    """What `certificate-authority token` prints."""
+    root = (ca.home / "ca" / "tls" / "ca.crt").read_bytes()
+    return Enrolment(ca.config.ca.address, root, fingerprint(root, "ca.crt"), "Org1MSP", tokens)
+
+
+def dns_names(file: Path) -> list[str]:
+    extensions = x509.load_pem_x509_certificate(file.read_bytes()).extensions
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return names.get_values_for_type(x509.DNSName)
+
+
 async def test_identities_have_their_roles(ca: RunningCa, tmp_path: Path) -> None:
     folder = tmp_path / "volume"
     await enrol_service(folder, ca.member_file("chaincode-support"), identities=["peer", "orderer"])
     tokens = {profile: ca.mint("admin", profile) for profile in ("admin", "tls-client")}
-    file = Enrolment.load(ca.member_file("event-hub"))
-    enrolment = Enrolment(file.ca_address, file.tls_root, file.tls_root_sha256, file.msp_id, tokens)
-    await enrol_user(tmp_path / "admin", enrolment, profile="admin")
+    await enrol_user(tmp_path / "admin", enrolment_with(ca, tokens), profile="admin")
     msp = MSP.load(folder / "msp", "Org1MSP")
     for place in (folder / "msp", folder / "orderer-msp", tmp_path / "admin" / "msp"):
         signer = load_signing_identity(place, "Org1MSP")
         identity = msp.deserialize(signer.serialized)
         msp.validate(identity)
         identity.verify(b"message", signer.sign(b"message"))
-        assert (place / "tlscacerts" / "tlsca.pem").read_bytes() == file.tls_root
+        tls_root = (ca.home / "ca" / "tls" / "ca.crt").read_bytes()
+        assert (place / "tlscacerts" / "tlsca.pem").read_bytes() == tls_root
 
 
 async def test_keys_are_private(ca: RunningCa, tmp_path: Path) -> None:

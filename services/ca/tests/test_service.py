@@ -112,6 +112,39 @@ async def test_the_request_decides_nothing_but_the_key(ca: RunningCa) -> None:
     assert not get(x509.BasicConstraints).value.ca
 
 
+async def test_a_chaincodes_hosts_are_those_of_its_token_whatever_it_asks_for(
+    ca: RunningCa,
+) -> None:
+    wish = x509.SubjectAlternativeName([x509.DNSName("chaincode-support")])
+    wishes = signing_request(None, None, wish)
+    for hosts in ((), ("mycc", "mycc.example.com")):
+        token = ca.mint("mycc", "chaincode", *hosts)
+        certificate = await ca.issue(token, ca_pb2.PROFILE_CHAINCODE, wishes)
+        sans = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert tuple(sans.get_values_for_type(x509.DNSName)) == hosts
+        uris = sans.get_values_for_type(x509.UniformResourceIdentifier)
+        assert uris == ["selvedge://chaincode/mycc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("mycc", "chaincode-support"),
+        ("mycc", "Event-Hub.selvedge.svc"),
+        ("mycc", "ca"),
+        ("mycc", "*.selvedge.svc"),
+        ("event-hub", "localhost"),
+    ],
+)
+async def test_no_chaincode_can_stand_in_for_a_service(ca: RunningCa, name: str, host: str) -> None:
+    token, before = ca.mint(name, "chaincode", host), refused("service_host")
+    code, details = await status(ca.issue(token, ca_pb2.PROFILE_CHAINCODE))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert details.startswith(f"{name if host == 'localhost' else host} ")
+    assert f"chaincode {name}" in details
+    assert refused("service_host") == before + 1
+
+
 async def test_a_token_is_for_one_profile(ca: RunningCa) -> None:
     token = ca.mint("alice", "user")
     code, details = await status(ca.issue(token, ca_pb2.PROFILE_ADMIN))
@@ -175,8 +208,9 @@ async def test_roots_are_both_roots(ca: RunningCa) -> None:
 async def test_failures_beyond_the_rate_are_named_and_never_shut_out_a_live_token(
     tmp_path: Path,
 ) -> None:
-    slow = {"CORE_CA_LIMITS_REQUESTSPERSECOND": "0.001", "CORE_CA_LIMITS_BURST": "1"}
-    async with running_ca(tmp_path, **slow) as ca:
+    async with running_ca(
+        tmp_path, CORE_CA_LIMITS_REQUESTSPERSECOND="0.001", CORE_CA_LIMITS_BURST="1"
+    ) as ca:
         codes = [(await status(ca.issue("x" * 43, USER)))[0] for _ in range(3)]
         assert codes == [
             grpc.StatusCode.PERMISSION_DENIED,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -87,6 +89,30 @@ def test_an_adopted_token_works_once_and_adopting_again_does_not_revive_it(path:
     store.adopt(token, GRANT)
     with pytest.raises(NotAllowed, match="used before"):
         store.spend(token)
+
+
+def test_hosts_are_the_tokens_own(path: Path) -> None:
+    grant = Grant("mycc", "chaincode", ("mycc", "10.1.2.3"))
+    token = TokenStore(path).mint(grant)
+    assert TokenStore(path).grant_of(token) == grant
+    assert TokenStore(path).spend(token) == grant
+
+
+def test_a_store_from_before_hosts_keeps_its_tokens(path: Path) -> None:
+    token = "a-token-that-an-earlier-version-made"
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "CREATE TABLE tokens (handle TEXT NOT NULL, digest TEXT NOT NULL UNIQUE, name TEXT NOT "
+            "NULL, profile TEXT NOT NULL, expires REAL, spent REAL) STRICT"
+        )
+        database.execute(
+            "INSERT INTO tokens VALUES (?, ?, 'alice', 'user', NULL, NULL)", (digest[:8], digest)
+        )
+    store, other = TokenStore(path), TokenStore(path)
+    grant = Grant("mycc", "chaincode", ("localhost",))
+    assert other.grant_of(store.mint(grant)) == grant
+    assert store.spend(token) == GRANT
 
 
 def test_a_short_token_is_not_adopted(path: Path) -> None:

@@ -56,8 +56,9 @@ def examine(site: Site) -> Iterator[Finding]:
     for variable in ENCODED_PAIR:
         yield from _file(variable, environ, _Form.BASE64)
     yield from _root(site, environ)
-    yield from _pair(environ, PLAIN_PAIR, _pem)
-    yield from _pair(environ, ENCODED_PAIR, _decoded)
+    pairs = (*_pair(environ, ENCODED_PAIR, _decoded), *_pair(environ, PLAIN_PAIR, _pem))
+    # Both forms of one certificate are there as a rule: whom it is not for is told once.
+    yield from {finding.where: finding for finding in pairs}.values()
     yield from _no_pair(environ)
 
 

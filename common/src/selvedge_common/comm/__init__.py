@@ -12,6 +12,7 @@ from selvedge_common.comm.errors import (
 from selvedge_common.comm.grpcio.dialled import dial_message_stream
 from selvedge_common.comm.message_stream import MessageStream, MessageStreamHandler
 from selvedge_common.comm.server import GRPCServer
+from selvedge_common.comm.server_certificate import server_uris
 from selvedge_common.comm.settings import (
     MESSAGE_COST,
     TRANSPORTS,
@@ -42,4 +43,5 @@ __all__ = [
     "channel",
     "dial_message_stream",
     "server_config",
+    "server_uris",
 ]

@@ -146,7 +146,7 @@ class Authority:
         key: ec.EllipticCurvePublicKey,
         profile: Profile,
         name: str,
-        extra_sans: tuple[str, ...] = (),
+        hosts: tuple[str, ...] = (),
     ) -> Issued:
         """Signs a certificate for a public key.
 
@@ -154,10 +154,11 @@ class Authority:
             key: from `public_key_of`.
             profile: decides root, usages, names and lifetime.
             name: the holder's common name, already checked against the profile.
-            extra_sans: more names for a server.
+            hosts: host names and IP addresses that the holder serves under, beside those that its
+                name gives.
 
         Raises:
-            AuthorityError: the root has expired, or an extra name is not a name.
+            AuthorityError: the root has expired, or a host is none.
         """
         self.check()
         root = self._roots[profile.signer]
@@ -173,7 +174,7 @@ class Authority:
         )
         if profile.usages:
             builder = builder.add_extension(x509.ExtendedKeyUsage(profile.usages), critical=False)
-        names = profile.alternative_names(Holder(name, self._namespace, extra_sans))
+        names = profile.alternative_names(Holder(name, self._namespace, hosts))
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return Issued(_sign_low_s(builder, root.key), root)

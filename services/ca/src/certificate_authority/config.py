@@ -13,7 +13,8 @@ from typing import Annotated
 
 from certificate_authority.enrolments import Member
 from certificate_authority.errors import AuthorityError, Refused
-from certificate_authority.profiles import PROFILES, alternative_name, profile_named
+from certificate_authority.hosts import alternative_name, service_hosts
+from certificate_authority.profiles import CHAINCODE, PROFILES, TLS_SERVER, profile_named
 from selvedge_common import config
 from selvedge_common.config import Duration, HostPort, Range, Size
 from selvedge_common.config.sections import Logging, Operations, Transport
@@ -79,7 +80,7 @@ class Ca:
 
     def __post_init__(self) -> None:
         """Raises ValueError: a name is none; the sentence shows it."""
-        _check_names(self.name, ["tls-server"], self.extra_sans)
+        _check_names(self.name, [TLS_SERVER], self.extra_sans)
         try:
             alternative_name(self.namespace)
         except AuthorityError:
@@ -143,6 +144,23 @@ class Config:
     enrolment: Enrolment
     operations: Operations
     logging: Logging
+
+    def service_hosts(self) -> list[str]:
+        """What the ca and the services among its members are dialled by.
+
+        A chaincode that serves may be a member with a server certificate too; it is no service.
+        """
+        services = [(self.ca.name, self.ca.extra_sans)]
+        services += (
+            (member.name, member.extra_sans)
+            for member in self.enrolment.members
+            if TLS_SERVER in member.profiles and CHAINCODE not in member.profiles
+        )
+        return [
+            host
+            for name, extra in services
+            for host in service_hosts(name, self.ca.namespace, extra)
+        ]
 
 
 def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:

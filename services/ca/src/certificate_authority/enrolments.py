@@ -11,6 +11,8 @@ from pathlib import Path
 
 from certificate_authority.authority import Authority
 from certificate_authority.errors import AuthorityError
+from certificate_authority.hosts import ServiceHosts
+from certificate_authority.profiles import CHAINCODE
 from certificate_authority.tokens import Grant, TokenState, TokenStore
 from selvedge_common.enrolment.document import Enrolment, EnrolmentError
 from selvedge_common.files import make_private_folder, write_atomically
@@ -29,7 +31,7 @@ class Member:
         name: the common name in its certificates.
         folder: where its enrolment file lies; seen by the ca and by that member only.
         profiles: the certificates it may have.
-        extra_sans: more host names and IP addresses in its server certificates.
+        extra_sans: more host names and IP addresses in the certificates that it serves with.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Enrolments:
         authority: whose root and MSP id the files name.
         tokens: where the tokens in them are known.
         members: whom files are kept for.
+        services: the hosts that no chaincode may have.
         address: host:port at which members reach the ca.
         group_readable: whether the files' group may read them (0640 instead of 0600).
     """
@@ -55,20 +58,30 @@ class Enrolments:
         tokens: TokenStore,
         members: Iterable[Member],
         *,
+        services: ServiceHosts,
         address: str,
         group_readable: bool = False,
     ) -> None:
         self._authority = authority
         self._tokens = tokens
         self._members = {member.name: member for member in members}
+        self._services = services
         self._address = address
         self._lock = threading.Lock()
         self._mode = 0o640 if group_readable else 0o600
 
-    def extra_sans(self, name: str) -> tuple[str, ...]:
-        """The configured names of a member; none for everybody else."""
-        member = self._members.get(name)
-        return member.extra_sans if member else ()
+    def hosts(self, grant: Grant) -> tuple[str, ...]:
+        """What a grant's holder may serve under beside what its name gives: the hosts configured
+        for the member of that name, and those that the token was made for.
+
+        Raises:
+            NotAllowed: the grant is a chaincode's, and one of them, or its name, is a service's.
+        """
+        member = self._members.get(grant.name)
+        hosts = (*(member.extra_sans if member else ()), *grant.hosts)
+        if grant.profile == CHAINCODE:
+            self._services.check_chaincode(grant.name, hosts)
+        return hosts
 
     def document(self, tokens: Mapping[str, str]) -> Enrolment:
         """An enrolment with these tokens by profile."""
@@ -99,7 +112,8 @@ class Enrolments:
             if present is None or not _writable(member):
                 return
             try:
-                fresh = self._tokens.mint(spent)
+                # Without the hosts of a token that was made by hand: those are not the file's.
+                fresh = self._tokens.mint(Grant(member.name, spent.profile))
             except AuthorityError as error:
                 _log.error(
                     "no fresh token for a member, which cannot enrol for this profile again until "

@@ -9,8 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from certificate_authority import config, volume
-from certificate_authority.errors import AuthorityError, Refused
-from certificate_authority.profiles import PROFILES, profile_named
+from certificate_authority.errors import AuthorityError, InvalidRequest, Refused
+from certificate_authority.hosts import alternative_name
+from certificate_authority.profiles import CHAINCODE, PROFILES, profile_named
 from certificate_authority.tokens import Grant
 from selvedge_common import logs
 from selvedge_common.config import ConfigError
@@ -53,12 +54,21 @@ def _serve(settings: config.Config, _: argparse.Namespace) -> None:
 def _token(settings: config.Config, arguments: argparse.Namespace) -> None:
     for profile in arguments.profile:
         profile_named(profile).check_name(arguments.name)
+    hosts = tuple(arguments.host)
+    if hosts and arguments.profile != [CHAINCODE]:
+        raise InvalidRequest(
+            "bad_host",
+            f"--host is for profile {CHAINCODE} alone: the hosts of a service are its name and "
+            "its extraSans in the ca's settings",
+        )
+    for host in hosts:
+        alternative_name(host)
     opened = volume.open_existing(settings)
     lifetime = timedelta(seconds=arguments.lifetime or settings.ca.tokens.lifetime)
-    tokens = {
-        profile: opened.tokens.mint(Grant(arguments.name, profile), lifetime)
-        for profile in arguments.profile
-    }
+    grants = [Grant(arguments.name, profile, hosts) for profile in arguments.profile]
+    for grant in grants:
+        opened.enrolments.hosts(grant)  # Refused now rather than when the token is used.
+    tokens = {grant.profile: opened.tokens.mint(grant, lifetime) for grant in grants}
     sys.stdout.write(opened.enrolments.document(tokens).to_json().decode())
 
 
@@ -91,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         choices=sorted(PROFILES),
         help="what for; may be given several times",
+    )
+    token.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME|IP",
+        help="what a chaincode that serves is dialled by; may be given several times",
     )
     token.add_argument(
         "--lifetime",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,7 +10,11 @@ from enum import Enum
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certificate_authority.errors import AuthorityError, InvalidRequest
+from certificate_authority.errors import InvalidRequest
+from certificate_authority.hosts import HOST_LABEL, LOOPBACK, alternative_name, service_hosts
+
+TLS_SERVER, CHAINCODE = "tls-server", "chaincode"
+"""Names of the profiles whose certificates serve."""
 
 _SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 _CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -19,7 +22,6 @@ _CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 # A common name has 64 characters at most (X.520). Names become folders, so none begins with a dot
 # and none holds a separator.
 _ANY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 # Fabric's rule for chaincode names (core/common/ccprovider and the lifecycle).
 _CHAINCODE_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 
@@ -38,12 +40,12 @@ class Holder:
     Attributes:
         name: the common name; the chaincode's name for chaincodes.
         namespace: the Kubernetes namespace whose service names a server may also be dialled by.
-        extra_sans: more host names and IP addresses for a server, from the configuration.
+        hosts: host names and IP addresses that it serves under, beside those that its name gives.
     """
 
     name: str
     namespace: str
-    extra_sans: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,40 +77,17 @@ class Profile:
             )
 
 
-def alternative_name(text: str) -> x509.GeneralName:
-    """A host name or an IP address as a subject alternative name.
-
-    Raises:
-        AuthorityError: it is neither.
-    """
-    try:
-        return x509.IPAddress(ipaddress.ip_address(text))
-    except ValueError:
-        pass
-    labels = text.removeprefix("*.").rstrip(".").split(".")
-    if not all(_HOST_NAME.fullmatch(label) for label in labels):
-        raise AuthorityError(
-            f"{text!r} is neither a host name nor an IP address: correct extraSans"
-        )
-    return x509.DNSName(text)
-
-
 def _server_names(holder: Holder) -> list[x509.GeneralName]:
-    name, namespace = holder.name, holder.namespace
-    texts = [
-        *(name, "localhost", "127.0.0.1", "::1"),
-        *(
-            f"{name}.{namespace}",
-            f"{name}.{namespace}.svc",
-            f"{name}.{namespace}.svc.cluster.local",
-        ),
-        *holder.extra_sans,
-    ]
-    return [alternative_name(text) for text in dict.fromkeys(texts)]
+    hosts = (
+        *(holder.name, *LOOPBACK),
+        *service_hosts(holder.name, holder.namespace, holder.hosts),
+    )
+    return [alternative_name(host) for host in dict.fromkeys(hosts)]
 
 
 def _chaincode_names(holder: Holder) -> list[x509.GeneralName]:
-    return [x509.UniformResourceIdentifier(f"selvedge://chaincode/{holder.name}")]
+    uri = x509.UniformResourceIdentifier(f"selvedge://chaincode/{holder.name}")
+    return [uri, *(alternative_name(host) for host in dict.fromkeys(holder.hosts))]
 
 
 def _no_names(_: Holder) -> list[x509.GeneralName]:
@@ -116,7 +95,7 @@ def _no_names(_: Holder) -> list[x509.GeneralName]:
 
 
 _ANY = (_ANY_NAME, "1 to 64 letters, digits and ._@-, beginning with a letter or digit")
-_HOST = (_HOST_NAME, "1 to 63 letters, digits and dashes, as in a host name")
+_HOST = (HOST_LABEL, "1 to 63 letters, digits and dashes, as in a host name")
 _CHAINCODE = (_CHAINCODE_NAME, "1 to 64 letters and digits, parted by single dashes or underscores")
 
 
@@ -125,13 +104,13 @@ def _identity(name: str, unit: str) -> Profile:
 
 
 _PROFILES = (
-    Profile("tls-server", Signer.TLS, None, (_SERVER,), _HOST, _server_names),
+    Profile(TLS_SERVER, Signer.TLS, None, (_SERVER,), _HOST, _server_names),
     Profile("tls-client", Signer.TLS, None, (_CLIENT,), _ANY, _no_names),
     _identity("peer", "peer"),
     _identity("orderer", "orderer"),
     _identity("user", "client"),
     _identity("admin", "admin"),
-    Profile("chaincode", Signer.TLS, None, (_CLIENT, _SERVER), _CHAINCODE, _chaincode_names),
+    Profile(CHAINCODE, Signer.TLS, None, (_CLIENT, _SERVER), _CHAINCODE, _chaincode_names),
 )
 PROFILES = {profile.name: profile for profile in _PROFILES}
 

@@ -42,7 +42,7 @@ class CertificateAuthorityService(CertificateAuthorityServicer):
     Args:
         authority: signs.
         tokens: decides who may have what.
-        enrolments: knows the members' extra names, and gets a fresh token for every spent one.
+        enrolments: knows the hosts of a grant, and gets a fresh token for every spent one.
         failures: bound on each address's requests for Issue that fail. It is asked when one has
             failed, so that nobody is kept from using a live token by what others send.
     """
@@ -112,8 +112,8 @@ class CertificateAuthorityService(CertificateAuthorityServicer):
                 f"with `certificate-authority token --profile {profile.name}`",
             )
         key = public_key_of(request.certificate_signing_request)
-        extra_sans = self._enrolments.extra_sans(grant.name)
-        issued = self._authority.issue(key, profile, grant.name, extra_sans)
+        hosts = self._enrolments.hosts(grant)
+        issued = self._authority.issue(key, profile, grant.name, hosts)
         self._tokens.spend(request.token)
         self._enrolments.replace(grant)
         metrics.CERTIFICATES_ISSUED.labels(profile.name).inc()
@@ -121,6 +121,7 @@ class CertificateAuthorityService(CertificateAuthorityServicer):
             "issued",
             name=grant.name,
             profile=profile.name,
+            hosts=hosts,
             serial=f"{issued.certificate.serial_number:x}",
             until=issued.certificate.not_valid_after_utc.isoformat(),
         )

@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS tokens (
     name    TEXT NOT NULL,
     profile TEXT NOT NULL,
     expires REAL,                   -- seconds since 1970; NULL: never
-    spent   REAL                    -- seconds since 1970; NULL: not yet
+    spent   REAL,                   -- seconds since 1970; NULL: not yet
+    hosts   TEXT NOT NULL DEFAULT ''  -- parted by spaces
 ) STRICT;
 CREATE INDEX IF NOT EXISTS tokens_by_handle ON tokens (handle);
 """
@@ -52,10 +53,18 @@ class TokenState(Enum):
 
 @dataclass(frozen=True)
 class Grant:
-    """The right that a token gives."""
+    """The right that a token gives.
+
+    Attributes:
+        name: whose certificate.
+        profile: what for.
+        hosts: host names and IP addresses that a chaincode may serve under; whoever makes the
+            token decides, and not who uses it.
+    """
 
     name: str
     profile: str
+    hosts: tuple[str, ...] = ()
 
 
 class TokenStore:
@@ -81,6 +90,7 @@ class TokenStore:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
+            self._add_hosts()
         except (OSError, sqlite3.Error) as error:
             raise AuthorityError(
                 f"cannot open the token store {path} ({error}): give the ca its own writable volume"
@@ -154,27 +164,38 @@ class TokenStore:
         with self._exclusive() as database:
             return database.execute("DELETE FROM tokens WHERE expires < ?", (before,)).rowcount
 
+    def _add_hosts(self) -> None:
+        """Gives the column to a store from before tokens had hosts."""
+        with self._exclusive() as database:
+            columns = database.execute("PRAGMA table_info(tokens)")
+            if "hosts" not in {name for _, name, *_ in columns}:
+                database.execute("ALTER TABLE tokens ADD COLUMN hosts TEXT NOT NULL DEFAULT ''")
+
     def _insert(self, token: str, grant: Grant, lifetime: timedelta | None) -> None:
         digest = _digest(token)
         expires = None if lifetime is None else (self._clock() + lifetime).timestamp()
         with self._exclusive() as database:
             database.execute(
-                "INSERT INTO tokens (handle, digest, name, profile, expires) "
-                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING",
-                (_handle(digest), digest, grant.name, grant.profile, expires),
+                "INSERT INTO tokens (handle, digest, name, profile, hosts, expires) "
+                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING",
+                (
+                    *(_handle(digest), digest),
+                    *(grant.name, grant.profile, " ".join(grant.hosts)),
+                    expires,
+                ),
             )
 
     def _look_up(
         self, database: sqlite3.Connection, digest: str
     ) -> tuple[TokenState, Grant | None]:
         rows = database.execute(
-            "SELECT digest, name, profile, expires, spent FROM tokens WHERE handle = ?",
+            "SELECT digest, name, profile, hosts, expires, spent FROM tokens WHERE handle = ?",
             (_handle(digest),),
         )
-        for known, name, profile, expires, spent in rows:
+        for known, name, profile, hosts, expires, spent in rows:
             if not hmac.compare_digest(known, digest):
                 continue
-            grant = Grant(name, profile)
+            grant = Grant(name, profile, tuple(hosts.split()))
             if spent is not None:
                 return TokenState.SPENT, grant
             if expires is not None and expires <= self._clock().timestamp():

@@ -19,6 +19,7 @@ from certificate_authority.authority import (
 from certificate_authority.config import Config
 from certificate_authority.enrolments import Enrolments
 from certificate_authority.errors import AuthorityError
+from certificate_authority.hosts import ServiceHosts
 from certificate_authority.profiles import Signer, profile_named
 from certificate_authority.tokens import TokenStore
 from selvedge_common.enrolment import layout, material
@@ -132,6 +133,7 @@ def _volume(config: Config, roots: Mapping[Signer, Root], clock: Clock) -> Volum
         authority,
         tokens,
         config.enrolment.all_members(),
+        services=ServiceHosts(config.service_hosts()),
         address=config.ca.address,
         group_readable=config.enrolment.group_readable,
     )

@@ -237,7 +237,7 @@ def _check_blocks_can_be_sent(config: Config) -> None:
 def _check_chaincode_address(config: Config) -> None:
     """It is told to chaincodes: where a listener takes all addresses, none of them can dial one."""
     address = config.peer.chaincode_address
-    if address.rpartition(":")[0] in ("", "0.0.0.0", "[::]", "::"):  # noqa: S104 - refused
+    if address.rpartition(":")[0] in ("0.0.0.0", "[::]", "::"):  # noqa: S104 - refused
         raise ConfigError(
             f"peer.chaincodeAddress is {address!r}, but must be where a chaincode reaches the "
             "chaincode listener: the name of this host and the port, such as localhost:7052"

@@ -78,9 +78,14 @@ def gauge(name: str) -> float | None:
     return REGISTRY.get_sample_value(name)
 
 
-def test_the_folder_is_made_and_only_its_owner_enters(packages: Packages, folder: Path) -> None:
+def test_the_folder_is_made_for_its_owner_alone_and_left_as_it_is(
+    packages: Packages, folder: Path
+) -> None:
     assert packages.look() == Found({}, (), ())
     assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    packages.look()
+    assert folder.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_folder_that_is_dropped_in_is_a_package_known_by_the_hash_of_its_files(

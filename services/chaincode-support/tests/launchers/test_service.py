@@ -136,6 +136,35 @@ async def test_a_name_that_is_not_its_own_is_refused(
     assert not launching.peer.registry.known("other")
 
 
+async def test_the_certificate_of_another_chaincode_is_refused(
+    start: StartLaunching, serve: Serve, organisation: Organisation
+) -> None:
+    launching = await start(startup_timeout=0.5)
+    certificate, key = organisation.issue_tls("other", "selvedge://chaincode/other")
+    server = await serve(
+        credentials=grpc.ssl_server_credentials([(key, certificate)], organisation.root, True)
+    )
+    await launching.drop("mycc", CCAAS, connection(server.address, organisation))
+    with pytest.raises(
+        LaunchTimeout,
+        match=r"PERMISSION_DENIED: the chaincode that serves there has the certificate of "
+        r"selvedge://chaincode/other, not of mycc",
+    ):
+        await launching.peer.execute("mycc")
+
+
+async def test_its_own_certificate_is_taken(
+    start: StartLaunching, serve: Serve, organisation: Organisation
+) -> None:
+    launching = await start()
+    certificate, key = organisation.issue_tls("mycc", "selvedge://chaincode/mycc")
+    server = await serve(
+        credentials=grpc.ssl_server_credentials([(key, certificate)], organisation.root, True)
+    )
+    await launching.drop("mycc", CCAAS, connection(server.address, organisation))
+    assert (await launching.peer.execute("mycc")).response.payload == b"1"
+
+
 async def assert_not_reached(launching: Any, address: str, cause: str) -> None:
     with pytest.raises(
         LaunchTimeout,

@@ -1,20 +1,24 @@
-"""A peer's ordering and ledger that submit as fast as they can, until they are killed.
+"""Peers' orderings and ledgers that submit as fast as they can, until they are killed.
 
-Run as a program: FOLDER. Prints each transaction's id once its SUCCESS would have been sent, and
-each block's number once it has been committed.
+Run as a program. For each line of standard input, a folder, it forks a process that orders and
+commits there, and waits for its end; so a process is there in an instant. Printed are `started`
+with the process's id, then by that process each transaction's id once its SUCCESS would have been
+sent, and each block's number once it has been committed, and `ended`.
 """
 
 import asyncio
+import itertools
+import os
 import sys
+import traceback
 from pathlib import Path
 
 from testchannel import CHANNEL, Network, validator_of, writes
 
-from chaincode_support.ledger import Ledger
-from chaincode_support.ledger.committer import Committer
-from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingSettings
+from chaincode_support.ledger import Ledger, committer, store
+from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingFailed, OrderingSettings
+from chaincode_support.volume import LEDGER, ORDERING
 from selvedge_common import logs
-from selvedge_common.msp import load_signing_identity
 from selvedge_common.protoutil.blocks import parse_block
 from selvedge_common.protoutil.config_block import open_config
 
@@ -24,40 +28,66 @@ SETTINGS = OrderingSettings(
     max_pending_messages=100,
     max_pending_bytes=1 << 24,
 )
+WORKERS = 4
+# So little that some kills meet a checkpoint.
+store.CHECKPOINT_PAGES = 16
+MAX_WAL_BYTES = 256 << 10
+committer.pauses = lambda: itertools.repeat(0.01)
 
 
 def say(*words: object) -> None:
-    print(*words, flush=True)
+    # At once, so that a kill leaves whole lines only.
+    os.write(1, f"{' '.join(map(str, words))}\n".encode())
 
 
-async def main(folder: Path) -> None:
-    logs.configure("error", "json")
-    network = Network()
-    # The first run's organisation is the channel's: later runs act as its one member.
-    member = folder / "msp"
-    if not member.exists():
-        network.organisation.issue("peer", "peer0", folder=member)
-    network.client = network.peer = load_signing_identity(member, "Org1MSP")
-    ordering = EmbeddedOrdering.open(folder, CHANNEL, network.orderer, SETTINGS, network.genesis)
-    ledger = Ledger.open(folder / "ledger", CHANNEL)
+async def main(folder: Path, network: Network) -> None:
+    ordering = EmbeddedOrdering.open(
+        folder / ORDERING, CHANNEL, network.orderer, SETTINGS, network.genesis
+    )
+    ledger = Ledger.open(folder / LEDGER, CHANNEL, max_wal_bytes=MAX_WAL_BYTES)
     validator = validator_of(open_config(parse_block(ordering.block(0))))
-    committing = asyncio.create_task(Committer(ordering, ledger, validator, blocks_ahead=100).run())
+    committing = asyncio.create_task(
+        committer.Committer(ordering, ledger, validator, blocks_ahead=100).run()
+    )
 
     async def submit(worker: int) -> None:
         number = 0
         while True:
             number += 1
             txid, envelope = network.transaction(writes(**{f"w{worker}": b"%d" % number}))
-            await ordering.order(envelope)
-            say("ordered", txid)
+            try:
+                await ordering.order(envelope)
+            except OrderingFailed:
+                say("failed", txid)
+            else:
+                say("ordered", txid)
 
     async def watch() -> None:
+        height = ledger.height
+        say("height", height)
         while True:
-            await ledger.wait_for(ledger.height + 1)
-            say("committed", ledger.height - 1)
+            await ledger.wait_for(height + 1)
+            height = ledger.height
+            say("committed", height - 1)
 
-    await asyncio.gather(committing, watch(), *(submit(worker) for worker in range(4)))
+    await asyncio.gather(committing, watch(), *(submit(worker) for worker in range(WORKERS)))
+
+
+def serve() -> None:
+    logs.configure("panic", "json")
+    network = Network()
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                asyncio.run(main(Path(line.strip()), network))
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        say("started", child)
+        os.waitpid(child, 0)
+        say("ended")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    serve()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,3 +72,26 @@ def test_a_block_that_nobody_can_be_sent_is_refused_at_the_start(
     monkeypatch.setenv("CORE_ORDERER_BATCHSIZE_" + key.upper(), str((99 << 20) + 1))
     with pytest.raises(ConfigError, match=rf"orderer\.batchSize\.{key} is .*maxSendMsgSize"):
         config.read()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7052", "[::]:7052"])
+def test_chaincode_is_told_an_address_that_it_can_dial(address: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("CORE_PEER_CHAINCODEADDRESS", address)
+    with pytest.raises(
+        ConfigError, match=r"peer\.chaincodeAddress is .* must be where a chaincode"
+    ):
+        config.read()
+
+
+def test_pauses_between_launches_grow(monkeypatch: Any) -> None:
+    monkeypatch.setenv("CORE_CHAINCODE_RELAUNCH_FIRSTPAUSE", "31s")
+    with pytest.raises(
+        ConfigError, match=r"firstPause \(31s\) is longer than longestPause \(30s\)"
+    ):
+        config.read()
+
+
+def test_packages_lie_where_they_are_said_to(monkeypatch: Any) -> None:
+    assert config.read().chaincode.packages is None
+    monkeypatch.setenv("CORE_CHAINCODE_PACKAGES", "/srv/chaincodes")
+    assert config.read().chaincode.packages == Path("/srv/chaincodes")

@@ -1,11 +1,8 @@
 """TLS of the native transport: contexts for handshakes, and who a client is."""
 
 import asyncio
-import contextlib
-import os
 import ssl
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from selvedge_common.comm.credentials import ServerCredentials
 from selvedge_common.comm.errors import CertificateError
 from selvedge_common.comm.native.frames import ConnectionFault, ErrorCode
+from selvedge_common.comm.openssl_file import openssl_file
 from selvedge_common.quoting import printable
 
 # What HTTP/2 leaves of TLS 1.2 (RFC 9113, section 9.2.2); TLS 1.3 has its own.
@@ -42,7 +40,7 @@ def context(credentials: ServerCredentials) -> ssl.SSLContext:
         (False, False): ssl.CERT_NONE,
     }[credentials.required, credentials.requested]
     try:
-        with _file(credentials.certificate + b"\n" + credentials.key) as path:
+        with openssl_file(credentials.certificate + b"\n" + credentials.key) as path:
             made.load_cert_chain(path)
         if credentials.client_root_cas:
             made.load_verify_locations(cadata=b"".join(credentials.client_root_cas).decode())
@@ -51,24 +49,6 @@ def context(credentials: ServerCredentials) -> ssl.SSLContext:
             f"The certificates of this listener cannot be taken up: {error}."
         ) from error
     return made
-
-
-@contextlib.contextmanager
-def _file(content: bytes) -> Iterator[str]:
-    """A file with this content, which OpenSSL wants; in memory where the system has that, so that
-    the key is on no disk."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("pair")
-        try:
-            os.write(descriptor, content)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        yield file.name
 
 
 @dataclass(slots=True)

@@ -102,6 +102,22 @@ def check_is_a_chaincode(certificate_names: Sequence[str]) -> None:
         )
 
 
+def check_is_no_other(name: str, certificate_names: Sequence[str]) -> None:
+    """Return when a server's certificate with these alternative names is this chaincode's, or none
+    of ours.
+
+    Raises StatusError PERMISSION_DENIED, with both names.
+    """
+    chaincodes = [each for each in certificate_names if each.startswith(_URI)]
+    if chaincodes and _URI + name not in chaincodes:
+        raise StatusError(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"the chaincode that serves there has the certificate of "
+            f"{printable(', '.join(chaincodes))}, not of {name}: correct the address, or issue its "
+            f"own with `selvedge ca issue --chaincode {name} --host HOST`",
+        )
+
+
 def check_is_named(name: str, certificate_names: Sequence[str]) -> None:
     """Return when a certificate with these alternative names is this chaincode's.
 

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from prometheus_client import REGISTRY, Metric
-from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.metrics_core import HistogramMetricFamily, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
 _REQUEST = ("type", "channel", "chaincode")
@@ -71,15 +71,15 @@ class ShimRequests(Collector):
     def collect(self) -> Iterator[Metric]:
         """The series as they are now."""
         # Untyped as all counters under Fabric's names: see selvedge_common.metrics.
-        received = Metric(
+        received = UnknownMetricFamily(
             "chaincode_shim_requests_received",
             "The number of chaincode shim requests received.",
-            "unknown",
+            labels=_REQUEST,
         )
-        completed = Metric(
+        completed = UnknownMetricFamily(
             "chaincode_shim_requests_completed",
             "The number of chaincode shim requests completed.",
-            "unknown",
+            labels=_OUTCOME,
         )
         duration = HistogramMetricFamily(
             "chaincode_shim_request_duration",
@@ -87,14 +87,10 @@ class ShimRequests(Collector):
             labels=_OUTCOME,
         )
         for labels, metrics in list(self._by_labels.items()):
-            received.add_sample(
-                received.name, dict(zip(_REQUEST, labels, strict=True)), metrics.received
-            )
+            received.add_metric(labels, metrics.received)
             for success, outcome in metrics.outcomes():
                 full = (*labels, success)
-                completed.add_sample(
-                    completed.name, dict(zip(_OUTCOME, full, strict=True)), sum(outcome.counts)
-                )
+                completed.add_metric(full, sum(outcome.counts))
                 duration.add_metric(full, outcome.buckets(), outcome.seconds)
         yield from (received, completed, duration)
 

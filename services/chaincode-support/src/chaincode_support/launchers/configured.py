@@ -76,5 +76,6 @@ def _processes(config: Config, listener: ServerConfig) -> ProcessSettings:
         grace=peer.grace_period,
         output=OutputBounds(limits.output_line_bytes, limits.output_lines),
         ca_address=config.ca.address or None,
-        enrol_patience=startup_timeout(config),
+        # What it waited for is told before those that wait for the chaincode give up.
+        enrol_patience=startup_timeout(config) / 2,
     )

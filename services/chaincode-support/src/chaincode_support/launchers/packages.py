@@ -128,7 +128,7 @@ class Packages:
             return package
         if len(self._entries) >= self._bounds.packages:
             raise self._too_many()
-        make_private_folder(self._folder)
+        self._make_folder()
         write_atomically(file, data, 0o600)
         return package
 
@@ -155,7 +155,7 @@ class Packages:
 
     def _stamps(self) -> dict[str, _Stamp]:
         """What looks like a package, and by what a change of it is seen. Raises OSError."""
-        make_private_folder(self._folder)
+        self._make_folder()
         stamps: dict[str, _Stamp] = {}
         for name in sorted(os.listdir(self._folder)):
             place = self._folder / name
@@ -166,6 +166,11 @@ class Packages:
             elif name.endswith(_ARCHIVE):
                 stamps[name] = (_stamp(place),)
         return stamps
+
+    def _make_folder(self) -> None:
+        # One that is there is the operator's, and so is who may enter it.
+        if not self._folder.exists():
+            make_private_folder(self._folder)
 
     def _tell_trouble(self, trouble: str) -> None:
         if trouble != self._trouble:

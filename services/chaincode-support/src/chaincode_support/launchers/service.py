@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import grpc
 
-from chaincode_support.chaincode.registration import Expected
+from chaincode_support.chaincode.registration import Expected, check_is_no_other
 from chaincode_support.launchers import metrics
 from chaincode_support.launchers.errors import LaunchFailed
 from chaincode_support.launchers.package import Connection, ConnectionTLS, Package
@@ -140,7 +140,25 @@ class ChaincodeConnection:
         self._stream = stream
         package = self._package
         metrics.connects.labels(package.name, "true").inc()
+        if self._connection.tls is not None:
+            await self._check_is_no_other(self._connection.tls)
         await self._serve(stream, Expected(package.name, package.version, package.accepts))
+
+    async def _check_is_no_other(self, tls: ConnectionTLS) -> None:
+        """Chaincodes may share a host, so the host in a certificate tells not which of them it is.
+
+        Raises StatusError PERMISSION_DENIED.
+        """
+        root, pair = await asyncio.to_thread(self._material, tls)
+        try:
+            async with asyncio.timeout(self._connection.dial_timeout):
+                shown = await comm.server_uris(self._connection.address, root, pair)
+            check_is_no_other(self._package.name, shown)
+        except (OSError, TimeoutError) as error:
+            raise comm.StatusError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"its certificate was not shown a second time, to be looked at: {error}",
+            ) from error
 
     async def _channel(self) -> grpc.aio.Channel:
         # Anew for each connection, so that renewed certificates count.

@@ -236,7 +236,7 @@ class Supervisor:
             chaincode=self.name,
             package=package.id,
             cause=self._cause,
-            again_in=round(seconds, 1),
+            again_in=round(seconds, 3),
         )
         self._told = self._cause
         while self.package is package and not self._ending:

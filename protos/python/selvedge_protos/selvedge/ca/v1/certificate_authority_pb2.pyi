@@ -42,8 +42,9 @@ class _ProfileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Profile.Value
     PROFILE_ORDERER: _Profile.ValueType  # 6
     """A node that signs blocks: identity root; organisational unit "orderer"."""
     PROFILE_CHAINCODE: _Profile.ValueType  # 7
-    """A chaincode that dials the chaincode listener: TLS root; client and server authentication; the
-    chaincode's name in a SAN URI, selvedge://chaincode/NAME, which must equal the name it registers.
+    """A chaincode, that dials the chaincode listener or serves: TLS root; client and server
+    authentication; the chaincode's name in a SAN URI, selvedge://chaincode/NAME, which must equal the
+    name it registers; the hosts that its token was made for, if any, as further SANs.
     """
 
 class Profile(_Profile, metaclass=_ProfileEnumTypeWrapper):
@@ -68,8 +69,9 @@ PROFILE_PEER: Profile.ValueType  # 5
 PROFILE_ORDERER: Profile.ValueType  # 6
 """A node that signs blocks: identity root; organisational unit "orderer"."""
 PROFILE_CHAINCODE: Profile.ValueType  # 7
-"""A chaincode that dials the chaincode listener: TLS root; client and server authentication; the
-chaincode's name in a SAN URI, selvedge://chaincode/NAME, which must equal the name it registers.
+"""A chaincode, that dials the chaincode listener or serves: TLS root; client and server
+authentication; the chaincode's name in a SAN URI, selvedge://chaincode/NAME, which must equal the
+name it registers; the hosts that its token was made for, if any, as further SANs.
 """
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
