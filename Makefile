@@ -9,7 +9,7 @@ TESTS    := $(filter-out samples/%-node,$(wildcard $(PACKAGES:=/tests) samples/*
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
            --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-.PHONY: help run test unit e2e shims fuzz bench soak lint types protos requirements clean
+.PHONY: help run test unit e2e shims sdks fuzz bench soak lint types protos requirements clean
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -29,7 +29,7 @@ help: ## show this list
 run: .venv/runtime ## all services and the sample chaincode as local processes; Ctrl-C stops them
 	@$(BIN)/selvedge up --demo
 
-test: .venv/dev lint types unit e2e shims ## everything: lint, types, unit, integration and end-to-end tests
+test: .venv/dev lint types unit e2e shims sdks ## everything: lint, types, unit, integration and end-to-end tests
 
 lint: .venv/dev ## style of the code
 	$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --check .
@@ -46,6 +46,9 @@ e2e: .venv/dev ## the end-to-end suite over processes, and over containers where
 
 shims: .venv/dev ## chaincode on Fabric's own shims, over processes on both transports
 	$(BIN)/pytest tests/shims
+
+sdks: .venv/dev ## applications on Fabric's own SDKs, over processes on both transports
+	$(BIN)/pytest tests/sdks
 
 fuzz: .venv/dev ## fuzz the native transport for a minute, or SECONDS=600
 	$(BIN)/python -m common.tests.comm.native.fuzz --seconds $(or $(SECONDS),60)

@@ -21,9 +21,13 @@ from bench import (
     committing,
     endorsing,
     fanout,
+    growing,
     images,
     latency,
+    ledgers,
+    pacing,
     ranges,
+    replaying,
     resident,
     startup,
     states,
@@ -47,6 +51,7 @@ ALONE = {
 """What needs no running services, or starts its own."""
 ON_SERVICES = {
     "latency": latency.measure,
+    "pace": pacing.measure,
     "stream": streams.measure,
     "endorse": endorsing.measure,
     "commit": committing.measure,
@@ -54,10 +59,13 @@ ON_SERVICES = {
     "range": ranges.measure,
     "batch": batches.measure,
     "fanout": fanout.measure,
+    "ledger": ledgers.measure,
+    "growth": growing.measure,
+    "replay": replaying.measure,
 }
 """What shares services, which are started once."""
 EPILOG = """examples:
-  python -m bench                              everything, about six minutes
+  python -m bench                              everything, about ten minutes
   python -m bench --quick --only latency       whether it works
   python -m bench --json > before.json         to compare with later
 

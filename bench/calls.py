@@ -1,18 +1,24 @@
-"""What a chaincode asks of the peer within one transaction, beside messages of the same sizes."""
+"""What a chaincode asks of the peer within one transaction, beside the barest peers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+
+from google.protobuf.message import Message
 
 from bench.client import CHANNEL, checked
 from bench.comparison import Subject, Tally, beside, compare
 from bench.load_client import Round
+from bench.process import PATIENCE, BenchError
 from bench.row import Row
-from bench.site import STREAM, Site
+from bench.site import Site, Yardstick
+from bench.wire import pack
+from selvedge_protos.peer.chaincode_pb2 import ChaincodeInput
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage
 from selvedge_protos.peer.proposal_pb2 import SignedProposal
+from selvedge_protos.peer.proposal_response_pb2 import Response
 
 _TXID = "0" * 64
 
@@ -25,21 +31,17 @@ class Calls:
         name: of their row.
         words: what the chaincode is called with; it answers with the seconds they took.
         count: how many they are.
-        request: bytes of each message to the peer.
-        answer: bytes of each message from it.
-        exchanges: messages each way for one of them.
+        answers: payloads that the barest peers answer them with, in turns, as the peer does.
     """
 
     name: str
     words: Sequence[object]
     count: int
-    request: int
-    answer: int
-    exchanges: float = 1
+    answers: Sequence[bytes | Message]
 
 
 async def measure(site: Site, calls: Calls) -> dict[str, Tally]:
-    """Have the chaincode make the calls, and the yardsticks exchange as many messages."""
+    """Have the chaincode make the calls, of the peer and of the yardsticks."""
     endorse = await site.client.endorser()
 
     async def transact(_: float) -> Round:
@@ -47,19 +49,9 @@ async def measure(site: Site, calls: Calls) -> dict[str, Tally]:
         return Round(float(checked(answer).response.payload), calls.count)
 
     subjects = {"ours": Subject(site.pid("chaincode-support"), transact)}
-    async with AsyncExitStack() as stack:
-        for name, yardstick in site.yardsticks.items():
-            await site.set_size(yardstick, calls.answer)
-            client = await stack.enter_async_context(
-                site.load_client(
-                    *("exchange", yardstick.address, STREAM),
-                    size=calls.request,
-                    answer=calls.answer,
-                )
-            )
-            rounds = client.rounds(site.effort.round_seconds)
-            subjects[name] = Subject(yardstick.pid, rounds, calls.exchanges)
-        return await compare(subjects, site.effort.rounds)
+    for name, yardstick in site.yardsticks.items():
+        subjects[name] = Subject(yardstick.pid, await _transacting(site, yardstick, calls))
+    return await compare(subjects, site.effort.rounds)
 
 
 async def row(site: Site, group: str, calls: Calls) -> Row:
@@ -73,10 +65,35 @@ async def fill(site: Site, *calls: Sequence[object]) -> None:
     await site.idle()
 
 
-def size(
-    kind: ChaincodeMessage.Type.ValueType, payload: bytes, proposal: SignedProposal | None = None
-) -> int:
-    """The bytes of a message between a chaincode and its peer."""
+def message(
+    kind: ChaincodeMessage.Type.ValueType,
+    payload: bytes | Message,
+    proposal: SignedProposal | None = None,
+) -> ChaincodeMessage:
+    """A message between a chaincode and its peer."""
+    if isinstance(payload, Message):
+        payload = payload.SerializeToString()
     return ChaincodeMessage(
         type=kind, payload=payload, txid=_TXID, channel_id=CHANNEL, proposal=proposal
-    ).ByteSize()
+    )
+
+
+async def _transacting(
+    site: Site, yardstick: Yardstick, calls: Calls
+) -> Callable[[float], Awaitable[Round]]:
+    words = [str(word).encode() for word in calls.words]
+    transaction = message(ChaincodeMessage.TRANSACTION, ChaincodeInput(args=words))
+    answers = [message(ChaincodeMessage.RESPONSE, each) for each in calls.answers]
+    request = pack(each.SerializeToString() for each in (transaction, *answers))
+    channel = await site.client.channel(yardstick.address)
+    ask = channel.unary_unary("/bench.Raw/Transact")
+
+    async def transact(_: float) -> Round:
+        async with asyncio.timeout(PATIENCE):
+            completed = ChaincodeMessage.FromString(await ask(request))
+        response = Response.FromString(completed.payload)
+        if completed.type != ChaincodeMessage.COMPLETED or response.status != 200:
+            raise BenchError(f"the barest peer's chaincode failed: {completed.payload!r}")
+        return Round(float(response.payload), calls.count)
+
+    return transact

@@ -18,7 +18,7 @@ from selvedge_common import comm
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil.endorsements import create_transaction
 from selvedge_common.protoutil.proposals import create_proposal, sign_proposal
-from selvedge_common.protoutil.seek_request import FOREVER, NEWEST, seek_envelope
+from selvedge_common.protoutil.seek_request import FOREVER, NEWEST, Position, seek_envelope
 from selvedge_common.protoutil.wire import timestamp_of
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
@@ -117,10 +117,8 @@ class Client:
         channel = await self.channel(self._addresses.orderer)
         return channel.stream_stream("/orderer.AtomicBroadcast/Broadcast")()
 
-    async def consumer(self) -> Any:
-        """A Chat stream that the events of the measuring chaincode come on, registered."""
-        channel = await self.channel(self._addresses.events)
-        stream = channel.stream_stream("/protos.Events/Chat")()
+    def registration(self) -> bytes:
+        """The request to Chat for the events of the measuring chaincode."""
         signer = self._user.signer
         event = events_pb2.Event(
             register=events_pb2.Register(events=[chaincode_interest(NAME)]),
@@ -129,7 +127,20 @@ class Client:
             tls_cert_hash=self._user.tls_hash,
         ).SerializeToString()
         signed = events_pb2.SignedEvent(eventBytes=event, signature=signer.sign(event))
-        await stream.write(signed.SerializeToString())
+        return signed.SerializeToString()
+
+    def seek(self, start: Position, stop: Position) -> bytes:
+        """The request to Deliver for these blocks, also those that are not there yet."""
+        return seek_envelope(
+            *(CHANNEL, start, stop, ab_pb2.SeekInfo.BLOCK_UNTIL_READY),
+            *(self._user.signer, self._user.tls_hash),
+        ).SerializeToString()
+
+    async def consumer(self) -> Any:
+        """A Chat stream that the events of the measuring chaincode come on, registered."""
+        channel = await self.channel(self._addresses.events)
+        stream = channel.stream_stream("/protos.Events/Chat")()
+        await stream.write(self.registration())
         echo = events_pb2.Event.FromString(await read(stream))
         assert echo.HasField("register"), echo
         return stream
@@ -139,11 +150,7 @@ class Client:
         """The blocks from now on."""
         channel = await self.channel(self._addresses.peer)
         stream = channel.stream_stream("/protos.Deliver/DeliverFiltered")()
-        wish = seek_envelope(
-            *(CHANNEL, NEWEST, FOREVER, ab_pb2.SeekInfo.BLOCK_UNTIL_READY),
-            *(self._user.signer, self._user.tls_hash),
-        )
-        await stream.write(wish.SerializeToString())
+        await stream.write(self.seek(NEWEST, FOREVER))
         await read(stream)  # the newest, which was there before
         try:
             yield Commits(stream)
@@ -163,9 +170,9 @@ class Client:
             for answer in answers:
                 check_ordered(answer)
             async with asyncio.timeout(PATIENCE):
-                committed = await waiting - started
+                seconds_to_commit = await waiting - started
         await ordering.done_writing()
-        return seconds, committed
+        return seconds, seconds_to_commit
 
 
 class Commits:
@@ -175,17 +182,8 @@ class Commits:
         self._stream = stream
 
     async def next(self) -> list[str]:
-        """The ids of the transactions of the next block.
-
-        Raises:
-            BenchError: one of them is not valid.
-        """
-        answer = events_pb2.DeliverResponse.FromString(await read(self._stream))
-        found = answer.filtered_block.filtered_transactions
-        for transaction in found:
-            if transaction.tx_validation_code != transaction_pb2.VALID:
-                raise BenchError(f"transaction {transaction.txid} is not valid: {transaction}")
-        return [transaction.txid for transaction in found]
+        """The ids of the transactions of the next block. Raises as `committed`."""
+        return committed(await read(self._stream))
 
     async def all_of(self, wanted: set[str]) -> float:
         """The moment when the last of these transactions was seen."""
@@ -212,6 +210,25 @@ def checked(answer: bytes) -> proposal_response_pb2.ProposalResponse:
     if response.response.status != 200:
         raise BenchError(f"a proposal was not endorsed: {response.response.message}")
     return response
+
+
+def committed(answer: bytes) -> list[str]:
+    """The ids of the transactions in what DeliverFiltered sends.
+
+    Raises:
+        BenchError: one of them is not valid.
+    """
+    response = events_pb2.DeliverResponse.FromString(answer)
+    found = response.filtered_block.filtered_transactions
+    for transaction in found:
+        if transaction.tx_validation_code != transaction_pb2.VALID:
+            raise BenchError(f"transaction {transaction.txid} is not valid: {transaction}")
+    return [transaction.txid for transaction in found]
+
+
+def told(event: bytes) -> str:
+    """The id of the transaction that an event of Chat is of."""
+    return events_pb2.Event.FromString(event).chaincode_event.tx_id
 
 
 def check_ordered(answer: bytes) -> None:

@@ -21,12 +21,10 @@ class Subject:
     Attributes:
         pid: its process.
         round: puts the load on it, for that part of a round.
-        messages_each: how many messages make one of what is counted.
     """
 
     pid: int
     round: Callable[[float], Awaitable[Round]]
-    messages_each: float = 1
 
 
 @dataclass
@@ -34,8 +32,14 @@ class Tally:
     """What a server made of a load so far."""
 
     rates: list[float] = field(default_factory=list)
-    count: float = 0
+    count: int = 0
     cpu: float = 0.0
+
+    def add(self, count: int, seconds: float, cpu: float) -> None:
+        """A round: so much was done, in so many seconds by the clock and of processor time."""
+        self.rates.append(count / seconds)
+        self.count += count
+        self.cpu += cpu
 
     @property
     def rate(self) -> float:
@@ -55,18 +59,15 @@ async def compare(subjects: Mapping[str, Subject], rounds: int) -> dict[str, Tal
         BenchError: something was not answered as it should be, or nothing was.
     """
     for name, subject in subjects.items():
-        _check(name, await subject.round(_WARM_UP))
+        check(name, await subject.round(_WARM_UP))
     tallies = {name: Tally() for name in subjects}
     for _ in range(rounds):
         for name, subject in subjects.items():
             before = cpu_seconds(subject.pid)
             done = await subject.round(1)
-            tally = tallies[name]
-            tally.cpu += cpu_seconds(subject.pid) - before
-            _check(name, done)
-            counted = done.messages / subject.messages_each
-            tally.rates.append(counted / done.seconds)
-            tally.count += counted
+            cpu = cpu_seconds(subject.pid) - before
+            check(name, done)
+            tallies[name].add(done.messages, done.seconds, cpu)
     return tallies
 
 
@@ -87,7 +88,12 @@ def beside(group: str, name: str, tallies: Mapping[str, Tally], note: str = "") 
     )
 
 
-def _check(name: str, done: Round) -> None:
+def check(name: str, done: Round) -> None:
+    """See that all of a round was as it should be.
+
+    Raises:
+        BenchError: it was not, or nothing came.
+    """
     if done.failed:
         raise BenchError(f"{name}: {done.failed} failed, the first with: {done.error}")
     if not done.messages:

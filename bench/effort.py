@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -21,6 +22,11 @@ class Effort:
         rounds: of each load on each server.
         round_seconds: how long each of them is, where it is not counted.
         idle_streams: streams opened to see what they take; with a connection each, a quarter.
+        committed: transactions of a round that are given to the ledger, in 200 blocks at most.
+        read: keys that simulations of a round read; of ranges a hundredth.
+        keys: how many the growing ledger has, each time it is measured.
+        replayed: blocks that are read from the beginning.
+        paces: transactions a second, and for how many seconds.
     """
 
     starts: int
@@ -34,6 +40,11 @@ class Effort:
     rounds: int
     round_seconds: float
     idle_streams: int
+    committed: int
+    read: int
+    keys: Sequence[int]
+    replayed: int
+    paces: Sequence[tuple[int, float]]
 
 
 FULL = Effort(
@@ -48,6 +59,11 @@ FULL = Effort(
     rounds=3,
     round_seconds=0.4,
     idle_streams=2000,
+    committed=1500,
+    read=10_000,
+    keys=(1000, 100_000, 1_000_000),
+    replayed=10_000,
+    paces=((1, 20), (100, 10), (1000, 5)),
 )
 QUICK = Effort(
     starts=1,
@@ -61,4 +77,9 @@ QUICK = Effort(
     rounds=1,
     round_seconds=0.1,
     idle_streams=400,
+    committed=100,
+    read=1000,
+    keys=(1000, 10_000, 100_000),
+    replayed=200,
+    paces=((1, 2), (100, 1), (1000, 0.5)),
 )

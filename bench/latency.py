@@ -7,12 +7,11 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from bench.client import check_ordered
+from bench.client import check_ordered, told
 from bench.process import PATIENCE
 from bench.row import Row
 from bench.site import Site, puts
 from bench.wire import exchange, read
-from selvedge_protos.peer import events_pb2
 
 GROUP = "latency, idle system"
 EVENT = 100
@@ -24,14 +23,14 @@ async def measure(site: Site) -> list[Row]:
     client, count = site.client, site.effort.latencies
     transactions = await client.transactions(puts(count + 5, prefix="latency", event=EVENT))
     chat, ordering = await client.consumer(), await client.ordering()
-    ordered, committed, told = list[float](), list[float](), list[float]()
+    ordered, committed, heard = list[float](), list[float](), list[float]()
     size = 0
 
     async def event() -> list[str]:
         nonlocal size
         message = await read(chat)
         size = len(message)
-        return [events_pb2.Event.FromString(message).chaincode_event.tx_id]
+        return [told(message)]
 
     await site.idle()
     async with client.commits() as commits:
@@ -44,13 +43,13 @@ async def measure(site: Site) -> list[Row]:
             ordered.append(time.perf_counter() - sent)
             async with asyncio.timeout(PATIENCE):
                 committed.append(await commit - sent)
-                told.append(await arrival - sent)
+                heard.append(await arrival - sent)
     chat.cancel()
     raw = await _raw(site, transactions[0].envelope, size)
     return [
         *_rows("submit → ordered for good", ordered[-count:], raw),
         *_rows("submit → commit, by DeliverFiltered", committed[-count:], raw),
-        *_rows("submit → chaincode event, by Chat", told[-count:], raw),
+        *_rows("submit → chaincode event, by Chat", heard[-count:], raw),
     ]
 
 

@@ -4,7 +4,8 @@ One is nothing but grpc.aio, the other our server on its native transport. Their
   /bench.Raw/Size    unary: how many bytes every message from here has from now on
   /bench.Raw/Answer  unary: answers
   /bench.Raw/Stream  bidirectional: answers each message
-  /bench.Raw/Events  bidirectional, of grpc.aio alone: as many messages as the first one says
+  /bench.Raw/Events  bidirectional: sends as many messages as each message says
+  /bench.Raw/Transact, /protos.ChaincodeSupport/Register  a chaincode's peer: bare_peer.py
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import grpc
 import grpc.aio
 import uvloop
 
+from bench.bare_peer import BarePeer
 from bench.process import standard_input_ends
 from bench.wire import EOF
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from selvedge_common import comm
 
 SERVICE = "bench.Raw"
+CHAINCODE_SUPPORT = "protos.ChaincodeSupport"
 ADDRESS = "127.0.0.1:0"
 
 
@@ -34,12 +37,14 @@ class Methods:
 
     def __init__(self) -> None:
         self._answer = b""
+        self.peer = BarePeer()
 
     def handlers(self) -> dict[str, Any]:
         """The unary ones, by name."""
         return {
             "Size": grpc.unary_unary_rpc_method_handler(self._set_size),
             "Answer": grpc.unary_unary_rpc_method_handler(self._say),
+            "Transact": grpc.unary_unary_rpc_method_handler(self.peer.transact),
         }
 
     async def _set_size(self, request: bytes, _: object) -> bytes:
@@ -61,8 +66,17 @@ class Methods:
     async def send_events(self, _: object, context: Any) -> None:
         """Events, on grpc.aio."""
         await context.send_initial_metadata(())
-        for _ in range(int(await context.read())):
-            await context.write(self._answer)
+        while (count := await context.read()) is not EOF:
+            for _ in range(int(count)):
+                await context.write(self._answer)
+
+    async def send_all_events(self, stream: comm.MessageStream) -> None:
+        """Events, by the message-stream face."""
+        async for count in stream:
+            for _ in range(int(count)):
+                stream.send(self._answer)
+                if stream.full:
+                    await stream.drained()
 
 
 @asynccontextmanager
@@ -73,12 +87,11 @@ async def raw(root: bytes, certificate: bytes, key: bytes) -> AsyncIterator[str]
     )
     methods = Methods()
     server: Any = grpc.aio.server()
-    streams = {"Stream": methods.answer_each, "Events": methods.send_events}
-    server.add_registered_method_handlers(
-        SERVICE,
-        methods.handlers()
-        | {name: grpc.stream_stream_rpc_method_handler(each) for name, each in streams.items()},
-    )
+    stream = grpc.stream_stream_rpc_method_handler
+    streams = {"Stream": stream(methods.answer_each), "Events": stream(methods.send_events)}
+    server.add_registered_method_handlers(SERVICE, methods.handlers() | streams)
+    register = {"Register": stream(methods.peer.register)}
+    server.add_registered_method_handlers(CHAINCODE_SUPPORT, register)
     port = server.add_secure_port(ADDRESS, credentials)
     await server.start()
     yield f"localhost:{port}"
@@ -103,6 +116,8 @@ async def native(root: bytes, certificate: bytes, key: bytes) -> AsyncIterator[s
     server = comm.GRPCServer(ADDRESS, comm.ServerConfig(secure=secure, transport="native"))
     server.add_registered_method_handlers(SERVICE, methods.handlers())
     server.add_message_stream(f"/{SERVICE}/Stream", methods.answer_messages)
+    server.add_message_stream(f"/{SERVICE}/Events", methods.send_all_events)
+    server.add_message_stream(f"/{CHAINCODE_SUPPORT}/Register", methods.peer.register_stream)
     await server.start()
     yield f"localhost:{server.address.rpartition(':')[2]}"
     await server.stop(0)

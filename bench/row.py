@@ -9,14 +9,15 @@ from itertools import groupby
 
 @dataclass(frozen=True)
 class Row:
-    """One measured number, and what grpc.aio alone makes of the same.
+    """One measured number, and what yardsticks make of the same.
 
     Attributes:
         group: the measurement that it belongs to.
         name: what was measured.
         value: how much, in `unit`; None where `note` says why there is none.
         unit: of `value` and of `raw`.
-        raw: the same, measured in the same run with nothing but grpc.aio.
+        raw: the same, measured in the same run with nothing but what others wrote: grpc.aio, or
+            SQLite where it is the ledger's.
         echo: the same with our native transport and nothing behind it.
         cpu, raw_cpu, echo_cpu: microseconds of the server's processor time for each call or event.
         note: what else a reader should know.
@@ -71,7 +72,7 @@ class Row:
 
 
 HEADINGS = (
-    *("", "measured", "", "raw gRPC", "ratio", "echo", "ratio"),
+    *("", "measured", "", "raw", "ratio", "echo", "ratio"),
     *("server µs", "raw µs", "echo µs", "times echo"),
 )
 

@@ -18,6 +18,7 @@ from bench.process import PATIENCE, Program, cpu_seconds, module, program, settl
 
 ANSWER = "/bench.Raw/Answer"
 STREAM = "/bench.Raw/Stream"
+EVENTS = "/bench.Raw/Events"
 _POLL = 0.05
 
 
@@ -78,6 +79,8 @@ class Site:
         size: int = 0,
         answer: int = 0,
         window: int = 1,
+        request: bytes = b"",
+        count: int = 1,
     ) -> load_client.Running:
         """A load client that is the user of this site."""
         return load_client.load_client(
@@ -91,6 +94,8 @@ class Site:
             method=method,
             answer=answer,
             window=window,
+            request=request,
+            count=count,
         )
 
     async def set_size(self, yardstick: Yardstick, size: int) -> None:
@@ -108,7 +113,7 @@ class Site:
         """A stream of the raw server that sends as many events of this size as it is told to."""
         await self.set_size(self.raw, size)
         channel = await self.client.channel(self.raw.address)
-        stream = channel.stream_stream("/bench.Raw/Events")()
+        stream = channel.stream_stream(EVENTS)()
         await stream.initial_metadata()
         return stream
 
@@ -158,6 +163,8 @@ async def site(effort: Effort, folder: Path) -> AsyncIterator[Site]:
             running_chaincode(built, house.addresses.chaincode, environment),
             yardstick("raw", house) as raw,
             yardstick("native", house) as echo,
+            running_chaincode(built, raw.address, environment),
+            running_chaincode(built, echo.address, environment),
             Client(house) as client,
         ):
             async with asyncio.timeout(PATIENCE):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.calls import Calls, fill, row, size
+from bench.calls import Calls, fill, row
 from bench.row import Row
 from bench.site import Site
-from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetState, PutState
 
 GROUP = "state calls in one transaction"
 SMALL, LARGE = 100, 10 * 1024
@@ -27,25 +26,11 @@ async def measure(site: Site) -> list[Row]:
 
 def _gets(count: int, of: int) -> Calls:
     prefix = _on_ledger(of)
-    request = GetState(key=f"{prefix}-00000").SerializeToString()
-    return Calls(
-        f"GetState, {_bytes(of)}",
-        ("gets", prefix, count, of),
-        count,
-        size(ChaincodeMessage.GET_STATE, request),
-        size(ChaincodeMessage.RESPONSE, bytes(of)),
-    )
+    return Calls(f"GetState, {_bytes(of)}", ("gets", prefix, count, of), count, [bytes(of)])
 
 
 def _puts(count: int, of: int) -> Calls:
-    request = PutState(key="written-00000", value=bytes(of)).SerializeToString()
-    return Calls(
-        f"PutState, {_bytes(of)}",
-        ("puts", "written", count, of),
-        count,
-        size(ChaincodeMessage.PUT_STATE, request),
-        size(ChaincodeMessage.RESPONSE, b""),
-    )
+    return Calls(f"PutState, {_bytes(of)}", ("puts", "written", count, of), count, [b""])
 
 
 def _on_ledger(of: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import AsyncExitStack
 
-from bench.calls import size
+from bench.calls import message
 from bench.comparison import Subject, beside, compare
 from bench.load_client import Round
 from bench.process import Program, module
@@ -21,12 +21,12 @@ GROUP = "transactions on one chaincode stream"
 
 async def measure(site: Site) -> list[Row]:
     """Run them within a process that has the stream and nothing else, 1, 8 and 32 at a time."""
-    completed = size(ChaincodeMessage.COMPLETED, Response(status=200).SerializeToString())
-    transaction = size(
+    completed = message(ChaincodeMessage.COMPLETED, Response(status=200)).ByteSize()
+    transaction = message(
         ChaincodeMessage.TRANSACTION,
-        ChaincodeInput(args=[b"noop"]).SerializeToString(),
+        ChaincodeInput(args=[b"noop"]),
         SignedProposal.FromString(site.client.propose("noop").signed),
-    )
+    ).ByteSize()
     for yardstick in site.yardsticks.values():
         await site.set_size(yardstick, transaction)
     async with module("stream_server", site.house.home) as server:

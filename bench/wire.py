@@ -4,14 +4,42 @@ are measured by the very same code."""
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
 
 # The stubs of grpc.aio know neither this nor streams that are read and written by hand.
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+
+_LENGTH = struct.Struct(">I")
+
+
+def pack(messages: Iterable[bytes]) -> bytes:
+    """Messages one after the other, each behind its length in four bytes."""
+    return b"".join(_LENGTH.pack(len(each)) + each for each in messages)
+
+
+def unpack(content: bytes) -> Iterator[bytes]:
+    """The messages that were packed."""
+    place = 0
+    while place < len(content):
+        (length,) = _LENGTH.unpack_from(content, place)
+        place += _LENGTH.size + length
+        yield content[place - length : place]
+
+
+def write_packed(file: Path, messages: Iterable[bytes]) -> None:
+    """Pack messages into a file."""
+    file.write_bytes(pack(messages))
+
+
+def read_packed(file: Path) -> list[bytes]:
+    """The messages that were packed into a file."""
+    return list(unpack(file.read_bytes()))
 
 
 async def call_all(

@@ -17,6 +17,12 @@
 //	          so many unanswered at a time as -window says; the line says for how many seconds
 //	replay    the unary calls of a file, so many -streams of them in flight on each connection; the
 //	          line names the file, and one for the answers
+//	read      -count messages on each of the streams, for the one in the file -requests; again while
+//	          the seconds on the line have not passed
+//	pace      the messages of a file on one stream, each answered by one; the line names the file, how
+//	          many to send a second, and a file for the answers
+//	watch     all that comes on one stream for the message in the file -requests; the line names a file
+//	          for what came since the line before
 package main
 
 import (
@@ -45,15 +51,17 @@ import (
 const service = "/bench.Transport/"
 
 var (
-	mode        = flag.String("mode", "unary", "unary, pingpong, fanout, idle, exchange or replay")
+	mode        = flag.String("mode", "unary", "one of the above")
 	address     = flag.String("address", "", "host:port of the server")
 	tlsFolder   = flag.String("tls", "", "folder of ca.crt, client.crt and client.key; none for plaintext")
 	connections = flag.Int("connections", 1, "connections to open")
 	streams     = flag.Int("streams", 1, "streams, or calls in flight, on each connection")
 	size        = flag.Int("size", 100, "bytes of a message, 8 at least")
-	method      = flag.String("method", "", "of exchange and replay: /package.Service/Method")
+	method      = flag.String("method", "", "against any server: /package.Service/Method")
 	answer      = flag.Int("answer", 100, "of exchange: bytes of an answer")
 	window      = flag.Int("window", 1, "of exchange: messages that wait for their answer at a time")
+	requests    = flag.String("requests", "", "of read and watch: a file with a message")
+	count       = flag.Int("count", 1, "of read: messages after each request")
 	pause       = flag.Duration("pause", 0, "how long each stream or caller rests after an answer")
 )
 
@@ -78,8 +86,13 @@ func main() {
 }
 
 func run() error {
-	if *mode == "replay" {
+	switch *mode {
+	case "replay":
 		return replayAll()
+	case "pace":
+		return paceAll()
+	case "watch":
+		return watchAll()
 	}
 	var workers []worker
 	connect := func(count int) error {
@@ -181,6 +194,8 @@ func open() ([]worker, error) {
 			more, err = consumer(connection)
 		case "exchange":
 			more, err = windower(connection)
+		case "read":
+			more, err = reader(connection)
 		default:
 			more, err = exchanger(connection)
 		}

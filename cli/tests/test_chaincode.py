@@ -17,6 +17,7 @@ import grpc
 import pytest
 from cli.tests.good_listeners import Chaincodes, serving
 from cli.tests.homes import Home
+from cli.tests.wrong_listeners import listening, secured
 from click.testing import CliRunner
 
 from selvedge_cli import ENVIRONMENT
@@ -120,7 +121,7 @@ def test_chaincodes_are_aligned_with_their_streams_and_troubles_below() -> None:
         "  mycc:1.0 at ipv4:127.0.0.1:50000: draining, up 1d 2h, 0 running, 3 completed, 0 failed",
         "served          -        others, dialled  not connected        -            0          0  "
         "     0",
-        "  has to be initialised: selvedge invoke --init",
+        "  its Init comes first, once a version: chaincode.initRequired",
         "  package served:0123",
         "  dials it again in 4 s",
         "lscc            -        -                part of the peer     -            0          0  "
@@ -267,6 +268,26 @@ async def test_nobody_to_ask_is_one_sentence(home: Home) -> None:
     done = await run(home, NOBODY, "list")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("selvedge: the peer at localhost:1 does not answer")
+
+
+async def test_peer_that_stops_is_heard(home: Home, chaincodes: Chaincodes) -> None:
+    chaincodes.refusal = StatusError(grpc.StatusCode.UNAVAILABLE, "the peer is stopping: try again")
+    async with serving(home, chaincodes.add_to) as address:
+        done = await run(home, address, "list")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"selvedge: the peer at {address} answered: the peer is stopping: try again\n",
+    )
+
+
+async def test_peer_that_hangs_up_does_not_answer(home: Home, tmp_path: Path) -> None:
+    hanging_up = secured(home.tls.issue("service"), tmp_path, talk=lambda _: None)
+    with listening(hanging_up) as address:
+        done = await run(home, address, "list")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"selvedge: the peer at {address} does not answer (it ended the connection): see"
+    )
 
 
 @pytest.mark.parametrize("command", ["list", "install", "remove"])

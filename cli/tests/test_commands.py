@@ -108,6 +108,19 @@ def test_status_of_nothing_is_still_json(tmp_path: Path) -> None:
         (["invoke", "asset", "create", "--timeout", "-1s"], "'-1s' is no time"),
         (["invoke", "asset"], "Missing argument 'FUNCTION'"),
         (["invoke", "asset", "create", "--transient", "x"], "'x' has no '=': give KEY=VALUE"),
+        (["query", "mycc:1.0", "get"], "called by its name without version: mycc, not mycc:1.0"),
+        (
+            ["invoke", "mycc:1.0", "set"],
+            "called by its name without version: mycc, not mycc:1.0",
+        ),
+        (["doctor", "--chaincode", "mycc:1.0"], "is called by its name without version: mycc"),
+        (["query", "Bad Name", "get"], "'Bad Name' is no chaincode's name"),
+        (["query", "", "get"], "'' is no chaincode's name"),
+        (["invoke", "Bad Name", "set"], "'Bad Name' is no chaincode's name"),
+        (
+            ["invoke", "qscc", "GetChainInfo", "mychannel"],
+            "ask it with `selvedge query qscc FUNCTION ARGUMENT...`",
+        ),
         (["events", "--from", "yesterday"], "'yesterday' is no block: give its number"),
         (["events", "--chat", "--from", "1"], "--chat is live"),
         (["events", "--chat", "--type", "chaincode"], "give --chaincode NAME"),
@@ -124,6 +137,11 @@ def test_wrong_use_is_said(words: list[str], sentence: str, tmp_path: Path) -> N
     done = run(*words, home=tmp_path)
     assert done.returncode in (1, 2)
     assert sentence in done.stderr
+
+
+def test_parts_of_the_peer_may_be_asked(tmp_path: Path) -> None:
+    done = run("query", "qscc", "GetChainInfo", "mychannel", "--ca", "localhost:1", home=tmp_path)
+    assert done.stderr.startswith("selvedge: no ca answers at localhost:1")
 
 
 def test_failure_is_told_in_json_too(tmp_path: Path) -> None:

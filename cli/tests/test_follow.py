@@ -50,7 +50,7 @@ async def test_lost_connection_costs_no_block_and_repeats_none(tmp_path: Path) -
         told = follow(connection, Wanted(Kind.FILTERED), chain, 0, 5, on_pause=away.append)
         assert [block.number async for block in told] == [0, 1, 2, 3, 4, 5]
     assert network.deliver_streams == 4
-    assert all("does not answer (cut)" in str(failure) for failure in away)
+    assert all("answered: cut" in str(failure) for failure in away)
 
 
 async def test_peer_that_comes_back_with_another_ledger_ends_it(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_count_is_gone_on_from_by_the_next_run(
 @pytest.mark.parametrize(
     ("farewell", "why"),
     [
-        ("SHUTTING_DOWN: connect again", "does not answer (SHUTTING_DOWN: connect again)"),
+        ("SHUTTING_DOWN: connect again", "answered: SHUTTING_DOWN: connect again"),
         ("", "the event hub ended the stream"),
     ],
 )

@@ -72,7 +72,7 @@ async def test_ordering_that_breaks_off_leaves_it_to_the_ledger(tmp_path: Path) 
     async with network(tmp_path, answers=None) as (_, connection):
         result = await submit(connection, CALL, 10)
     assert result.outcome is Outcome.VALID
-    assert "does not answer (stopping)" in result.conclusion
+    assert "answered: stopping" in result.conclusion
     assert result.conclusion.endswith("but the transaction is in block 1 and valid")
 
 

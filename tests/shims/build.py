@@ -1,4 +1,4 @@
-"""Builds what the chaincodes of these tests need; run as a program, all of it.
+"""Builds what the chaincodes and applications of the tests need; run as a program, all of it.
 
 What is built lies in the user's cache, in a folder named after the very files it was made from: a
 second run finds it there. The standard library is enough, for `.ci/tools` runs this before there is
@@ -79,16 +79,14 @@ def _files(folder: str, *patterns: str) -> tuple[Path, ...]:
     return tuple(sorted(path.relative_to(HERE) for path in found))
 
 
-def _node_modules(version: str) -> Product:
-    source = Path("node", version)
-
+def _node_modules(name: str, source: Path) -> Product:
     def make(folder: Path) -> None:
-        for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(HERE / source / name, folder)
+        for file in ("package.json", "package-lock.json", ".npmrc"):
+            shutil.copy(HERE / source / file, folder)
         _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", folder=folder)
 
     locks = (source / "package.json", source / "package-lock.json")
-    return Product(f"node-{version}", locks, ("npm",), make)
+    return Product(name, locks, ("npm",), make)
 
 
 def _make_programs(folder: Path) -> None:
@@ -109,17 +107,18 @@ def _make_classes(folder: Path) -> None:
     _run("javac", "-cp", jars, "-d", folder, source, folder=HERE)
 
 
-NODE_22 = _node_modules("2.2")
-NODE_25 = _node_modules("2.5")
+NODE_22 = _node_modules("node-2.2", Path("node", "2.2"))
+NODE_25 = _node_modules("node-2.5", Path("node", "2.5"))
+FABRIC_NETWORK = _node_modules("fabric-network", Path("..", "sdks", "fabric-network"))
 GO = Product("go", _files("go", "*.go", "go.mod", "go.sum"), ("go",), _make_programs)
 JARS = Product("jars", (Path("java/pom.xml"),), ("mvn",), _make_jars)
 CLASSES = Product("classes", _files("java", "*"), ("javac", *JARS.needs), _make_classes)
 
-PRODUCTS = (NODE_22, NODE_25, GO, JARS, CLASSES)
+PRODUCTS = (NODE_22, NODE_25, FABRIC_NETWORK, GO, JARS, CLASSES)
 
 _USAGE = """usage: build.py [--missing]
 
-Builds the chaincodes of the tests in the user's cache.
+Builds the chaincodes and applications of the tests in the user's cache.
 
   --missing   only print what is not built yet, one a line
 """

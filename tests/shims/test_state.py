@@ -96,5 +96,5 @@ def requests(stack: Stack, contract: Contract, kind: str) -> float:
         for sample in stack.operations("chaincode-support", "/metrics").splitlines()
         if sample.startswith("chaincode_shim_requests_received{")
         and f'type="{kind}"' in sample
-        and f'chaincode="{contract.name}:' in sample
+        and f'chaincode="{contract.name}"' in sample
     )

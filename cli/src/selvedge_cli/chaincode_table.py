@@ -113,7 +113,7 @@ def _state(chaincode: Chaincode) -> str:
 
 def _below(chaincode: Chaincode, now: datetime) -> Iterator[str]:
     if chaincode.init_required:
-        yield "has to be initialised: selvedge invoke --init"
+        yield "its Init comes first, once a version: chaincode.initRequired"
     if chaincode.package_id:
         yield f"package {chaincode.package_id}"
     if chaincode.launcher_state:

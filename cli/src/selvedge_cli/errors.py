@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import click
 import grpc.aio
@@ -27,7 +28,7 @@ class CommandError(click.ClickException):
 
 
 class NotReachable(CommandError):
-    """A service does not answer at its address."""
+    """A service does not answer at its address, or not now: a later attempt may succeed."""
 
 
 class CallRefused(CommandError):
@@ -60,23 +61,48 @@ _CORE_SAYS = {
     _UNTRUSTED: "its certificate is from another ca",
     "Connection refused": "connection refused",
     "DNS resolution failed": "its host name is not known",
+    "errors resolving": "its host name is not known",
     "No route to host": "no route to it",
     "Network is unreachable": "no route to it",
     "handshake": "it does not speak TLS, or refused our certificate",
+    "Socket closed": "it ended the connection",
+    "Connection reset": "it ended the connection",
+    "Broken pipe": "it ended the connection",
+    "GOAWAY": "it ended the connection",
+    "Stream removed": "it ended the connection",
+    "keepalive watchdog timeout": "nothing came from it for too long",
+    "Deadline Exceeded": "no answer came in time",
+    "failed to connect to all addresses": "no connection to it could be made",
 }
+_NO_REASON = "no reason given"
+
+
+@contextmanager
+def failing_as(kind: type[CommandError]) -> Iterator[None]:
+    """Have a failure within end the command as this kind of error, with its exit status and facts.
+
+    Args:
+        kind: takes the sentence alone.
+    """
+    try:
+        yield
+    except click.ClickException as failure:
+        raise kind(failure.message) from failure
 
 
 def call_failed(error: grpc.aio.AioRpcError, service: str, address: str) -> CommandError:
-    """Make the sentence for a failed call.
+    """Make the sentence for a failed call: the service's own where it gave one.
 
     Args:
         service: what was called, as in "the peer"; its option is named in the sentence.
         address: where.
     """
-    code, details = error.code(), error.details() or "no reason given"
+    code, details = error.code(), error.details() or _NO_REASON
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         if _UNTRUSTED in details:
             return NotTrusted(service, address)
+        if details != _NO_REASON and plain(details) == details:
+            return NotReachable(f"{service} at {address} answered: {details}")
         return NotReachable(
             f"{service} at {address} does not answer ({plain(details)}): {WHAT_TO_DO}"
         )

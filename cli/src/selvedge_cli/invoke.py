@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from selvedge_cli.chaincode_name import SUBMITTED_CHAINCODE_NAME
 from selvedge_cli.durations import DURATION
+from selvedge_cli.errors import failing_as
 from selvedge_cli.options import Settings, common_options
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ Example: selvedge invoke asset-transfer CreateAsset a1 ada 100"""
 
 
 @click.command(epilog=EXIT_STATUSES)
-@click.argument("chaincode")
+@click.argument("chaincode", type=SUBMITTED_CHAINCODE_NAME)
 @click.argument("function")
 @click.argument("args", nargs=-1)
 @click.option(
@@ -57,10 +59,8 @@ def invoke(
     from selvedge_cli.submission import NotSubmitted, submit
 
     call = Call(chaincode, encode([function, *args]), parse_transient(transient), is_init)
-    try:
+    with failing_as(NotSubmitted):
         user = load_user(settings)
-    except click.ClickException as failure:
-        raise NotSubmitted(failure.message) from failure
 
     async def run() -> Submission:
         async with Connection(user, settings) as connection:

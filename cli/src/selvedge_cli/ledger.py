@@ -17,7 +17,7 @@ import click
 
 from selvedge_cli import ENVIRONMENT
 from selvedge_cli.errors import CommandError
-from selvedge_cli.options import DEFAULT_HOME, debug_option, json_option
+from selvedge_cli.options import debug_option, home_option, json_option
 
 SERVICE = "chaincode-support"
 """Whose volume holds the ledger."""
@@ -42,14 +42,7 @@ def _home_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME",
             help="This channel only; may be given again.  [default: all]",
         ),
-        click.option(
-            "--home",
-            type=click.Path(path_type=Path, file_okay=False),
-            envvar="SELVEDGE_HOME",
-            default=DEFAULT_HOME,
-            show_default=True,
-            help="Folder of certificates and local services.",
-        ),
+        home_option,
         json_option,
         debug_option,
     ]

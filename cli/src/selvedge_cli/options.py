@@ -85,14 +85,7 @@ def _with_options(
         return command(settings(**{name: given.pop(name) for name in own}), **given)
 
     options = [
-        click.option(
-            "--home",
-            type=click.Path(path_type=Path, file_okay=False),
-            envvar="SELVEDGE_HOME",
-            default=DEFAULT_HOME,
-            show_default=True,
-            help="Folder of certificates and local services.",
-        ),
+        home_option,
         *addresses,
         click.option(
             "--user",
@@ -133,6 +126,15 @@ def _set_json(context: click.Context, parameter: click.Parameter, value: bool) -
     printing_json = value
     return value
 
+
+home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="SELVEDGE_HOME",
+    default=DEFAULT_HOME,
+    show_default=True,
+    help="Folder of certificates and local services.",
+)
 
 json_option = click.option(
     "--json",

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import click
 
+from selvedge_cli.chaincode_name import CHAINCODE_NAME
 from selvedge_cli.durations import DURATION
 from selvedge_cli.invoke import encode, parse_transient
 from selvedge_cli.options import Settings, common_options
 
 
 @click.command(epilog="Example: selvedge query asset-transfer ReadAsset a1")
-@click.argument("chaincode")
+@click.argument("chaincode", type=CHAINCODE_NAME)
 @click.argument("function")
 @click.argument("args", nargs=-1)
 @click.option("--timeout", type=DURATION, default="30s", show_default=True, help="For the answer.")

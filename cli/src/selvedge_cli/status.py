@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from selvedge_cli.errors import FAILED, INVALID, PENDING, CommandError
+from selvedge_cli.errors import FAILED, INVALID, PENDING, CommandError, failing_as
 from selvedge_cli.options import Settings, common_options
 
 if TYPE_CHECKING:
@@ -58,10 +58,8 @@ def status(settings: Settings, txid: str | None, start: int) -> None:
     """
     from selvedge_cli.connection import Connection, load_user
 
-    try:
+    with failing_as(Unknown):
         user = load_user(settings)
-    except click.ClickException as failure:
-        raise Unknown(failure.message) from failure
 
     async def look() -> int:
         async with Connection(user, settings) as connection:

@@ -12,9 +12,9 @@ import pytest
 from cli.tests.homes import Home
 
 from selvedge_cli.addresses import Addresses
-from selvedge_cli.doctor.site import Site
+from selvedge_cli.doctor.installation import Installation
 
-Visit = Callable[..., Site]
+Examined = Callable[..., Installation]
 
 
 @pytest.fixture
@@ -27,12 +27,16 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def visit(home: Home) -> Visit:
-    """Makes the site of that home, with these variables, addresses and so on."""
+def examined(home: Home) -> Examined:
+    """Makes the installation of that home, with these variables, addresses and so on."""
 
-    def visit(environ: dict[str, str] | None = None, *, user: str = "user1", **fields: Any) -> Site:
+    def examined(
+        environ: dict[str, str] | None = None, *, user: str = "user1", **fields: Any
+    ) -> Installation:
         addresses = fields.pop("addresses", Addresses())
-        site = Site(home.settings(addresses, user), environ or {}, datetime.now(UTC))
-        return replace(site, **fields)
+        installation = Installation(
+            home.settings(addresses, user), environ or {}, datetime.now(UTC)
+        )
+        return replace(installation, **fields)
 
-    return visit
+    return examined

@@ -47,7 +47,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_findings_are_a_line_each_and_a_summary(home: Home) -> None:
-    done = run(home.path, CORE_PEER_TLS_ENABLED="yes")
+    done = run(home.path, CORE_PEER_TLS_ENABLED="yes", CORE_PEER_LOCALMSPID="Org2MSP")
     *lines, summary = done.stdout.splitlines()
     assert done.returncode == 1
     assert done.stderr == ""

@@ -14,7 +14,7 @@ from cli.tests.homes import AGEING, EARLY, EXPIRED, GOOD, NOW, Home, Root, Span
 from cli.tests.wrong_listeners import SETTINGS, Conversation, listening, saying, secured
 
 from selvedge_cli.doctor import listener
-from selvedge_cli.doctor.listener import Amiss, NothingListens, expiry, look
+from selvedge_cli.doctor.listener import Fault, NothingListens, dial, expiry
 from selvedge_common.comm import GRPCServer, ServerConfig
 
 Files = tuple[Path, Path]
@@ -39,9 +39,9 @@ def pair(home: Home) -> Files:
     return tls / "client.crt", tls / "client.key"
 
 
-def amiss(address: str, root: Path | None, pair: Files | None = None) -> Amiss:
-    with pytest.raises(Amiss) as found:
-        look(address, root, pair)
+def fault(address: str, root: Path | None, pair: Files | None = None) -> Fault:
+    with pytest.raises(Fault) as found:
+        dial(address, root, pair)
     return found.value
 
 
@@ -58,7 +58,7 @@ async def test_listener_of_ours_shows_its_certificate(
     home: Home, root: Path, pair: Files, transport: Transport, tls_pair: bool
 ) -> None:
     async with serving(home, transport=transport) as address:
-        shown = await asyncio.to_thread(look, address, root, pair if tls_pair else None)
+        shown = await asyncio.to_thread(dial, address, root, pair if tls_pair else None)
     assert shown.subject.rfc4514_string() == "CN=service"
     assert expiry(shown, NOW) is None
 
@@ -66,13 +66,13 @@ async def test_listener_of_ours_shows_its_certificate(
 def test_nothing_listens(root: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    found = amiss(f"localhost:{port}", root)
+    found = fault(f"localhost:{port}", root)
     assert isinstance(found, NothingListens)
     assert "selvedge up" in found.remedy
 
 
 def test_host_is_not_known(root: Path) -> None:
-    assert "has a host name that is not known" in amiss("no.such.host.invalid:7051", root).what
+    assert "has a host name that is not known" in fault("no.such.host.invalid:7051", root).what
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_listener_without_tls_is_told_by_what_it_speaks(
     root: Path, pair: Files, greeting: bytes, what: str
 ) -> None:
     with listening(saying(greeting)) as address:
-        assert amiss(address, root, pair).what == what
+        assert fault(address, root, pair).what == what
 
 
 async def test_service_of_ours_in_plaintext_is_told(root: Path, pair: Files) -> None:
@@ -95,7 +95,7 @@ async def test_service_of_ours_in_plaintext_is_told(root: Path, pair: Files) -> 
     await server.start()
     port = server.address.rpartition(":")[2]
     try:
-        found = await asyncio.to_thread(amiss, f"localhost:{port}", root, pair)
+        found = await asyncio.to_thread(fault, f"localhost:{port}", root, pair)
     finally:
         await server.stop(0)
     assert found.what == "speaks gRPC without TLS"
@@ -107,7 +107,7 @@ def test_listener_that_says_nothing(
 ) -> None:
     monkeypatch.setattr(listener, "TIMEOUT", 0.2)
     with listening(saying(b"")) as address:
-        assert amiss(address, root, pair).what == "speaks neither TLS nor HTTP"
+        assert fault(address, root, pair).what == "speaks neither TLS nor HTTP"
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_listener_over_tls_is_wrong_in_one_way(
     wrong: dict[str, Conversation], root: Path, pair: Files, wrong_in: str, what: str, remedy: str
 ) -> None:
     with listening(wrong[wrong_in]) as address:
-        found = amiss(address, root, pair)
+        found = fault(address, root, pair)
     assert what in found.what
     assert remedy in found.remedy
 
@@ -157,7 +157,7 @@ def test_listener_over_tls_is_wrong_in_one_way(
 def test_other_root_is_no_matter_where_none_is_known(home: Home, tmp_path: Path) -> None:
     other = Root("other").issue("service")
     with listening(secured(other, tmp_path, talk=saying(SETTINGS))) as address:
-        assert look(address, None, None).issuer.rfc4514_string() == "CN=other"
+        assert dial(address, None, None).issuer.rfc4514_string() == "CN=other"
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
@@ -166,7 +166,7 @@ async def test_our_certificate_of_another_root_is_refused(
 ) -> None:
     stranger = files(Root("other").issue("user1"), tmp_path)
     async with serving(home, transport=transport) as address:
-        found = await asyncio.to_thread(amiss, address, root, stranger)
+        found = await asyncio.to_thread(fault, address, root, stranger)
     assert found.what == "ends the connection once it has seen our certificate"
     assert "of another root than the service trusts" in found.remedy
 
@@ -183,7 +183,7 @@ def test_our_certificate_is_refused_for_its_time(
         home.tls.issue("service"), tmp_path, clients=home.tls.pem, talk=saying(SETTINGS)
     )
     with listening(demanding) as address:
-        assert amiss(address, root, ours).what == what
+        assert fault(address, root, ours).what == what
 
 
 def test_our_certificate_of_another_root_is_refused_with_an_alert(
@@ -193,7 +193,7 @@ def test_our_certificate_of_another_root_is_refused_with_an_alert(
     issued = home.tls.issue("service")
     demanding = secured(issued, tmp_path, clients=home.tls.pem, talk=saying(SETTINGS))
     with listening(demanding) as address:
-        assert amiss(address, root, stranger).what == "does not trust the root of our certificate"
+        assert fault(address, root, stranger).what == "does not trust the root of our certificate"
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from cli.tests.doctor.conftest import Visit
+from cli.tests.doctor.conftest import Examined
+from cli.tests.homes import Home
 
+from selvedge_cli.ca import chaincode_environment
 from selvedge_cli.doctor import settings
 from selvedge_cli.doctor.findings import Severity
+from selvedge_cli.doctor.shell import CHAINCODE_VARIABLES
 
 
 @pytest.mark.parametrize(
@@ -21,15 +24,15 @@ from selvedge_cli.doctor.findings import Severity
     ],
 )
 def test_misspelt_variable_is_told_with_the_one_that_was_meant(
-    visit: Visit, variable: str, meant: str
+    examined: Examined, variable: str, meant: str
 ) -> None:
-    (finding,) = settings.examine(visit({variable: "1"}))
+    (finding,) = settings.examine(examined({variable: "1"}))
     assert (finding.where, finding.severity) == (variable, Severity.WARNING)
     assert finding.remedy == f"perhaps {meant} was meant"
 
 
-def test_variable_of_a_service_is_noted_where_it_changes_it(visit: Visit) -> None:
-    (finding,) = settings.examine(visit({"CORE_PEER_LOCALMSPID": "Org2MSP"}))
+def test_variable_of_a_service_is_noted_where_it_changes_it(examined: Examined) -> None:
+    (finding,) = settings.examine(examined({"CORE_PEER_LOCALMSPID": "Org2MSP"}))
     assert (finding.where, finding.severity) == ("CORE_PEER_LOCALMSPID", Severity.NOTE)
     assert finding.what == (
         "a setting of chaincode-support, event-hub that is started from this shell: 'Org2MSP'"
@@ -50,5 +53,11 @@ def test_variable_of_a_service_is_noted_where_it_changes_it(visit: Visit) -> Non
         ("HOME", "/root"),
     ],
 )
-def test_other_variables_are_left_alone(visit: Visit, variable: str, value: str) -> None:
-    assert list(settings.examine(visit({variable: value}))) == []
+def test_other_variables_are_left_alone(examined: Examined, variable: str, value: str) -> None:
+    assert list(settings.examine(examined({variable: value}))) == []
+
+
+def test_shell_of_a_chaincode_is_not_taken_for_settings(examined: Examined, home: Home) -> None:
+    environ = chaincode_environment(home.path, home.add_chaincode("mycc"), "mycc")
+    assert {*environ} == {*CHAINCODE_VARIABLES}
+    assert list(settings.examine(examined(environ))) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli.tests.doctor.conftest import Visit
+from cli.tests.doctor.conftest import Examined
 from cli.tests.homes import Home
 
 from selvedge_cli.ca import chaincode_environment
@@ -31,11 +31,11 @@ def only(found: list[Finding], variable: str, severity: Severity = Severity.ERRO
     return finding
 
 
-def test_what_is_exported_as_told_is_well(visit: Visit, environ: dict[str, str]) -> None:
-    assert list(shell.examine(visit(environ))) == []
+def test_what_is_exported_as_told_is_well(examined: Examined, environ: dict[str, str]) -> None:
+    assert list(shell.examine(examined(environ))) == []
     for pair in (shell.PLAIN_PAIR, shell.ENCODED_PAIR):
-        assert list(shell.examine(visit(without(environ, pair)))) == []
-    assert list(shell.examine(visit({}))) == []
+        assert list(shell.examine(examined(without(environ, pair)))) == []
+    assert list(shell.examine(examined({}))) == []
 
 
 @pytest.mark.parametrize(
@@ -47,105 +47,95 @@ def test_what_is_exported_as_told_is_well(visit: Visit, environ: dict[str, str])
     ],
 )
 def test_switch_of_tls(
-    visit: Visit, environ: dict[str, str], value: str, severity: Severity, what: str
+    examined: Examined, environ: dict[str, str], value: str, severity: Severity, what: str
 ) -> None:
-    found = list(shell.examine(visit(environ | {shell.TLS: value})))
+    found = list(shell.examine(examined(environ | {shell.TLS: value})))
     finding = only(found, shell.TLS, severity)
     assert what in finding.what
     assert f"export {shell.TLS}=true" in finding.remedy
 
 
-def test_address_of_the_peer_api(visit: Visit, environ: dict[str, str]) -> None:
-    wrong = environ | {shell.ADDRESS: "localhost:7051"}
-    finding = only(list(shell.examine(visit(wrong))), shell.ADDRESS)
-    assert "localhost:7051 is the peer API" in finding.what
-    assert finding.remedy == f"export {shell.ADDRESS}=localhost:7052 for a chaincode"
-
-
-def test_address_of_the_peer_api_is_right_for_the_peer_command(visit: Visit) -> None:
-    found = list(shell.examine(visit({shell.ADDRESS: "localhost:7051"})))
-    only(found, shell.ADDRESS, Severity.WARNING)
-
-
-@pytest.mark.parametrize("address", ["localhost", "grpcs://localhost:7052/", "localhost:0"])
-def test_address_that_is_none(visit: Visit, environ: dict[str, str], address: str) -> None:
-    found = list(shell.examine(visit(environ | {shell.ADDRESS: address})))
-    assert "is no address" in only(found, shell.ADDRESS).what
-
-
 @pytest.mark.parametrize("variable", shell.ENCODED_PAIR)
-def test_pem_where_base64_is_wanted(visit: Visit, environ: dict[str, str], variable: str) -> None:
+def test_pem_where_base64_is_wanted(
+    examined: Examined, environ: dict[str, str], variable: str
+) -> None:
     wrong = environ | {variable: environ[variable].removesuffix(".b64")}
-    finding = only(list(shell.examine(visit(wrong))), variable)
+    finding = only(list(shell.examine(examined(wrong))), variable)
     assert "holds PEM, not the base64 of PEM" in finding.what
     assert ".b64" in finding.remedy
 
 
 @pytest.mark.parametrize("variable", shell.PLAIN_PAIR)
-def test_base64_where_pem_is_wanted(visit: Visit, environ: dict[str, str], variable: str) -> None:
+def test_base64_where_pem_is_wanted(
+    examined: Examined, environ: dict[str, str], variable: str
+) -> None:
     wrong = environ | {variable: environ[variable] + ".b64"}
-    finding = only(list(shell.examine(visit(wrong))), variable)
+    finding = only(list(shell.examine(examined(wrong))), variable)
     assert "holds the base64 of PEM, not PEM" in finding.what
     assert "without .b64" in finding.remedy
 
 
 @pytest.mark.parametrize("variable", [shell.ROOT, *shell.ENCODED_PAIR])
-def test_file_that_is_not_there(visit: Visit, environ: dict[str, str], variable: str) -> None:
-    finding = only(list(shell.examine(visit(environ | {variable: "/no/such/file"}))), variable)
+def test_file_that_is_not_there(examined: Examined, environ: dict[str, str], variable: str) -> None:
+    finding = only(list(shell.examine(examined(environ | {variable: "/no/such/file"}))), variable)
     assert finding.what == "/no/such/file cannot be read (No such file or directory)"
 
 
-def test_file_that_is_something_else(visit: Visit, environ: dict[str, str], tmp_path: Path) -> None:
+def test_file_that_is_something_else(
+    examined: Examined, environ: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "ca.crt").write_text("see the other file")
     wrong = environ | {shell.ROOT: str(tmp_path / "ca.crt")}
     assert (
         "holds neither PEM nor its base64"
-        in only(list(shell.examine(visit(wrong))), shell.ROOT).what
+        in only(list(shell.examine(examined(wrong))), shell.ROOT).what
     )
 
 
-def test_root_of_another_ca(visit: Visit, environ: dict[str, str], tmp_path: Path) -> None:
+def test_root_of_another_ca(examined: Examined, environ: dict[str, str], tmp_path: Path) -> None:
     other = Home(tmp_path / "other").add_chaincode("mycc") / "ca.crt"
-    finding = only(list(shell.examine(visit(environ | {shell.ROOT: str(other)}))), shell.ROOT)
+    finding = only(list(shell.examine(examined(environ | {shell.ROOT: str(other)}))), shell.ROOT)
     assert "is from another ca than" in finding.what
 
 
-def test_half_a_pair(visit: Visit, environ: dict[str, str]) -> None:
+def test_half_a_pair(examined: Examined, environ: dict[str, str]) -> None:
     certificate, key = shell.ENCODED_PAIR
     del environ[key]
-    finding = only(list(shell.examine(visit(environ))), certificate)
+    finding = only(list(shell.examine(examined(environ))), certificate)
     assert finding.what == f"it is set, and {key} is not"
 
 
-def test_key_of_another_certificate(visit: Visit, home: Home, environ: dict[str, str]) -> None:
+def test_key_of_another_certificate(
+    examined: Examined, home: Home, environ: dict[str, str]
+) -> None:
     other = home.add_chaincode("other") / "client.key.b64"
     certificate, key = shell.ENCODED_PAIR
-    finding = only(list(shell.examine(visit(environ | {key: str(other)}))), certificate)
+    finding = only(list(shell.examine(examined(environ | {key: str(other)}))), certificate)
     assert "is not its key" in finding.what
 
 
 def test_certificate_that_cannot_be_parsed(
-    visit: Visit, environ: dict[str, str], tmp_path: Path
+    examined: Examined, environ: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "client.crt").write_text("-----BEGIN CERTIFICATE-----\nnone\n")
     certificate, _ = shell.PLAIN_PAIR
     wrong = environ | {certificate: str(tmp_path / "client.crt")}
-    assert "cannot be used" in only(list(shell.examine(visit(wrong))), certificate).what
+    assert "cannot be used" in only(list(shell.examine(examined(wrong))), certificate).what
 
 
-def test_name_that_is_not_the_certificates(visit: Visit, environ: dict[str, str]) -> None:
+def test_name_that_is_not_the_certificates(examined: Examined, environ: dict[str, str]) -> None:
     wrong = environ | {shell.NAME: "yourcc:1.0"}
     for given, file in (
         (wrong, "client.crt"),
         (without(wrong, shell.PLAIN_PAIR), "client.crt.b64"),
     ):
-        finding = only(list(shell.examine(visit(given))), shell.NAME)
+        finding = only(list(shell.examine(examined(given))), shell.NAME)
         assert finding.what.startswith("it registers yourcc, and ")
         assert finding.what.endswith(f"{file} is for mycc")
         assert finding.remedy == "run `selvedge ca issue --chaincode yourcc`"
 
 
-def test_no_pair_at_all(visit: Visit, environ: dict[str, str]) -> None:
+def test_no_pair_at_all(examined: Examined, environ: dict[str, str]) -> None:
     bare = without(without(environ, shell.PLAIN_PAIR), shell.ENCODED_PAIR)
-    finding = only(list(shell.examine(visit(bare))), shell.NAME)
+    finding = only(list(shell.examine(examined(bare))), shell.NAME)
     assert "no client certificate, which the listener demands" in finding.what

@@ -43,7 +43,13 @@ class Nursery:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[1]), **environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(PROGRAM.parents[1]),
+                # Nobody there speaks gRPC, whose threads do not always survive a fork.
+                "GRPC_ENABLE_FORK_SUPPORT": "0",
+                **environment,
+            },
         )
 
     def __enter__(self) -> Self:
@@ -65,8 +71,8 @@ class Nursery:
         self._program.stdin.write(f"{folder}\n")
         self._program.stdin.flush()
         lines = map(str.split, self._program.stdout)
-        what, pid = next(lines)
-        assert what == "started"
+        what, pid = next(lines, ["ended", ""])
+        assert what == "started", "the nursery is gone"
         return Doomed(int(pid), lines)
 
 

@@ -1,6 +1,9 @@
 """A peer that launches chaincode from a folder of packages, for tests that put some there."""
 
+import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ from chaincode_support.launchers.process import ProcessSettings
 from chaincode_support.launchers.supervisor import Pauses
 from selvedge_common.comm import ServerConfig
 
+CCAAS = {"type": "ccaas", "label": "mycc_1.0"}
+CONNECTION = {"address": "cc:9999"}
 BOUNDS = PackageBounds(Bounds(size=64 * 1024, files=20), packages=5)
 PAUSES = Pauses(first=0.01, longest=0.1)
 # What a started chaincode is told; a peer fills in its address.
@@ -76,6 +81,27 @@ def drop(
     if connection is not None:
         (place / "connection.json").write_text(json.dumps(connection))
     return place
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return written.getvalue()
+
+
+def package(label: str, **metadata: Any) -> bytes:
+    """A package in Fabric's form."""
+    code = _tar({"connection.json": json.dumps(CONNECTION).encode()})
+    described = {"type": "ccaas", "label": label, **metadata}
+    return _tar({"metadata.json": json.dumps(described).encode(), "code.tar.gz": code})
+
+
+def id_of(label: str, data: bytes) -> str:
+    return f"{label}:{hashlib.sha256(data).hexdigest()}"
 
 
 StartLaunching = Callable[..., Awaitable[Launching]]

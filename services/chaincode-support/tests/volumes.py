@@ -94,13 +94,14 @@ def copy_of(volume: Path, target: Path) -> ChannelFiles:
 
 
 def contents(file: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Everything that can be read from a file, table by table."""
+    """Everything that can be read from a ledger's or a log's file, table by table."""
+    found: dict[str, list[tuple[object, ...]]] = {}
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-        names = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
-        return {
-            name: connection.execute(f"SELECT * FROM {name}").fetchall()
-            for (name,) in connection.execute(names).fetchall()
-        }
+        for name in ("channel", "block", *TABLES):
+            # A log has blocks only, a file that is new nothing.
+            if connection.execute(f"PRAGMA table_info({name})").fetchall():
+                found[name] = connection.execute(f"SELECT * FROM {name}").fetchall()
+    return found
 
 
 def fingerprints(ledger: Path) -> dict[str, str]:

@@ -12,16 +12,16 @@ from pathlib import Path
 from cryptography import x509
 
 from selvedge_cli.doctor.findings import Finding, error, warning
-from selvedge_cli.doctor.site import Holder, Site
+from selvedge_cli.doctor.installation import Holder, Installation
 from selvedge_common.enrolment.layout import Credential
 from selvedge_common.enrolment.material import ageing, defect
 
 
-def examine(site: Site) -> Iterator[Finding]:
+def examine(installation: Installation) -> Iterator[Finding]:
     """Look at those of users, chaincodes and services."""
-    for holder in site.holders():
+    for holder in installation.holders():
         for credential in holder.credentials:
-            yield from _validity(holder, credential, site.now)
+            yield from _validity(holder, credential, installation.now)
             yield from _secrecy(holder, credential)
             if credential.encoded:
                 yield from _encoding(holder, credential)

@@ -13,50 +13,54 @@ from selvedge_cli.chaincode_table import ago
 from selvedge_cli.chaincodes import list_chaincodes
 from selvedge_cli.connection import Connection, read_user
 from selvedge_cli.doctor.findings import Finding, error, note, warning
+from selvedge_cli.doctor.installation import Installation
 from selvedge_cli.doctor.listener import TIMEOUT
-from selvedge_cli.doctor.site import Site
 from selvedge_cli.errors import CallRefused
 from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Chaincode, Stream
 
+# How the peer begins to say what a launcher does, where that is not well: after a run that ended it
+# pauses before the next. Not so: "to be launched ...", "starting", "superseded by package ...".
+_BROKEN, _PAUSING = "broken package", "waiting "
 
-def examine(site: Site) -> Iterator[Finding]:
+
+def examine(installation: Installation) -> Iterator[Finding]:
     """Ask the peer, and look at each of its chaincodes."""
     try:
-        known = ask(site)
+        known = ask(installation)
     except CallRefused as refused:
         found = note if refused.code == grpc.StatusCode.UNIMPLEMENTED else warning
         yield found(
-            site.settings.addresses.peer,
+            installation.settings.addresses.peer,
             refused.message,
             "until it tells, its chaincodes cannot be examined",
         )
         return
     for chaincode in known or ():
-        yield from _conduct(site, chaincode)
+        yield from _examine(installation, chaincode)
 
 
-def ask(site: Site) -> Sequence[Chaincode] | None:
+def ask(installation: Installation) -> Sequence[Chaincode] | None:
     """What the peer knows; None where it cannot be asked, which other examinations explain.
 
     Raises:
         CallRefused: it can, and does not tell.
     """
-    if site.pair is None:
+    if installation.pair is None:
         return None
     try:
-        return asyncio.run(_ask(site))
+        return asyncio.run(_ask(installation))
     except CallRefused:
         raise
     except click.ClickException:
         return None
 
 
-async def _ask(site: Site) -> Sequence[Chaincode]:
-    async with Connection(read_user(site.user.folder), site.settings) as connection:
+async def _ask(installation: Installation) -> Sequence[Chaincode]:
+    async with Connection(read_user(installation.user.folder), installation.settings) as connection:
         return await list_chaincodes(connection, TIMEOUT)
 
 
-def _conduct(site: Site, chaincode: Chaincode) -> Iterator[Finding]:
+def _examine(installation: Installation, chaincode: Chaincode) -> Iterator[Finding]:
     where = f"chaincode {chaincode.name}"
     for stream in chaincode.streams:
         if stream.state == Stream.UNRESPONSIVE:
@@ -66,22 +70,42 @@ def _conduct(site: Site, chaincode: Chaincode) -> Iterator[Finding]:
                 "said nothing since",
                 "look at its log, and start it again",
             )
-    if not chaincode.streams and chaincode.launcher != Chaincode.SYSTEM:
-        yield warning(where, f"it is not connected{_because(chaincode)}", _remedy(chaincode))
-    if chaincode.last_error:
-        when = ago(chaincode.last_error_at.ToDatetime(UTC), site.now)
+    if chaincode.launcher_state.startswith(_BROKEN):
         yield warning(
-            where, f"its last error was {when} ago: {chaincode.last_error}", "look at its log"
+            where, f"it is a {chaincode.launcher_state}", "mend the package, or remove it"
         )
-
-
-def _because(chaincode: Chaincode) -> str:
-    return f": {chaincode.launcher_state}" if chaincode.launcher_state else ""
+    elif chaincode.launcher == Chaincode.EXTERNAL and not chaincode.streams:
+        yield note(
+            where,
+            "it is not connected any more",
+            f"start it if it is still wanted; `selvedge doctor --chaincode {chaincode.name}` "
+            "follows it from its shell to the peer",
+        )
+    else:
+        if not chaincode.streams and chaincode.launcher_state.startswith(_PAUSING):
+            yield warning(
+                where, f"it is not connected: {chaincode.launcher_state}", _remedy(chaincode)
+            )
+        yield from _last_error(installation, where, chaincode)
 
 
 def _remedy(chaincode: Chaincode) -> str:
-    if chaincode.launcher == Chaincode.EXTERNAL:
-        return f"start it; `selvedge doctor --chaincode {chaincode.name}` examines its way"
     if chaincode.launcher == Chaincode.SERVICE:
-        return "see that it serves at the address in its package; the peer dials it when called"
-    return "the peer starts it when it is called; its log says why it ended"
+        return "see that it serves at the address in its package"
+    return "its log says why it ended"
+
+
+def _last_error(installation: Installation, where: str, chaincode: Chaincode) -> Iterator[Finding]:
+    """What failed last, unless a stream that came later has completed transactions since."""
+    if not chaincode.last_error:
+        return
+    failed_at = chaincode.last_error_at.ToDatetime(UTC)
+    later = [each for each in chaincode.streams if each.since.ToDatetime(UTC) > failed_at]
+    if any(stream.completed for stream in later):
+        return
+    # The peer does not tell when a transaction was completed last: only where none ever was, and
+    # nobody has started the chaincode again, is this certainly how it stands.
+    stands = chaincode.failed and not chaincode.completed and not later
+    found = warning if stands and chaincode.launcher != Chaincode.SYSTEM else note
+    ago_ = ago(failed_at, installation.now)
+    yield found(where, f"its last error was {ago_} ago: {chaincode.last_error}", "look at its log")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from selvedge_cli.chaincode_name import CHAINCODE_NAME
 from selvedge_cli.errors import FAILED
 from selvedge_cli.options import Settings, common_options
 
@@ -22,7 +23,12 @@ Example: selvedge doctor --chaincode mycc"""
 
 
 @click.command(epilog=EXIT_STATUSES)
-@click.option("--chaincode", metavar="NAME", help="Examine this chaincode's way to the peer, too.")
+@click.option(
+    "--chaincode",
+    type=CHAINCODE_NAME,
+    metavar="NAME",
+    help="Follow this chaincode from its shell to the peer, too.",
+)
 @common_options
 def doctor(settings: Settings, chaincode: str | None) -> None:
     """Look for common mistakes by trying, and say cause and remedy in a line each.
@@ -35,9 +41,9 @@ def doctor(settings: Settings, chaincode: str | None) -> None:
 
     from selvedge_cli import ENVIRONMENT
     from selvedge_cli.doctor.examinations import examine
-    from selvedge_cli.doctor.site import Site
+    from selvedge_cli.doctor.installation import Installation
 
-    findings = examine(Site(settings, ENVIRONMENT, datetime.now(UTC), chaincode))
+    findings = examine(Installation(settings, ENVIRONMENT, datetime.now(UTC), chaincode))
     failed = any(finding.severity == "error" for finding in findings)
     if settings.as_json:
         record = {"well": not failed, "findings": [finding.record() for finding in findings]}

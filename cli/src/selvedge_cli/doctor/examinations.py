@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from selvedge_cli.doctor import (
+    address,
     certificates,
     chaincodes,
     disk,
     home,
     listeners,
     operations,
+    registration,
     settings,
     shell,
     tools,
-    way,
 )
 from selvedge_cli.doctor.findings import Finding
-from selvedge_cli.doctor.site import Site
+from selvedge_cli.doctor.installation import Installation
 
-EXAMINATIONS: tuple[Callable[[Site], Iterator[Finding]], ...] = (
+EXAMINATIONS: tuple[Callable[[Installation], Iterator[Finding]], ...] = (
     shell.examine,
+    address.examine,
     settings.examine,
     tools.examine,
     home.examine,
@@ -29,10 +31,10 @@ EXAMINATIONS: tuple[Callable[[Site], Iterator[Finding]], ...] = (
     listeners.examine,
     operations.examine,
     chaincodes.examine,
-    way.examine,
+    registration.examine,
 )
 
 
-def examine(site: Site) -> list[Finding]:
+def examine(installation: Installation) -> list[Finding]:
     """Everything that is found."""
-    return [finding for examination in EXAMINATIONS for finding in examination(site)]
+    return [finding for examination in EXAMINATIONS for finding in examination(installation)]

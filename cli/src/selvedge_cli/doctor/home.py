@@ -9,14 +9,14 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 
 from selvedge_cli.doctor.findings import Finding, error, note, warning
-from selvedge_cli.doctor.site import Holder, Site
+from selvedge_cli.doctor.installation import Holder, Installation
 from selvedge_common.msp.certificates import read_certificates
 from selvedge_common.msp.errors import NotACertificate
 
 
-def examine(site: Site) -> Iterator[Finding]:
+def examine(installation: Installation) -> Iterator[Finding]:
     """Look at the folder itself, at who asks, and at whose roots lie in it."""
-    home = site.home
+    home = installation.home
     if not home.is_dir():
         yield error(
             home,
@@ -27,33 +27,33 @@ def examine(site: Site) -> Iterator[Finding]:
         return
     if not os.access(home, os.W_OK | os.X_OK):
         yield error(home, "it cannot be written", "make it this user's, or give another --home")
-    if (home / "addresses.json").exists() and site.running is None:
+    if (home / "addresses.json").exists() and installation.running is None:
         yield warning(
             home / "addresses.json",
             "a `selvedge up` that was killed has left the addresses of its services behind",
             "delete the file, or start `selvedge up` again",
         )
-    if not site.user.folder.is_dir():
-        yield from _not_enrolled(site)
-    yield from _foreign(site)
+    if not installation.user.folder.is_dir():
+        yield from _not_enrolled(installation)
+    yield from _foreign(installation)
 
 
-def _not_enrolled(site: Site) -> Iterator[Finding]:
-    found = note if site.user.automatic else error
+def _not_enrolled(installation: Installation) -> Iterator[Finding]:
+    found = note if installation.user.automatic else error
     yield found(
-        site.user.folder,
-        f"user {site.settings.user} has not enrolled yet",
-        site.user.renewal,
+        installation.user.folder,
+        f"user {installation.settings.user} has not enrolled yet",
+        installation.user.renewal,
     )
 
 
-def _foreign(site: Site) -> Iterator[Finding]:
+def _foreign(installation: Installation) -> Iterator[Finding]:
     """Who trusts another root than the ca that runs on the home, or else than who asks."""
-    own = site.home / "ca" / "tls" / "ca.crt"
-    reference = own if site.running is not None and own.is_file() else site.root
+    own = installation.home / "ca" / "tls" / "ca.crt"
+    reference = own if installation.running is not None and own.is_file() else installation.root
     if reference is None or not (expected := _roots(reference)):
         return
-    for holder in site.holders():
+    for holder in installation.holders():
         if _is_foreign(holder, expected):
             yield error(holder.root, f"it is from another ca than {reference}", holder.renewal)
 

@@ -56,7 +56,7 @@ _REFUSALS = {
 _REFUSED = ("refuses our certificate", "its log says why; get a new one")
 
 
-class Amiss(Exception):
+class Fault(Exception):
     """Something is wrong with who listens.
 
     Attributes:
@@ -70,11 +70,11 @@ class Amiss(Exception):
         self.remedy = remedy
 
 
-class NothingListens(Amiss):
+class NothingListens(Fault):
     """Nobody is there."""
 
 
-def look(
+def dial(
     address: str,
     root: Path | None,
     pair: tuple[Path, Path] | None,
@@ -90,7 +90,7 @@ def look(
         protocol: what it has to speak on top of TLS; None for anything.
 
     Raises:
-        Amiss: what is wrong, the first that is.
+        Fault: what is wrong, the first that is.
     """
     context = _context(root, pair, protocol)
     try:
@@ -101,22 +101,22 @@ def look(
         raise _refusal(failure) or _without_tls(address) from failure
     with secured:
         if protocol is not None and secured.selected_alpn_protocol() != protocol:
-            raise Amiss("speaks TLS, but not gRPC", _OTHER_PROGRAM)
+            raise Fault("speaks TLS, but not gRPC", _OTHER_PROGRAM)
         if protocol == HTTP2 and pair is not None:
             try:
                 _greet(secured)
             except OSError as failure:
-                raise _refusal(failure) or _parting(address, context) from failure
+                raise _refusal(failure) or _why_it_ended(address, context) from failure
         return _presented(secured)
 
 
-def expiry(certificate: x509.Certificate, now: datetime) -> Amiss | None:
+def expiry(certificate: x509.Certificate, now: datetime) -> Fault | None:
     """What is wrong with how long a listener's certificate lasts; None where nothing is."""
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now >= ends:
-        return Amiss(f"presents a certificate that expired on {ends:%Y-%m-%d}", _RENEW_SERVER)
+        return Fault(f"presents a certificate that expired on {ends:%Y-%m-%d}", _RENEW_SERVER)
     if ends - now < (ends - begins) / 3:
-        return Amiss(f"presents a certificate that expires on {ends:%Y-%m-%d}", _RENEW_SERVER)
+        return Fault(f"presents a certificate that expires on {ends:%Y-%m-%d}", _RENEW_SERVER)
     return None
 
 
@@ -128,16 +128,16 @@ def _connect(address: str) -> socket.socket:
             "nothing listens there", "start the services with `selvedge up` or `docker compose up`"
         ) from failure
     except TimeoutError as failure:
-        raise Amiss(
+        raise Fault(
             f"does not answer within {TIMEOUT:g} s",
             "look for a firewall on the way, or give another address",
         ) from failure
     except (socket.gaierror, UnicodeError) as failure:
-        raise Amiss(
+        raise Fault(
             "has a host name that is not known here", "give another address, or make the name known"
         ) from failure
     except OSError as failure:
-        raise Amiss(f"cannot be reached ({failure.strerror})", "give another address") from failure
+        raise Fault(f"cannot be reached ({failure.strerror})", "give another address") from failure
 
 
 def _secured(address: str, context: ssl.SSLContext) -> ssl.SSLSocket:
@@ -165,27 +165,27 @@ def _untrusted(
     address: str,
     root: Path | None,
     pair: tuple[Path, Path] | None,
-) -> Amiss:
+) -> Fault:
     code = failure.verify_code
     if code == _EXPIRED:
-        return Amiss("presents a certificate that has expired", _RENEW_SERVER)
+        return Fault("presents a certificate that has expired", _RENEW_SERVER)
     if code == _NOT_YET_VALID:
-        return Amiss(
+        return Fault(
             "presents a certificate that is not valid yet",
             "this machine's clock and the ca's differ: set both right",
         )
     if code in _OTHER_NAME:
-        certificate = look(address, None, pair, protocol=None)
-        return Amiss(
+        certificate = dial(address, None, pair, protocol=None)
+        return Fault(
             f"presents a certificate for {_names(certificate)}, and not for {_host(address)}",
             "dial it by one of its names, or add this one to the member's extraSans at the ca",
         )
     if code in _OTHER_ROOT:
-        return Amiss(
+        return Fault(
             f"presents a certificate of another root than {root}",
             "services of another home run there: give it with --home, or stop them",
         )
-    return Amiss(
+    return Fault(
         f"presents a certificate that cannot be trusted ({failure.verify_message})", _RENEW_SERVER
     )
 
@@ -197,23 +197,23 @@ def _greet(secured: ssl.SSLSocket) -> None:
     if len(head) < _FRAME_HEAD:
         raise ConnectionResetError
     if head[3] != _SETTINGS:
-        raise Amiss("speaks TLS, but not gRPC", _OTHER_PROGRAM)
+        raise Fault("speaks TLS, but not gRPC", _OTHER_PROGRAM)
 
 
-def _refusal(failure: OSError) -> Amiss | None:
+def _refusal(failure: OSError) -> Fault | None:
     """What an alert of TLS says of our certificate; None for any other failure."""
     reason = getattr(failure, "reason", None) or ""
     if "ALERT" not in reason:
         return None
     known = next((said for sign, said in _REFUSALS.items() if reason.endswith(sign)), None)
     if known is not None:
-        return Amiss(*known)
+        return Fault(*known)
     if "CERTIFICATE" in reason or reason.endswith("HANDSHAKE_FAILURE"):
-        return Amiss(*_REFUSED)
-    return Amiss(f"refuses the handshake of TLS ({reason.lower()})", _OTHER_PROGRAM)
+        return Fault(*_REFUSED)
+    return Fault(f"refuses the handshake of TLS ({reason.lower()})", _OTHER_PROGRAM)
 
 
-def _parting(address: str, context: ssl.SSLContext) -> Amiss:
+def _why_it_ended(address: str, context: ssl.SSLContext) -> Fault:
     """Why it ends the connection, from one on which nothing is sent: what it has not read when it
     ends one can cost us its alert."""
     refusal = None
@@ -223,14 +223,14 @@ def _parting(address: str, context: ssl.SSLContext) -> Amiss:
     except OSError as failure:
         refusal = _refusal(failure)
     # Servers of grpcio and asyncio end it without a word.
-    return refusal or Amiss(
+    return refusal or Fault(
         "ends the connection once it has seen our certificate",
         "its log says why; most likely the certificate is of another root than the service trusts, "
         "or has expired: get a new one",
     )
 
 
-def _without_tls(address: str) -> Amiss:
+def _without_tls(address: str) -> Fault:
     """What it speaks instead, by what it answers to HTTP/2's preface."""
     said = b""
     try:
@@ -240,17 +240,17 @@ def _without_tls(address: str) -> Amiss:
     except OSError:
         pass  # it says nothing
     if len(said) >= _FRAME_HEAD and said[3] == _SETTINGS and said[0] == 0:
-        return Amiss(
+        return Fault(
             "speaks gRPC without TLS",
             "start that service with peer.tls.enabled on, and with no CORE_PEER_TLS_ENABLED=false",
         )
     if said.startswith(b"HTTP/"):
-        return Amiss(
+        return Fault(
             "speaks HTTP without TLS",
             f"if it is a service of ours, set operations.tls.enabled; if not, {_OTHER_PROGRAM}",
         )
     shown = f" (it says {quoted(said)})" if said else ""
-    return Amiss(f"speaks neither TLS nor HTTP{shown}", _OTHER_PROGRAM)
+    return Fault(f"speaks neither TLS nor HTTP{shown}", _OTHER_PROGRAM)
 
 
 def _read(connection: socket.socket, count: int) -> bytes:

@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from selvedge_cli.connection import Connection, read_user
 from selvedge_cli.doctor.findings import Finding, error, warning
-from selvedge_cli.doctor.listener import HTTP2, TIMEOUT, Amiss, NothingListens, expiry, look
-from selvedge_cli.doctor.site import Site
+from selvedge_cli.doctor.installation import Installation
+from selvedge_cli.doctor.listener import HTTP2, TIMEOUT, Fault, NothingListens, dial, expiry
 from selvedge_cli.errors import plain
 from selvedge_cli.inspection import listeners_of
 
@@ -43,66 +43,68 @@ class Listener:
         return f"{self.address}, {self.service}'s {self.purpose}"
 
 
-def examine(site: Site) -> Iterator[Finding]:
+def examine(installation: Installation) -> Iterator[Finding]:
     """Dial every port; ask those that can be dialled whether they serve."""
-    listeners = list(_listeners(site))
-    dial = partial(_dial, site.root, site.pair)
+    listeners = known_listeners(installation)
+    ask = partial(_ask, installation.root, installation.pair)
     with ThreadPoolExecutor(len(listeners)) as pool:
-        answers = dict(zip(listeners, pool.map(dial, listeners), strict=True))
+        answers = dict(zip(listeners, pool.map(ask, listeners), strict=True))
     if all(isinstance(answer, NothingListens) for answer in answers.values()):
-        yield _nothing_runs(site, listeners)
+        yield _nothing_runs(installation, listeners)
         return
     answering = []
     for listener, answer in answers.items():
-        if isinstance(answer, Amiss):
-            yield error(listener, answer.what, _remedy(site, listener, answer))
+        if isinstance(answer, Fault):
+            yield error(listener, answer.what, _remedy(installation, listener, answer))
             continue
         answering.append(listener)
-        if (amiss := expiry(answer, site.now)) is not None:
-            found = error if answer.not_valid_after_utc <= site.now else warning
-            yield found(listener, amiss.what, amiss.remedy)
-    if site.pair is not None:
+        if (fault := expiry(answer, installation.now)) is not None:
+            found = error if answer.not_valid_after_utc <= installation.now else warning
+            yield found(listener, fault.what, fault.remedy)
+    if installation.pair is not None:
         grpc_listeners = [each for each in answering if each.protocol == HTTP2]
-        yield from asyncio.run(_ask_health(site, grpc_listeners))
+        yield from asyncio.run(_ask_health(installation, grpc_listeners))
 
 
-def _listeners(site: Site) -> Iterator[Listener]:
-    for service, (listeners, operations) in listeners_of(site.settings.addresses).items():
-        for purpose, address in listeners.items():
-            yield Listener(service, purpose, address)
-        yield Listener(service, "operations endpoint", operations, protocol=None)
+def known_listeners(installation: Installation) -> list[Listener]:
+    """Every port of the services, at the addresses that the home has for them."""
+    known = []
+    for service, (listeners, operations) in listeners_of(installation.settings.addresses).items():
+        known += [Listener(service, purpose, address) for purpose, address in listeners.items()]
+        known.append(Listener(service, "operations endpoint", operations, protocol=None))
+    return known
 
 
-def _dial(
+def _ask(
     root: Path | None, pair: tuple[Path, Path] | None, listener: Listener
-) -> x509.Certificate | Amiss:
+) -> x509.Certificate | Fault:
     try:
-        return look(listener.address, root, pair, protocol=listener.protocol)
-    except Amiss as amiss:
-        return amiss
+        return dial(listener.address, root, pair, protocol=listener.protocol)
+    except Fault as fault:
+        return fault
 
 
-def _nothing_runs(site: Site, listeners: list[Listener]) -> Finding:
+def _nothing_runs(installation: Installation, listeners: list[Listener]) -> Finding:
     places = ", ".join(listener.address for listener in listeners)
     return error(
         places,
         "no service runs here, for nothing listens at any of them",
         "start them with `selvedge up` or `docker compose up --wait`; where they run elsewhere, "
-        f"give that home with --home (it is {site.home} now), or their addresses",
+        f"give that home with --home (it is {installation.home} now), or their addresses",
     )
 
 
-def _remedy(site: Site, listener: Listener, amiss: Amiss) -> str:
+def _remedy(installation: Installation, listener: Listener, fault: Fault) -> str:
     """What to do; where `selvedge up` runs the services, its log knows more."""
-    log = site.home / "logs" / f"{listener.service}.log"
-    if isinstance(amiss, NothingListens) and site.running is not None and log.exists():
-        return f"`selvedge up` runs as process {site.running}: {log} says why"
-    return amiss.remedy
+    log = installation.home / "logs" / f"{listener.service}.log"
+    if isinstance(fault, NothingListens) and installation.running is not None and log.exists():
+        return f"`selvedge up` runs as process {installation.running}: {log} says why"
+    return fault.remedy
 
 
-async def _ask_health(site: Site, listeners: list[Listener]) -> list[Finding]:
-    user = read_user(site.user.folder)
-    async with Connection(user, site.settings) as connection:
+async def _ask_health(installation: Installation, listeners: list[Listener]) -> list[Finding]:
+    user = read_user(installation.user.folder)
+    async with Connection(user, installation.settings) as connection:
         found = await asyncio.gather(*(_health(connection, listener) for listener in listeners))
     return [finding for finding in found if finding is not None]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from selvedge_cli.addresses import port_of
 from selvedge_cli.doctor.findings import Finding, error, warning
+from selvedge_cli.doctor.installation import Installation
 from selvedge_cli.doctor.listener import TIMEOUT
-from selvedge_cli.doctor.site import Site
 from selvedge_cli.inspection import listeners_of
 
 REFUSED, NEAR = timedelta(minutes=15), timedelta(minutes=5)
@@ -38,21 +38,23 @@ class _Answer:
     date: datetime | None
 
 
-def examine(site: Site) -> Iterator[Finding]:
+def examine(installation: Installation) -> Iterator[Finding]:
     """Ask every operations endpoint; those that cannot be dialled are the listeners' subject."""
     endpoints = {
         service: operations
-        for service, (_, operations) in listeners_of(site.settings.addresses).items()
+        for service, (_, operations) in listeners_of(installation.settings.addresses).items()
     }
     with ThreadPoolExecutor(len(endpoints)) as pool:
-        asked = pool.map(partial(_ask, root=site.root), endpoints.values())
+        asked = pool.map(partial(_ask, root=installation.root), endpoints.values())
         for (service, address), answer in zip(endpoints.items(), asked, strict=True):
             where = f"{address}, {service}"
             if isinstance(answer, _NoAnswer):
-                yield error(where, f"/healthz does not answer ({answer})", _see(site, service))
+                yield error(
+                    where, f"/healthz does not answer ({answer})", _see(installation, service)
+                )
             elif answer is not None:
-                yield from _health(where, answer, _see(site, service))
-                yield from _clock(site, service, answer)
+                yield from _health(where, answer, _see(installation, service))
+                yield from _clock(installation, service, answer)
 
 
 def _ask(address: str, *, root: Path | None) -> _Answer | _NoAnswer | None:
@@ -86,8 +88,8 @@ def _date(text: str | None) -> datetime | None:
         return None
 
 
-def _see(site: Site, service: str) -> str:
-    log = site.home / "logs" / f"{service}.log"
+def _see(installation: Installation, service: str) -> str:
+    log = installation.home / "logs" / f"{service}.log"
     return f"{log} says more" if log.exists() else "its log says more"
 
 
@@ -106,10 +108,10 @@ def _health(where: str, answer: _Answer, remedy: str) -> Iterator[Finding]:
         yield error(where, f"its {component} is not well: {reason}", remedy)
 
 
-def _clock(site: Site, service: str, answer: _Answer) -> Iterator[Finding]:
+def _clock(installation: Installation, service: str, answer: _Answer) -> Iterator[Finding]:
     if answer.date is None:
         return
-    apart = abs(site.now - answer.date)
+    apart = abs(installation.now - answer.date)
     if apart > NEAR:
         found, so = (error, "refused") if apart > REFUSED else (warning, "soon refused")
         yield found(

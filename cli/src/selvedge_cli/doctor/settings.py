@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 
 from selvedge_cli.doctor.findings import Finding, note, warning
-from selvedge_cli.doctor.shell import VARIABLES
-from selvedge_cli.doctor.site import Site
+from selvedge_cli.doctor.installation import Installation
+from selvedge_cli.doctor.shell import CHAINCODE_VARIABLES, VARIABLES
 from selvedge_cli.doctor.tools import PACKAGES
 from selvedge_common.config import misspelt
 
 
-def examine(site: Site) -> Iterator[Finding]:
+def examine(installation: Installation) -> Iterator[Finding]:
     """Compare the variables with the keys of the services' packaged core.yaml."""
     known: dict[str, dict[str, Any]] = {}
     for service, package in PACKAGES.items():
@@ -24,14 +24,14 @@ def examine(site: Site) -> Iterator[Finding]:
             packaged = yaml.safe_load((files(package) / "core.yaml").read_text())
             for variable, default in _keys(packaged, "CORE"):
                 known.setdefault(variable, {})[service] = default
-    for variable, meant in misspelt(site.environ, [*known, *VARIABLES]).items():
+    for variable, meant in misspelt(installation.environ, [*known, *VARIABLES]).items():
         yield warning(
             variable,
             "no service and no chaincode reads it",
             f"perhaps {meant} was meant",
         )
-    for variable, value in sorted(site.environ.items()):
-        if value and variable in known:
+    for variable, value in sorted(installation.environ.items()):
+        if value and variable in known and variable not in CHAINCODE_VARIABLES:
             yield from _override(variable, value, known[variable])
 
 

@@ -11,27 +11,31 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from selvedge_cli.addresses import port_of
 from selvedge_cli.doctor.findings import Finding, error, warning
-from selvedge_cli.doctor.site import Site
-from selvedge_cli.errors import CommandError
+from selvedge_cli.doctor.installation import Installation
 
 NAME, ADDRESS, TLS = "CORE_CHAINCODE_ID_NAME", "CORE_PEER_ADDRESS", "CORE_PEER_TLS_ENABLED"
 ROOT = "CORE_PEER_TLS_ROOTCERT_FILE"
 # Certificate and key; shims of Fabric want base64 of the PEM in the second pair.
 PLAIN_PAIR = "CORE_TLS_CLIENT_CERT_FILE", "CORE_TLS_CLIENT_KEY_FILE"
 ENCODED_PAIR = "CORE_TLS_CLIENT_CERT_PATH", "CORE_TLS_CLIENT_KEY_PATH"
+CHAINCODE_VARIABLES = (NAME, ADDRESS, TLS, ROOT, *PLAIN_PAIR, *ENCODED_PAIR)
+"""What `selvedge ca issue --chaincode` prints."""
 VARIABLES = (
-    *(NAME, ADDRESS, TLS, ROOT, *PLAIN_PAIR, *ENCODED_PAIR),
-    *(
-        "CORE_CHAINCODE_LOGGING_LEVEL",
-        "CORE_CHAINCODE_LOGGING_SHIM",
-        "CORE_CHAINCODE_LOGGING_FORMAT",
-    ),
-    *("CORE_CHAINCODE_BUILDLEVEL", "CORE_PEER_LOCALMSPID", "CORE_PEER_MSPCONFIGPATH"),
-    *("CORE_PEER_TLS_CERT_FILE", "CORE_PEER_TLS_KEY_FILE", "CORE_PEER_TLS_CLIENTAUTHREQUIRED"),
-    *("CORE_PEER_TLS_CLIENTCERT_FILE", "CORE_PEER_TLS_CLIENTKEY_FILE"),
-    *("CORE_PEER_TLS_CLIENTROOTCAS_FILES", "CORE_PEER_TLS_SERVERHOSTOVERRIDE"),
+    *CHAINCODE_VARIABLES,
+    "CORE_CHAINCODE_LOGGING_LEVEL",
+    "CORE_CHAINCODE_LOGGING_SHIM",
+    "CORE_CHAINCODE_LOGGING_FORMAT",
+    "CORE_CHAINCODE_BUILDLEVEL",
+    "CORE_PEER_LOCALMSPID",
+    "CORE_PEER_MSPCONFIGPATH",
+    "CORE_PEER_TLS_CERT_FILE",
+    "CORE_PEER_TLS_KEY_FILE",
+    "CORE_PEER_TLS_CLIENTAUTHREQUIRED",
+    "CORE_PEER_TLS_CLIENTCERT_FILE",
+    "CORE_PEER_TLS_CLIENTKEY_FILE",
+    "CORE_PEER_TLS_CLIENTROOTCAS_FILES",
+    "CORE_PEER_TLS_SERVERHOSTOVERRIDE",
 )
 """Those that Fabric's shims and its `peer` command read."""
 
@@ -46,16 +50,15 @@ class _Form(Enum):
     OTHER = "neither PEM nor its base64"
 
 
-def examine(site: Site) -> Iterator[Finding]:
+def examine(installation: Installation) -> Iterator[Finding]:
     """Look at what `selvedge ca issue --chaincode` has one export, and what else is like it."""
-    environ = {name: value for name, value in site.environ.items() if value.strip()}
+    environ = {name: value for name, value in installation.environ.items() if value.strip()}
     yield from _tls(environ)
-    yield from _address(site, environ)
     for variable in (ROOT, *PLAIN_PAIR):
         yield from _file(variable, environ, _Form.PEM)
     for variable in ENCODED_PAIR:
         yield from _file(variable, environ, _Form.BASE64)
-    yield from _root(site, environ)
+    yield from _root(installation, environ)
     pairs = (*_pair(environ, ENCODED_PAIR, _decoded), *_pair(environ, PLAIN_PAIR, _pem))
     # Both forms of one certificate are there as a rule: whom it is not for is told once.
     yield from {finding.where: finding for finding in pairs}.values()
@@ -65,6 +68,11 @@ def examine(site: Site) -> Iterator[Finding]:
 def chaincode_name(environ: Mapping[str, str]) -> str | None:
     """The name, without a version, by which a chaincode of this shell registers; None for none."""
     return environ.get(NAME, "").strip().partition(":")[0] or None
+
+
+def starts_chaincode(environ: Mapping[str, str]) -> bool:
+    """Whether these variables are for a chaincode, and not only for Fabric's `peer` command."""
+    return any(environ.get(name) for name in (NAME, *PLAIN_PAIR, *ENCODED_PAIR))
 
 
 def _tls(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -83,26 +91,6 @@ def _tls(environ: Mapping[str, str]) -> Iterator[Finding]:
             "it is off: a chaincode of this shell dials in plaintext, and a service that is "
             "started here by hand serves in plaintext",
             f"export {TLS}=true, or unset it for services",
-        )
-
-
-def _address(site: Site, environ: Mapping[str, str]) -> Iterator[Finding]:
-    address = environ.get(ADDRESS)
-    if address is None:
-        return
-    listener = site.settings.addresses.chaincode
-    try:
-        port = port_of(address.strip())
-    except CommandError:
-        yield error(ADDRESS, f"{address!r} is no address", f"export {ADDRESS}={listener}")
-        return
-    if port == port_of(site.settings.addresses.peer):
-        found = error if _starts_chaincode(environ) else warning
-        yield found(
-            ADDRESS,
-            f"{address} is the peer API, which Fabric's `peer` command dials, and a chaincode must "
-            "not",
-            f"export {ADDRESS}={listener} for a chaincode",
         )
 
 
@@ -135,10 +123,10 @@ def _other(variable: str, form: _Form) -> str:
     return "`selvedge ca issue --chaincode NAME` prints the right ones"
 
 
-def _root(site: Site, environ: Mapping[str, str]) -> Iterator[Finding]:
-    if site.root is None or ROOT not in environ:
+def _root(installation: Installation, environ: Mapping[str, str]) -> Iterator[Finding]:
+    if installation.root is None or ROOT not in environ:
         return
-    theirs, ours = (_pem(file) for file in (Path(environ[ROOT]), site.root))
+    theirs, ours = (_pem(file) for file in (Path(environ[ROOT]), installation.root))
     try:
         foreign = bool(
             theirs
@@ -150,7 +138,7 @@ def _root(site: Site, environ: Mapping[str, str]) -> Iterator[Finding]:
     if foreign:
         yield error(
             ROOT,
-            f"{environ[ROOT]} is from another ca than {site.root}",
+            f"{environ[ROOT]} is from another ca than {installation.root}",
             "`selvedge ca issue --chaincode NAME` prints the right one",
         )
 
@@ -202,10 +190,6 @@ def _no_pair(environ: Mapping[str, str]) -> Iterator[Finding]:
             f"run `selvedge ca issue --chaincode {chaincode_name(environ)}`, and export what it "
             "prints",
         )
-
-
-def _starts_chaincode(environ: Mapping[str, str]) -> bool:
-    return any(name in environ for name in (NAME, *PLAIN_PAIR, *ENCODED_PAIR))
 
 
 def _form(content: bytes) -> _Form:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -86,9 +86,12 @@ class Calls:
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not at run time
     """Observes all calls but those of message streams, which observe themselves."""
 
-    def __init__(self, message_streams: set[str], calls: Calls) -> None:
+    def __init__(
+        self, message_streams: set[str], calls: Calls, elsewhere: Mapping[str, str]
+    ) -> None:
         self._message_streams = message_streams
         self._calls = calls
+        self._elsewhere = elsewhere
         self._observed: dict[str, Handler] = {}
 
     async def intercept_service(  # type: ignore[override]  # None is allowed
@@ -100,10 +103,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         handler = await continuation(details)
         if handler is None:
             unknown_method()
-            return None
+            return self._show_the_way(path)
         if path not in self._message_streams:
             handler = self._observed[path] = _observe(path, handler, self._calls)
         return handler
+
+    def _show_the_way(self, path: str) -> Handler | None:
+        """Refuses a call of what is served elsewhere, with a sentence that says where."""
+        _, service, _ = ("//" + path).rsplit("/", 2)
+        where = self._elsewhere.get(service)
+        if where is None:
+            return None
+
+        async def refuse(_: object, context: Any) -> None:
+            log.warning("called at the wrong address", method=path, peer=context.peer())
+            await context.abort(
+                grpc.StatusCode.UNIMPLEMENTED, f"{service} is not served here: dial {where}."
+            )
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _observe(path: str, handler: Any, calls: Calls) -> Handler:

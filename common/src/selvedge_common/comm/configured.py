@@ -1,5 +1,6 @@
 """Servers by the sections that the services' configurations have in common."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from selvedge_common.comm.settings import (
@@ -20,12 +21,15 @@ class Bounds:
 
     Attributes:
         max_receive_bytes, max_send_bytes: the largest messages.
+        receive_setting, send_setting: the settings that say so.
         max_concurrent_streams: calls at once on one connection.
         stream: of each message stream.
     """
 
     max_receive_bytes: int
     max_send_bytes: int
+    receive_setting: str
+    send_setting: str
     max_concurrent_streams: int
     stream: StreamConfig = field(default_factory=StreamConfig)
 
@@ -36,6 +40,7 @@ def server_config(
     bounds: Bounds,
     *,
     keepalive: Keepalive | None = None,
+    elsewhere: Mapping[str, str] | None = None,
     kind: ListenerTransport = "inherit",
 ) -> ServerConfig:
     """The settings of one listener.
@@ -45,6 +50,7 @@ def server_config(
         secure: TLS.
         bounds: the listener's own.
         keepalive: the section of that name, where there is one.
+        elsewhere: services that clients may look for here, and where they are.
         kind: the transport of this listener, or `inherit`, which is that of the section.
 
     Raises:
@@ -62,6 +68,9 @@ def server_config(
         ),
         max_receive_bytes=bounds.max_receive_bytes,
         max_send_bytes=bounds.max_send_bytes,
+        receive_setting=bounds.receive_setting,
+        send_setting=bounds.send_setting,
+        elsewhere=elsewhere or {},
         max_concurrent_streams=bounds.max_concurrent_streams,
         stream=bounds.stream,
         transport=transport.kind if kind == "inherit" else kind,

@@ -31,6 +31,11 @@ class MessageStream(Protocol):
         """Whether more than the high mark is pending."""
 
     @property
+    def status(self) -> tuple[grpc.StatusCode, str] | None:
+        """The status that this side ends it with, once that is decided; None before that, and where
+        the client went first."""
+
+    @property
     def closed(self) -> bool:
         """Whether the stream has ended: its handler is done and its status is decided."""
 

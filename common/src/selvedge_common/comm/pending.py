@@ -15,6 +15,7 @@ class BoundedStream(ABC):
     def __init__(self, config: ServerConfig, method: Method) -> None:
         self._config = config.stream
         self._max_send_bytes = config.max_send_bytes
+        self._send_setting = config.send_setting
         self._method = method
 
     @property
@@ -38,7 +39,7 @@ class BoundedStream(ABC):
         self.close(
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             f"A message of {size} bytes is above this listener's limit of "
-            f"{self._max_send_bytes} bytes for sending; raise the limit.",
+            f"{self._max_send_bytes} bytes for sending; raise {self._send_setting}.",
         )
 
     def _check_waiting(self, pending: int, messages: int) -> None:

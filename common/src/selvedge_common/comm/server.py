@@ -89,7 +89,7 @@ class GRPCServer:
             sock,
             config,
             credentials,
-            [*interceptors, CallInterceptor(self._message_streams, self._calls)],
+            [*interceptors, CallInterceptor(self._message_streams, self._calls, config.elsewhere)],
             self._calls,
         )
 

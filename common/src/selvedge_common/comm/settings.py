@@ -1,5 +1,6 @@
 """What a server is made from. Sizes are bytes, times are seconds, certificates are PEM."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -138,6 +139,8 @@ class ServerConfig:
         max_receive_bytes: largest message taken; a larger one ends its call with
             RESOURCE_EXHAUSTED.
         max_send_bytes: largest message sent; likewise.
+        receive_setting, send_setting: what to raise for larger ones, as a sentence names it.
+        elsewhere: services that clients may look for here, and where they are.
         max_concurrent_streams: calls at once on one connection.
         transport: what carries the server: `native`, or `grpcio`, the reference.
         stream: bounds of each message stream.
@@ -151,6 +154,9 @@ class ServerConfig:
     keepalive: KeepaliveConfig = field(default_factory=KeepaliveConfig)
     max_receive_bytes: int = 4 * 1024 * 1024
     max_send_bytes: int = 4 * 1024 * 1024
+    receive_setting: str = "the limit"
+    send_setting: str = "the limit"
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
     max_concurrent_streams: int = 1000
     transport: Literal["native", "grpcio"] = "native"
     stream: StreamConfig = field(default_factory=StreamConfig)

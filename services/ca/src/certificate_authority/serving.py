@@ -47,6 +47,8 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
             Bounds(
                 max_receive_bytes=limits.max_request_bytes,
                 max_send_bytes=limits.max_request_bytes,
+                receive_setting="ca.limits.maxRequestBytes",
+                send_setting="ca.limits.maxRequestBytes",
                 max_concurrent_streams=limits.max_concurrent_streams,
             ),
         ),

@@ -62,11 +62,24 @@ def listener(
     bounds = Bounds(
         max_receive_bytes=peer.max_recv_msg_size,
         max_send_bytes=peer.max_send_msg_size,
+        receive_setting="peer.maxRecvMsgSize",
+        send_setting="peer.maxSendMsgSize",
         # One client may use up the peer's own limits; those answer with a sentence.
         max_concurrent_streams=2
         * (peer.limits.concurrency.endorser_service + peer.limits.concurrency.deliver_service),
         stream=StreamConfig(max_pending=config.chaincode.limits.pending_bytes),
     )
     return server_config(
-        config.transport, secured, bounds, keepalive=peer.keepalive, kind=transport
+        config.transport,
+        secured,
+        bounds,
+        keepalive=peer.keepalive,
+        # What a listener serves itself is found before this is looked at.
+        elsewhere={
+            "protos.ChaincodeSupport": f"{peer.chaincode_address}, where chaincode dials in",
+            "protos.Endorser": f"{peer.address}, the peer API",
+            "protos.Deliver": f"{peer.address}, the peer API",
+            "orderer.AtomicBroadcast": f"{config.orderer.address}, the ordering",
+        },
+        kind=transport,
     )

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 from chaincode_support import listeners
 from chaincode_support.admin.admin import Admin, add_admin
+from chaincode_support.admin.chaincodes import Chaincodes, add_chaincodes
 from chaincode_support.admin.signed_requests import SignedRequests
 from chaincode_support.chain import open_chains
-from chaincode_support.chaincodes import chaincode_support
 from chaincode_support.config import Config
+from chaincode_support.configured_chaincode import chaincode_support
 from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
 from chaincode_support.endorser.endorser import Endorser
-from chaincode_support.launchers.chaincodes import Chaincodes, add_chaincodes
 from chaincode_support.ledger.committer import CommitterStopped
 from chaincode_support.material import Material
 from chaincode_support.ordering.broadcast import Broadcast
@@ -70,12 +70,12 @@ class Peer:
             config.orderer.listen_address, listeners.listener(config, secure, transport.orderer)
         )
         organisation = material.msp()
-        chaincodes, self._launchers = chaincode_support(
+        self._chaincodes, self._launchers = chaincode_support(
             config, chaincode_listener, channels, organisation
         )
         self._endorser = Endorser(
             channels,
-            chaincodes,
+            self._chaincodes,
             material.peer(),
             organisation,
             max_proposals=limits.endorser_service,
@@ -99,8 +99,10 @@ class Peer:
         add_peer_deliver(self.api, deliver(committed))
         requests = SignedRequests(organisation, max_bytes=config.peer.limits.admin_request_bytes)
         add_admin(self.api, Admin(requests))
-        add_chaincodes(self.api, Chaincodes(requests, self._launchers, chaincodes.describe))
-        self.chaincode.add_message_stream("/protos.ChaincodeSupport/Register", chaincodes.register)
+        add_chaincodes(self.api, Chaincodes(requests, self._launchers, self._chaincodes.describe))
+        self.chaincode.add_message_stream(
+            "/protos.ChaincodeSupport/Register", self._chaincodes.register
+        )
         ordered = {chain.name: Readable(chain.channel, chain.ordering) for chain in self._chains}
         add_atomic_broadcast(self.orderer, self._broadcast, deliver(ordered))
 
@@ -115,9 +117,10 @@ class Peer:
         Raises CommitterStopped when no ledger can catch up, CommError for an address in use.
         """
         await self._catch_up()
+        # Before somebody can call: what has a package is not unknown.
+        await self._launchers.start(self._chaincodes.serve)
         for server in self.servers:
             await server.start()
-        await self._launchers.start()
         for chain in self._chains:
             chain.when_stopped(self._on_chain_stopped)
         self._serving = True

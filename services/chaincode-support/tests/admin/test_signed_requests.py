@@ -34,7 +34,7 @@ def refusal(
     requests: SignedRequests, envelope: common_pb2.Envelope, *, admin: bool = False
 ) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(StatusError) as refused:
-        requests.open(envelope, admin=admin)
+        requests.read(envelope, admin=admin)
     return refused.value.code, refused.value.details
 
 
@@ -43,7 +43,10 @@ def test_members_request_is_opened(
     role: str, organisation: Organisation, requests: SignedRequests
 ) -> None:
     member = organisation.issue(role, "someone")
-    assert requests.open(request(member, b"what is asked for"), admin=False) == b"what is asked for"
+    assert (
+        requests.read(request(member, b"what is asked for"), admin=False).data
+        == b"what is asked for"
+    )
 
 
 def test_administrators_request_is_opened_and_tells_who(
@@ -59,7 +62,7 @@ def test_administrator_may_be_one_by_the_organisations_list(organisation: Organi
     root = x509.load_pem_x509_certificate(organisation.root)
     msp = MSP("Org1MSP", [root], admins=[listed.certificate])
     requests = SignedRequests(msp, max_bytes=MAX_BYTES, now=lambda: NOW)
-    assert requests.open(request(listed), admin=True) == b""
+    assert requests.read(request(listed), admin=True).data == b""
 
 
 @pytest.mark.parametrize("role", ["client", "peer", "orderer"])
@@ -76,7 +79,7 @@ def test_time_within_the_window_is_taken(
     late: timedelta, organisation: Organisation, requests: SignedRequests
 ) -> None:
     client = organisation.issue("client", "someone")
-    assert requests.open(request(client, b"x", stamped=late), admin=False) == b"x"
+    assert requests.read(request(client, b"x", stamped=late), admin=False).data == b"x"
 
 
 @pytest.mark.parametrize("late", [-15.1 * MINUTE, 15.1 * MINUTE])

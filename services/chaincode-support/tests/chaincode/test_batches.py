@@ -118,7 +118,7 @@ async def test_a_batch_with_a_bad_record_aborts_the_transaction(
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
-        (2, "RESOURCE_EXHAUSTED: it has 3 records, more than the 2 that READY offered"),
+        (2, "RESOURCE_EXHAUSTED: it has more entries than the 2 that READY offered"),
         (0, "this peer did not offer it (chaincode.runtimeParams.useWriteBatch is off)"),
     ],
 )
@@ -171,7 +171,7 @@ async def test_many_keys_are_read_in_the_order_in_which_they_were_asked_for(
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
-        (1, "RESOURCE_EXHAUSTED: it has 2 keys, more than the 1 that READY offered"),
+        (1, "RESOURCE_EXHAUSTED: it has more entries than the 1 that READY offered"),
         (0, "this peer did not offer it (chaincode.runtimeParams.useGetMultipleKeys is off)"),
     ],
 )

@@ -74,7 +74,7 @@ async def test_a_caller_that_waits_for_its_callee_is_not_the_one_that_is_silent(
     running = asyncio.create_task(peer.execute("a"))
     await a.call("b", await a.hear())
     await b.hear()
-    with pytest.raises(ExecuteTimeout, match="it was waiting for the peer's answer"):
+    with pytest.raises(ExecuteTimeout, match="was waiting for chaincode b, which it called"):
         await running
     assert peer.stream("a").responsive
 

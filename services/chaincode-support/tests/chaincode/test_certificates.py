@@ -94,7 +94,10 @@ async def test_a_certificate_that_is_presented_must_be_of_the_name(
     code, details = await other.status()
     assert code is grpc.StatusCode.PERMISSION_DENIED
     assert "REGISTER names chaincode mycc, but the client certificate is for" in details
-    code, details = await connect().status()
+    user = connect()
+    await user.say(register("mycc:1.0"))
+    code, details = await user.status()
     assert code is grpc.StatusCode.PERMISSION_DENIED
-    assert "the client certificate is no chaincode's" in details
+    assert "REGISTER names chaincode mycc, but the client certificate is for" in details
+    assert "which is no chaincode" in details
     assert peer.registry.names() == []

@@ -285,7 +285,7 @@ async def test_a_batch_of_as_much_as_a_message_holds_is_refused_whole(attack: At
     refused = await attack.shim.ask(
         M.WRITE_BATCH_STATE, WriteBatchState(rec=records), attack.message
     )
-    assert "RESOURCE_EXHAUSTED: it has 50000 records" in refusal(refused)
+    assert "RESOURCE_EXHAUSTED: it has more entries than the 100" in refusal(refused)
     assert "RESOURCE_EXHAUSTED" in await attack.failed()
 
 
@@ -293,9 +293,30 @@ async def test_reads_of_as_many_keys_as_a_message_holds_are_refused(attack: Atta
     refused = await attack.shim.ask(
         M.GET_STATE_MULTIPLE, GetStateMultiple(keys=["k"] * 100_000), attack.message
     )
-    assert "RESOURCE_EXHAUSTED: it has 100000 keys" in refusal(refused)
+    assert "RESOURCE_EXHAUSTED: it has more entries than the 100" in refusal(refused)
     await attack.shim.complete(attack.message)
     assert (await attack.answer).response.status == 200
+
+
+# Empty entries of two bytes each, as many as a message holds.
+_EMPTY_RECORDS = b"\x0a\x00" * 500_000
+# ChaincodeSpec.input with such arguments.
+_EMPTY_ARGUMENTS = b"\x1a" + b"\xc0\x84\x3d" + _EMPTY_RECORDS
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (M.WRITE_BATCH_STATE, _EMPTY_RECORDS),
+        (M.GET_STATE_MULTIPLE, _EMPTY_RECORDS),
+        (M.INVOKE_CHAINCODE, _EMPTY_ARGUMENTS),
+    ],
+)
+async def test_empty_entries_by_the_hundred_thousand_are_refused(
+    attack: Attack, kind: M.Type.ValueType, payload: bytes
+) -> None:
+    refused = await attack.shim.ask(kind, payload, attack.message)
+    assert "RESOURCE_EXHAUSTED: " in refusal(refused)
 
 
 async def test_many_streams_that_say_nothing_leave_the_others_theirs(

@@ -362,7 +362,7 @@ async def test_a_chaincode_leaves_places_of_unregistered_streams_to_others(
     (refused, *_), _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
     code, details = await refused
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert f"2 streams of localhost, {URI}mycc have not sent REGISTER" in details
+    assert f"2 streams of chaincode, localhost, {URI}mycc have not sent REGISTER" in details
     await dial(peer, "other:1.0")
     for task in ended:
         task.cancel()

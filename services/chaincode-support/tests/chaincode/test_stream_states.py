@@ -1,11 +1,14 @@
 """What the states of a chaincode stream allow, and how refusals end it."""
 
 import asyncio
+import re
 
 import grpc
 import pytest
-from rawshim import Dial, Peer, StartPeer
+from rawshim import Dial, Peer, StartPeer, register
 
+from chaincode_support.chaincode.errors import StreamTerminated
+from selvedge_common.comm import ServerConfig
 from selvedge_protos.peer.chaincode_shim_pb2 import ChaincodeMessage, GetState
 
 M = ChaincodeMessage
@@ -180,10 +183,46 @@ async def test_streams_that_have_not_registered_have_a_limit_of_their_own(
     waiting.cancel()
 
 
-async def test_a_certificate_that_is_no_chaincode_s_is_refused_at_once(
+async def test_those_that_will_be_refused_have_few_places_and_take_none_of_others(
     start_peer: StartPeer, dial: Dial
 ) -> None:
-    peer = await start_peer(check_certificate_name=True)
-    code, details = await (await dial(peer)).status()
+    peer = await start_peer(check_certificate_name=True, max_unregistered=4)
+    ended = {
+        asyncio.create_task(shim.status()): shim for shim in (await dial(peer), await dial(peer))
+    }
+    (refused, *_), (waiting,) = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+    code, details = await refused
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "1 chaincode streams have not sent REGISTER yet" in details
+    await ended[waiting].say(register("mycc:1.0"))
+    code, details = await waiting
     assert code is grpc.StatusCode.PERMISSION_DENIED
-    assert "selvedge://chaincode/NAME" in details
+    assert "selvedge://chaincode/mycc" in details
+
+
+async def test_a_message_that_is_too_large_is_the_cause_that_everybody_hears(
+    start_peer: StartPeer, dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = ServerConfig(max_receive_bytes=10_000, receive_setting="peer.maxRecvMsgSize")
+    peer = await start_peer(server=config)
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc"))
+    message = await shim.hear()
+    await shim.complete(message, result=bytes(20_000))
+    cause = r"is above this listener's limit of 10000 bytes .* raise peer\.maxRecvMsgSize"
+    with pytest.raises(StreamTerminated, match=f"the peer ended its stream: .*{cause}"):
+        await running
+    code, details = await shim.status()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert re.search(cause, details)
+    assert re.search(cause, peer.registry.tally("mycc").last_error)
+    assert "chaincode stream refused" in caplog.text
+
+
+async def test_a_connection_that_breaks_is_said_to_be_lost(peer: Peer, dial: Dial) -> None:
+    shim = await dial(peer, "mycc:1.0")
+    running = asyncio.create_task(peer.execute("mycc"))
+    await shim.hear()
+    shim.cut()
+    with pytest.raises(StreamTerminated, match="as its connection was lost: the process ended"):
+        await running

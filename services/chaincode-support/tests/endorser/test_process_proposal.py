@@ -248,7 +248,7 @@ async def test_metrics_have_fabric_s_names_and_labels(endorsing: Endorsing, dial
         return REGISTRY.get_sample_value(name, labels) or 0.0
 
     target = {"channel": CHANNEL, "chaincode": CHAINCODE}
-    request = {"type": "PUT_STATE", "channel": CHANNEL, "chaincode": f"{CHAINCODE}:1.0"}
+    request = {"type": "PUT_STATE", "channel": CHANNEL, "chaincode": CHAINCODE}
     counted = {
         "endorser_proposals_received": {},
         "endorser_successful_proposals": {},

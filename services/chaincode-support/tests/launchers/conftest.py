@@ -19,11 +19,11 @@ from chaincode_support.launchers.launchers import Launchers, LaunchSettings
 from chaincode_support.launchers.package import Command, Package
 from chaincode_support.launchers.packages import PackageBounds, Packages
 from chaincode_support.launchers.process import ChaincodeProcess
-from chaincode_support.launchers.service import ChaincodeConnection, ServiceSettings
+from chaincode_support.launchers.service import ChaincodeConnection, Serve, ServiceSettings
 from chaincode_support.launchers.supervisor import Attempt, Pauses
 from chaincode_support.launchers.waiting import Waiting
 from chaincode_support.ledger import Ledger
-from selvedge_common.comm import GRPCServer, MessageStream, ServerConfig
+from selvedge_common.comm import GRPCServer, ServerConfig
 
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -52,10 +52,7 @@ async def start(tmp_path: Path) -> AsyncIterator[StartLaunching]:
         waiting = Waiting(registry, startup_timeout, max_waiting)
         processes = replace(PROCESSES, address=address, **overrides)
 
-        async def serve(dialled: MessageStream, expected: Any) -> None:
-            await support.serve(dialled, expected)
-
-        def attempt(package: Package) -> Attempt:
+        def attempt(package: Package, serve: Serve) -> Attempt:
             if isinstance(package.launch, Command):
                 return ChaincodeProcess(package, package.launch, processes)
             settings = ServiceSettings(tls, server)
@@ -83,7 +80,7 @@ async def start(tmp_path: Path) -> AsyncIterator[StartLaunching]:
         await listener.start()
         ledger = Ledger.open(tmp_path / f"ledger{len(running)}", CHANNEL)
         launching = Launching(Peer(address, ledger, support), launchers, folder)
-        await launchers.start()
+        await launchers.start(support.serve)
         running.append((launching, listener))
         return launching
 

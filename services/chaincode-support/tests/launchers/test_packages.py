@@ -2,51 +2,26 @@
 
 import gzip
 import hashlib
-import io
-import json
 import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import BOUNDS, StartLaunching, drop
+from launching import BOUNDS, CCAAS, CONNECTION, StartLaunching, drop, id_of, package
 from prometheus_client import REGISTRY
 
+from chaincode_support.chaincode.errors import UnknownChaincode
 from chaincode_support.launchers.archive import Bounds
 from chaincode_support.launchers.errors import (
     BrokenPackage,
     DroppedPackage,
+    LaunchFailed,
     PackageTooLarge,
     UnknownPackage,
 )
 from chaincode_support.launchers.package import Connection
 from chaincode_support.launchers.packages import Found, PackageBounds, Packages
 from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Chaincode
-
-CCAAS = {"type": "ccaas", "label": "mycc_1.0"}
-CONNECTION = {"address": "cc:9999"}
-
-
-def tar(files: dict[str, bytes]) -> bytes:
-    written = io.BytesIO()
-    with tarfile.open(fileobj=written, mode="w:gz") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return written.getvalue()
-
-
-def package(label: str, **metadata: Any) -> bytes:
-    """A package in Fabric's form."""
-    code = tar({"connection.json": json.dumps(CONNECTION).encode()})
-    described = {"type": "ccaas", "label": label, **metadata}
-    return tar({"metadata.json": json.dumps(described).encode(), "code.tar.gz": code})
-
-
-def id_of(label: str, data: bytes) -> str:
-    return f"{label}:{hashlib.sha256(data).hexdigest()}"
 
 
 @pytest.fixture
@@ -269,6 +244,51 @@ def test_a_folder_that_cannot_be_read_changes_nothing(
     assert packages.look() == before
 
 
+@pytest.mark.parametrize(
+    ("entry", "metadata", "name"),
+    [
+        ("any name", '{"type": "golang", "label": "mycc_1.0"}', "mycc"),
+        ("any name", '{"type": "ccaas", "label": "a", "name": "mycc"}', "mycc"),
+        ("any name", '{"type": "ccaas", "label": "mycc", "version": "1:0"}', "mycc"),
+        ("mycc", '{"type": "ccaas", "label": "other', "mycc"),
+        ("mycc", '{"type": "ccaas"}', "mycc"),
+        ("mycc\udcff", "{", r"mycc\udcff"),
+    ],
+)
+def test_a_broken_package_is_known_by_its_chaincode_or_by_its_folder(
+    packages: Packages, folder: Path, entry: str, metadata: str, name: str
+) -> None:
+    place = folder / entry
+    place.mkdir(parents=True)
+    (place / "metadata.json").write_text(metadata)
+    (broken,) = packages.look().broken
+    assert (broken.name, broken.place) == (name, place)
+
+
+def test_a_package_that_breaks_keeps_its_chaincode_s_name(packages: Packages, folder: Path) -> None:
+    place = drop(folder, "any name", CCAAS, CONNECTION)
+    packages.look()
+    (place / "metadata.json").write_text('{"type": "cc')
+    assert [broken.name for broken in packages.look().broken] == ["mycc"]
+
+
+async def test_a_call_of_a_broken_package_fails_at_once_as_it_is_listed(
+    start: StartLaunching,
+) -> None:
+    launching = await start(startup_timeout=3600.0)
+    place = await launching.drop("some folder", CCAAS)
+    with pytest.raises(LaunchFailed) as told:
+        await launching.peer.execute("mycc")
+    assert str(told.value).startswith(
+        "chaincode mycc has a broken package: there is no connection.json: put one beside"
+    )
+    assert str(told.value) == f"chaincode mycc has a {launching.state('mycc')}"
+    place.rename(place.with_name(".hidden"))
+    await launching.launchers.look()
+    with pytest.raises(UnknownChaincode):
+        await launching.peer.execute("mycc")
+
+
 async def test_the_folder_is_looked_at_again_and_again(
     start: StartLaunching, eventually: Any
 ) -> None:
@@ -279,7 +299,7 @@ async def test_the_folder_is_looked_at_again_and_again(
 
 async def test_all_that_is_known_is_described(start: StartLaunching) -> None:
     launching = await start()
-    drop(launching.folder, "broken", {"type": "golang", "label": "go"})
+    drop(launching.folder, "broken", {"type": "golang", "label": "broken_2.0"})
     place = drop(launching.folder, "proc", {"type": "process", "label": "proc", "command": ["x"]})
     age(drop(launching.folder, "old", CCAAS, CONNECTION), 0)
     new = await launching.launchers.install(package("mycc_2.0"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -144,8 +145,9 @@ async def test_one_that_does_not_register_is_given_up_and_goes_on(
     await launching.drop("mycc", package(), chaincode=program)
     with pytest.raises(
         LaunchTimeout,
-        match=r"did not register within chaincode\.startuptimeout \(0\.5 s\); package mycc_1\.5:"
-        r"[0-9a-f]{64}: (starting|running as process \d+; the last it printed: warming up)",
+        match=r"did not register within chaincode\.startuptimeout \(0\.5 s\); "
+        r"(starting; it printed nothing|running as process \d+; the last it printed: warming up)"
+        r" \(package mycc_1\.5:[0-9a-f]{8}\)$",
     ):
         await launching.peer.execute("mycc")
     with pytest.raises(LaunchTimeout, match=r"running as process \d+"):
@@ -194,6 +196,7 @@ async def test_it_is_told_what_fabric_tells_and_nothing_else_of_the_peer(
                 "-peer.address",
                 "$CORE_PEER_ADDRESS",
                 "$1",
+                "$$HOME",
             ],
             directory="work",
             environment={"GREETING": "hello", "CORE_CHAINCODE_LOGGING_SHIM": "debug"},
@@ -219,7 +222,7 @@ async def test_it_is_told_what_fabric_tells_and_nothing_else_of_the_peer(
         "CORE_CHAINCODE_LOGGING_FORMAT": "%{message}",
         "GREETING": "hello",
     }
-    assert heard["words"][1:] == ["-peer.address", launching.peer.address, "$1"]
+    assert heard["words"][1:] == ["-peer.address", launching.peer.address, "$1", "$HOME"]
     assert (heard["folder"], heard["input"]) == (str(work), "")
 
 
@@ -228,8 +231,8 @@ async def test_it_is_told_what_fabric_tells_and_nothing_else_of_the_peer(
     [
         (
             {"command": ["no-such-program"]},
-            r"was not started: there is no program no-such-program that may be run, with the PATH "
-            r"'.*'; correct .*/mycc/metadata\.json",
+            r"^chaincode mycc was not started: there is no program no-such-program that may be "
+            r"run on the PATH that .*: give the program's path; correct .*/mycc/metadata\.json$",
         ),
         ({"command": ["./metadata.json"]}, "there is no program .*/mycc/metadata.json that may be"),
         ({"directory": "elsewhere"}, "its directory .*/mycc/elsewhere is not there"),
@@ -242,6 +245,50 @@ async def test_one_that_cannot_be_started_says_why(
     await launching.drop("mycc", package(**more))
     with pytest.raises(LaunchFailed, match=sentence):
         await launching.peer.execute("mycc")
+
+
+async def test_what_the_peer_s_path_is_the_log_alone_tells(
+    start: StartLaunching, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "chaincode")
+    launching = await start()
+    path = {"PATH": "/nowhere:/neither"}
+    await launching.drop("mycc", package(command=["mycc"], environment=path))
+    with pytest.raises(LaunchFailed) as told:
+        await launching.peer.execute("mycc")
+    assert "/nowhere" not in str(told.value)
+    assert "/nowhere:/neither" in caplog.text
+
+
+async def test_what_cannot_be_executed_is_said_without_its_arguments(
+    start: StartLaunching,
+) -> None:
+    launching = await start()
+    # One word of what an operating system takes at most 128 KB of.
+    command, environment = [sys.executable, 3 * "$TOKEN"], {"TOKEN": 10_000 * "s3cret"}
+    await launching.drop("mycc", package(command=command, environment=environment))
+    with pytest.raises(LaunchFailed) as told:
+        await launching.peer.execute("mycc")
+    assert f"its program {sys.executable} could not be run: Argument list too" in str(told.value)
+    assert "s3cret" not in str(told.value)
+
+
+async def test_a_failed_launch_is_told_once_and_listed_as_the_last_error(
+    start: StartLaunching, eventually: Eventually
+) -> None:
+    launching = await start(startup_timeout=3600.0, pauses=Pauses(first=3600.0, longest=7200.0))
+    await launching.drop("mycc", package(directory="elsewhere"))
+    (before,) = launching.launchers.describe(())
+    assert (before.last_error, before.HasField("last_error_at")) == ("", False)
+    with pytest.raises(LaunchFailed) as told:
+        await launching.peer.execute("mycc")
+    await eventually(lambda: launching.state("mycc").startswith("waiting"))
+    (described,) = launching.launchers.describe(launching.peer.support.describe())
+    assert described.last_error == str(told.value)
+    assert described.HasField("last_error_at")
+    cause = described.last_error.removeprefix("chaincode mycc ")
+    assert described.launcher_state.endswith(f" s to start it again, since it {cause}")
+    assert cause.startswith("was not started: its directory ")
 
 
 STUBBORN = """

@@ -15,6 +15,8 @@ from testchannel import Organisation
 
 from chaincode_support.chaincode.errors import LaunchTimeout
 from chaincode_support.launchers.errors import LaunchFailed
+from chaincode_support.launchers.supervisor import Pauses
+from selvedge_common import comm
 
 from .chaincodeserver import ChaincodeServer
 
@@ -30,9 +32,12 @@ async def serve() -> AsyncIterator[Serve]:
     servers: list[ChaincodeServer] = []
 
     async def begin(
-        chaincode_id: str = "mycc:1.5", credentials: grpc.ServerCredentials | None = None
+        chaincode_id: str = "mycc:1.5",
+        credentials: grpc.ServerCredentials | None = None,
+        port: int = 0,
     ) -> ChaincodeServer:
         server = ChaincodeServer(chaincode_id, credentials)
+        server.port = port
         servers.append(server)
         await server.start()
         return server
@@ -121,36 +126,72 @@ async def test_it_is_dialled_again_when_it_comes_back(
     assert (await early).response.payload == b"1"
 
 
-async def test_a_name_that_is_not_its_own_is_refused(
-    start: StartLaunching, serve: Serve, organisation: Organisation
+async def test_a_name_that_is_not_its_own_is_refused_and_who_waits_is_told_at_once(
+    start: StartLaunching, serve: Serve, organisation: Organisation, eventually: Eventually
 ) -> None:
-    launching = await start(startup_timeout=0.5)
+    launching = await start(startup_timeout=3600.0)
     server = await serve("other:1.0", mutual(organisation))
     await launching.drop("mycc", CCAAS, connection(server.address, organisation))
-    with pytest.raises(
-        LaunchTimeout,
-        match=r"lost the connection to localhost:\d+ \(PERMISSION_DENIED: REGISTER names chaincode "
-        r"other:1\.0, but what the peer dialled is the package of chaincode mycc",
-    ):
+    refused = (
+        f"was dialled at {server.address} and refused by this peer: REGISTER names chaincode "
+        "other:1.0, but what the peer dialled is the package of chaincode mycc"
+    )
+    with pytest.raises(LaunchFailed, match=f"^chaincode mycc {refused}"):
         await launching.peer.execute("mycc")
+    await eventually(lambda: f"s to dial it again, since it {refused}" in launching.state("mycc"))
     assert not launching.peer.registry.known("other")
+
+
+async def test_who_calls_after_a_refusal_waits_for_the_next_attempt(
+    start: StartLaunching, serve: Serve, eventually: Eventually
+) -> None:
+    launching = await start(startup_timeout=3600.0, pauses=Pauses(first=0.01, longest=3600.0))
+    server = await serve("other:1.0")
+    await launching.drop("mycc", CCAAS, {"address": server.address})
+    for _ in range(3):
+        with pytest.raises(LaunchFailed, match="refused by this peer: REGISTER names chaincode ot"):
+            await launching.peer.execute("mycc")
+    await server.stop()
+    right = await serve("mycc:1.5", port=server.port)
+    assert (await launching.peer.execute("mycc")).response.payload == b"1"
+    assert right.streams == 1
 
 
 async def test_the_certificate_of_another_chaincode_is_refused(
     start: StartLaunching, serve: Serve, organisation: Organisation
 ) -> None:
-    launching = await start(startup_timeout=0.5)
+    launching = await start(startup_timeout=3600.0)
     certificate, key = organisation.issue_tls("other", "selvedge://chaincode/other")
     server = await serve(
         credentials=grpc.ssl_server_credentials([(key, certificate)], organisation.root, True)
     )
     await launching.drop("mycc", CCAAS, connection(server.address, organisation))
     with pytest.raises(
-        LaunchTimeout,
-        match=r"PERMISSION_DENIED: the chaincode that serves there has the certificate of "
+        LaunchFailed,
+        match=r"refused by this peer: the chaincode that serves there has the certificate of "
         r"selvedge://chaincode/other, not of mycc",
     ):
         await launching.peer.execute("mycc")
+
+
+async def test_a_certificate_that_is_not_shown_again_is_passing_trouble(
+    start: StartLaunching,
+    serve: Serve,
+    organisation: Organisation,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+) -> None:
+    async def reset(*_: object) -> list[str]:
+        raise ConnectionResetError("reset by peer")
+
+    launching = await start()
+    server = await serve(credentials=mutual(organisation))
+    await launching.drop("mycc", CCAAS, connection(server.address, organisation))
+    with monkeypatch.context() as patched:
+        patched.setattr(comm, "server_uris", reset)
+        early = asyncio.create_task(launching.peer.execute("mycc"))
+        await eventually(lambda: "was not shown a second time" in launching.state("mycc"))
+    assert (await early).response.payload == b"1"
 
 
 async def test_its_own_certificate_is_taken(
@@ -168,10 +209,12 @@ async def test_its_own_certificate_is_taken(
 async def assert_not_reached(launching: Any, address: str, cause: str) -> None:
     with pytest.raises(
         LaunchTimeout,
-        match=r"chaincode mycc did not register within chaincode\.startuptimeout \(0\.5 s\); "
-        rf"package mycc_1\.5:[0-9a-f]{{64}}: .* could not be reached at {address}: {cause}",
-    ):
+        match=r"^chaincode mycc did not register within chaincode\.startuptimeout \(0\.5 s\); "
+        rf"it could not be reached at {address}: {cause}.* \(package mycc_1\.5:[0-9a-f]{{8}}\)$",
+    ) as told:
         await launching.peer.execute("mycc")
+    assert str(told.value).count(address) == 1
+    assert len(str(told.value)) < 300
 
 
 async def test_nobody_there_is_said_with_address_and_cause(

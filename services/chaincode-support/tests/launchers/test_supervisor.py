@@ -26,6 +26,7 @@ class Ending:
 
     again = "try again"
     fails_at_once = False
+    reached = True
     doing = "trying"
     last_words = ""
     begun = 0

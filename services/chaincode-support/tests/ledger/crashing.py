@@ -1,9 +1,9 @@
 """Peers' orderings and ledgers that submit as fast as they can, until they are killed.
 
 Run as a program. For each line of standard input, a folder, it forks a process that orders and
-commits there, and waits for its end; so a process is there in an instant. Printed are `started`
-with the process's id, then by that process each transaction's id once its SUCCESS would have been
-sent, and each block's number once it has been committed, and `ended`.
+commits there, and waits for its end; so a process is there in an instant. That process prints
+`started` with its id, each transaction's id once its SUCCESS would have been sent, and each block's
+number once it has been committed; when it has ended `ended` is printed.
 """
 
 import asyncio
@@ -50,10 +50,12 @@ async def main(folder: Path, network: Network) -> None:
         committer.Committer(ordering, ledger, validator, blocks_ahead=100).run()
     )
 
+    nursery = os.getppid()
+
     async def submit(worker: int) -> None:
-        number = 0
-        while True:
-            number += 1
+        for number in itertools.count():
+            if os.getppid() != nursery:
+                os._exit(1)  # nobody is left who would wait for this process
             txid, envelope = network.transaction(writes(**{f"w{worker}": b"%d" % number}))
             try:
                 await ordering.order(envelope)
@@ -79,12 +81,12 @@ def serve() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
+            say("started", os.getpid())
             try:
                 asyncio.run(main(Path(line.strip()), network))
             except BaseException:
                 traceback.print_exc()
             os._exit(1)
-        say("started", child)
         os.waitpid(child, 0)
         say("ended")
 

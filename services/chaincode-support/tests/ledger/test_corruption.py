@@ -58,7 +58,6 @@ def damaged(volume: Path) -> Iterator[Callable[[str], Ledger]]:
     ("table", "read"),
     [
         ("state", lambda simulator: simulator.get_state(CHAINCODE, "a")),
-        ("state", lambda simulator: simulator.get_states(CHAINCODE, ["a", "b"])),
         ("state", lambda simulator: simulator.get_metadata(CHAINCODE, "a")),
         ("state", lambda simulator: list(simulator.range(CHAINCODE, "", ""))),
         ("state", lambda simulator: simulator.range_page(CHAINCODE, "", "", 1, "").bookmark),

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from crashes import Doomed, Nursery, Rounds
 from failing_disks import Disk, Fault, build
-
 from tests.e2e.tools import require
 
 CUTS = 12

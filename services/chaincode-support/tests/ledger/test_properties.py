@@ -25,7 +25,7 @@ from chaincode_support.ledger import CheckedTransaction, Ledger
 from chaincode_support.ledger.fingerprint import differences, fingerprint
 from chaincode_support.ledger.replay import TABLES, replay
 from chaincode_support.ledger.simulator import Simulator
-from chaincode_support.ledger.store import open_writer
+from chaincode_support.ledger.store import make_scratch
 from selvedge_common.protoutil import blocks, metadata
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -422,7 +422,7 @@ async def _feed(network: Network, ledger: Ledger, committed: bytes) -> None:
 
 def _replayed(ledger: Ledger, file: Path) -> Path:
     """A file with what follows from a ledger's blocks alone."""
-    with closing(open_writer(file, CHANNEL, "OFF")) as connection:
+    with closing(make_scratch(file, CHANNEL)) as connection:
         for number in range(ledger.height):
             replay(connection, blocks.parse_block(ledger.block(number)))
     return file

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testchannel import CHANNEL, fill_disk, writes
+from testchannel import CHAINCODE, CHANNEL, fill_disk, writes
 
 from chaincode_support.ledger import Ledger, LedgerUnusable, store
 from chaincode_support.ledger.store import SCHEMA_VERSION
@@ -18,6 +18,17 @@ FIRST = {
     "state": ["namespace", "key", "value", "metadata", "block", "tx"],
     "history": ["namespace", "key", "block", "tx"],
 }
+STATE_OF_FIRST = """
+CREATE TABLE first (
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    metadata BLOB,
+    block INTEGER NOT NULL,
+    tx INTEGER NOT NULL,
+    PRIMARY KEY (namespace, key)
+) STRICT, WITHOUT ROWID;
+"""
 
 
 def schema_of(file: Path) -> list[tuple[str, str]]:
@@ -34,7 +45,11 @@ async def first_release(chain: Any, tmp_path: Path) -> Path:
     chain.ledger.close()
     file: Path = chain.ledger.file
     connection = sqlite3.connect(file)
-    connection.executescript("DROP INDEX block_hash; PRAGMA user_version = 1; VACUUM;")
+    connection.executescript(
+        f"DROP INDEX block_hash; {STATE_OF_FIRST}"
+        "INSERT INTO first SELECT namespace, key, value, metadata, block, tx FROM state;"
+        "DROP TABLE state; ALTER TABLE first RENAME TO state; PRAGMA user_version = 1; VACUUM;"
+    )
     tables = {
         name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE sql IS NOT NULL")
@@ -51,6 +66,9 @@ async def test_a_file_of_the_first_release_goes_on_as_if_it_were_new(
         ledger = Ledger.open(tmp_path, CHANNEL)
         assert ledger.height == 2
         assert ledger.block_by_hash(ledger.last_hash) == ledger.block(1)
+        simulator = ledger.simulator("tx")
+        assert simulator.get_state(CHAINCODE, "a") == b"1"
+        simulator.close()
         ledger.close()
     Ledger.open(tmp_path, "another").close()
     assert schema_of(first_release) == schema_of(tmp_path / "another.sqlite")
@@ -88,5 +106,5 @@ def test_a_file_of_a_later_release_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / f"{CHANNEL}.sqlite")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
-    with pytest.raises(LedgerUnusable, match=r"has schema 3; .* up to 2: use the release that"):
+    with pytest.raises(LedgerUnusable, match=r"has schema 4; .* up to 3: use the release that"):
         Ledger.open(tmp_path, CHANNEL)

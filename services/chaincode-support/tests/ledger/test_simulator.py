@@ -57,20 +57,6 @@ async def test_reads_carry_the_height_that_wrote_the_key(chain: Any) -> None:
     ]
 
 
-async def test_many_keys_are_read_in_their_order_each_of_them_recorded(chain: Any) -> None:
-    await chain.add(chain.network.transaction(writes(a=b"1", b=b"2"))[1])
-    simulator = chain.ledger.simulator("tx")
-    assert simulator.get_states(CHAINCODE, []) == []
-    assert simulator.get_states(CHAINCODE, ["b", "c", "a", "b"]) == [b"2", None, b"1", b"2"]
-    version = kv.Version(block_num=1)
-    assert list(recorded(simulator.results()).reads) == [
-        kv.KVRead(key="a", version=version),
-        kv.KVRead(key="b", version=version),
-        kv.KVRead(key="c"),
-    ]
-    simulator.close()
-
-
 async def test_a_range_goes_in_byte_order_and_leaves_composite_keys_to_its_start(
     chain: Any,
 ) -> None:
@@ -111,11 +97,21 @@ async def test_interleaved_ranges_do_not_disturb_each_other(chain: Any) -> None:
 def test_simulations_are_bounded_and_places_come_back(ledger: Ledger) -> None:
     running = [ledger.simulator(f"tx{n}", f"chaincode{n}") for n in range(4)]
     with pytest.raises(LedgerBusy, match=r"All 4 simulations .* raise ledger.maxSimulations"):
-        ledger.simulator("one too many")
+        ledger.simulator("one too many", "chaincode0")
     running[0].close()
     running[0].close()
     ledger.simulator("fits again").close()
     for simulator in running[1:]:
+        simulator.close()
+
+
+def test_a_chaincode_gets_its_first_simulation_although_others_share_all(ledger: Ledger) -> None:
+    running = [ledger.simulator(f"tx{n}", f"chaincode{n}") for n in range(4)]
+    running.append(ledger.simulator("first", "another"))
+    for name in ("another", "a third"):
+        with pytest.raises(LedgerBusy):
+            ledger.simulator("one too many", name)
+    for simulator in running:
         simulator.close()
 
 

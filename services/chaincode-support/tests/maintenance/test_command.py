@@ -123,6 +123,30 @@ def test_what_cannot_be_done_is_one_sentence(
     assert (as_json.returncode, json.loads(as_json.stdout)) == (1, {"error": said})
 
 
+@pytest.mark.parametrize("command", ["verify", "rebuild"])
+def test_a_file_that_cannot_be_written_is_one_sentence(
+    files: ChannelFiles, tmp_path: Path, command: str
+) -> None:
+    for file in (files.ledger, files.ordering):
+        with changing(file) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")  # else reading writes, beside it
+    before = [file.read_bytes() for file in (files.ledger, files.ordering)]
+    words = ["-m", "chaincode_support.maintenance", command, "--volume", str(tmp_path / "volume")]
+    done = subprocess.run(
+        # Files may have 8 KB in this process.
+        ["sh", "-c", 'ulimit -f 16; exec "$@"', "sh", sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"chaincode-support-ledger: {files.ledger.parent}/.maintenance-")
+    assert "cannot be written: " in last
+    assert [file.read_bytes() for file in (files.ledger, files.ordering)] == before
+    assert not list(files.ledger.parent.glob(".maintenance-*"))
+
+
 def test_a_volume_without_channels_is_one_sentence(tmp_path: Path) -> None:
     done = run("verify", "--volume", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")

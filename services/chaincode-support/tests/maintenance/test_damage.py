@@ -17,7 +17,7 @@ from volumes import (
     quiet,
 )
 
-from chaincode_support.maintenance.errors import BlockLost
+from chaincode_support.maintenance.errors import BlockLost, MaintenanceError
 from chaincode_support.maintenance.rebuilding import rebuild
 from chaincode_support.maintenance.verification import verify
 from chaincode_support.volume import ChannelFiles
@@ -62,12 +62,20 @@ def test_a_flipped_bit_is_found_unless_it_means_nothing(
         flipped = bytearray(whole)
         flipped[place] ^= bit
         damaged.write_bytes(flipped)
-        if verify(files, quiet).sound:
+        if is_sound(files):
             # In room that is not used, or in the layout of a schema's text.
             assert read(damaged) == before, f"bit {bit} at {place} of {part}"
         else:
             found += 1
     assert found > FLIPS // 4
+
+
+def is_sound(files: ChannelFiles) -> bool:
+    try:
+        return verify(files, quiet).sound
+    except MaintenanceError as error:
+        # A file that says that it is of a later release is not read at all.
+        return "has schema" not in str(error)
 
 
 def read(file: Path) -> dict[str, list[tuple[object, ...]]] | str:

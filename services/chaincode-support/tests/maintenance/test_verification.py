@@ -146,7 +146,8 @@ def test_a_changed_block_is_named(files: ChannelFiles, part: str) -> None:
             f"its state at {CHAINCODE}, a is not what its blocks say",
         ),
         (
-            f"INSERT INTO state VALUES ('{CHAINCODE}', 'more', x'00', NULL, 1, 0)",
+            "INSERT INTO state (namespace, key, value, block, tx) "
+            f"VALUES ('{CHAINCODE}', 'more', x'00', 1, 0)",
             f"its state at {CHAINCODE}, more is not what its blocks say",
         ),
         (

@@ -260,9 +260,10 @@ async def test_a_chaincode_is_who_its_certificate_says(
         await again.register("other:1.0")
     async with dial(service.serving["chaincode"], user / "tls") as listener:
         shim = RawShim(listener)
+        await shim.say(ChaincodeMessage(type=ChaincodeMessage.REGISTER, payload=b"\x12\x04mycc"))
         code, details = await shim.status()
         assert code is grpc.StatusCode.PERMISSION_DENIED
-        assert "the client certificate is no chaincode" in details
+        assert "the client certificate is for user1, which is no chaincode" in details
 
 
 @pytest.mark.parametrize("listener", ["api", "chaincode", "orderer"])

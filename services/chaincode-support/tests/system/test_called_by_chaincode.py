@@ -42,7 +42,7 @@ def returned(answer: ChaincodeMessage) -> Response:
     return Response.FromString(end.payload)
 
 
-@pytest.mark.parametrize("name", ["qscc", f"qscc/{CHANNEL}", "qscc:syscc/anywhere"])
+@pytest.mark.parametrize("name", ["qscc", f"qscc/{CHANNEL}"])
 async def test_qscc_answers_and_leaves_nothing_in_the_read_write_set(
     endorsing: Endorsing, shim: RawShim, name: str
 ) -> None:

@@ -125,11 +125,22 @@ class Hub:
         bounds = Bounds(
             max_receive_bytes=events.max_recv_msg_size,
             max_send_bytes=events.max_send_msg_size,
+            receive_setting="peer.events.maxRecvMsgSize",
+            send_setting="peer.events.maxSendMsgSize",
             max_concurrent_streams=events.max_concurrent_streams,
             stream=stream_config(self._config),
         )
         return server_config(
-            self._config.transport, self._secure(), bounds, keepalive=events.keepalive
+            self._config.transport,
+            self._secure(),
+            bounds,
+            keepalive=events.keepalive,
+            elsewhere={
+                "protos.ChaincodeSupport": "chaincode-support's chaincode listener (port 7052)",
+                "protos.Endorser": "chaincode-support's peer API (port 7051)",
+                "protos.Deliver": "chaincode-support's peer API (port 7051)",
+                "orderer.AtomicBroadcast": "chaincode-support's ordering (port 7050)",
+            },
         )
 
     def _secure(self) -> SecureServerConfig:

@@ -64,6 +64,10 @@ class GrpcioStream(BoundedStream):
         return self._pending > self._config.high_mark
 
     @property
+    def status(self) -> tuple[grpc.StatusCode, str] | None:
+        return None if self._left else self._status
+
+    @property
     def closed(self) -> bool:
         return self._closed.is_set()
 

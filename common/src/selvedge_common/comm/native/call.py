@@ -349,13 +349,14 @@ class Call:
             yield message
 
     def _send(self, message: bytes) -> None:
-        limit = self.stream.connection.config.max_send_bytes
+        config = self.stream.connection.config
+        limit = config.max_send_bytes
         if len(message) > limit:
             LIMITS.labels("max_send_bytes").inc()
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"A message of {len(message)} bytes is above this listener's limit of {limit} "
-                "bytes for sending; ask for less, or raise the limit.",
+                f"bytes for sending; ask for less, or raise {config.send_setting}.",
             )
         if not self.stream.headers_sent:
             self.send_headers()

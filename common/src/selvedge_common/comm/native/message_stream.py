@@ -49,6 +49,13 @@ class NativeMessageStream(BoundedStream):
         return self._stream.outbox.bytes > self._config.high_mark
 
     @property
+    def status(self) -> tuple[grpc.StatusCode, str] | None:
+        code = self._call.code()
+        if code is None or self._call.client_left:
+            return None
+        return code, self._call.details()
+
+    @property
     def closed(self) -> bool:
         return self._closed.is_set()
 

@@ -21,14 +21,16 @@ class MessageReader:
     Args:
         limit: the largest message taken, also once it is decompressed.
         encoding: what messages marked as compressed are compressed with.
+        setting: what to raise for larger messages, as a sentence names it.
 
     Attributes:
         refusal: why nothing more is taken; None as long as something is.
     """
 
-    __slots__ = ("_buffer", "_encoding", "_limit", "_need", "refusal")
+    __slots__ = ("_buffer", "_encoding", "_limit", "_need", "_setting", "refusal")
 
-    def __init__(self, limit: int, encoding: str) -> None:
+    def __init__(self, limit: int, encoding: str, setting: str = "the limit") -> None:
+        self._setting = setting
         self._limit = limit
         self._encoding = encoding
         self._buffer: bytearray | None = None
@@ -80,7 +82,7 @@ class MessageReader:
 
     def _check(self, flag: int, size: int) -> None:
         if size > self._limit:
-            raise _too_large(f"A message of {size} bytes", self._limit)
+            raise self._too_large(f"A message of {size} bytes", self._limit)
         if flag > 1 or (flag and self._encoding == "identity"):
             raise StatusError(
                 grpc.StatusCode.INTERNAL,
@@ -97,18 +99,17 @@ class MessageReader:
         except zlib.error as error:
             raise _not_compressed(self._encoding) from error
         if len(plain) > limit:
-            raise _too_large(f"A message that is compressed to {len(message)} bytes", limit)
+            raise self._too_large(f"A message that is compressed to {len(message)} bytes", limit)
         if not inflate.eof or inflate.unused_data:
             raise _not_compressed(self._encoding)
         return plain
 
-
-def _too_large(what: str, limit: int) -> StatusError:
-    return StatusError(
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        f"{what} is above this listener's limit of {limit} bytes for receiving; send less, or "
-        "raise the limit.",
-    )
+    def _too_large(self, what: str, limit: int) -> StatusError:
+        return StatusError(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            f"{what} is above this listener's limit of {limit} bytes for receiving; send less, or "
+            f"raise {self._setting}.",
+        )
 
 
 def _not_compressed(encoding: str) -> StatusError:

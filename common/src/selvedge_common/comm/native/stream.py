@@ -88,7 +88,12 @@ class Stream:
         self.since = connection.loop.time()
         self.receiver: Receiver | None = None
         self.inbox = Inbox(
-            self, MessageReader(connection.config.max_receive_bytes, request.encoding)
+            self,
+            MessageReader(
+                connection.config.max_receive_bytes,
+                request.encoding,
+                connection.config.receive_setting,
+            ),
         )
         self.half_closed = False  # by the client
         self.ended = False  # by us, or by the client's cancelling: nothing is sent any more

@@ -15,8 +15,6 @@ from google.protobuf.empty_pb2 import Empty
 from chaincode_support.admin.signed_requests import SignedRequest, SignedRequests
 from selvedge_common import logs
 from selvedge_common.comm import GRPCServer, StatusError
-from selvedge_common.protoutil.errors import MalformedMessage
-from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common.common_pb2 import Envelope
 from selvedge_protos.peer.admin_pb2 import (
     AdminOperation,
@@ -34,8 +32,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Admin(AdminServicer):
     """Serves `protos.Admin`. The log levels of when it is made are those to revert to.
 
-    Every method raises StatusError: what `SignedRequests.read` raises, and INVALID_ARGUMENT for a
-    request that lacks what it is about.
+    Every method raises StatusError: what `SignedRequests.read` and `SignedRequest.parse` raise, and
+    INVALID_ARGUMENT for a request that lacks what it is about.
     """
 
     def __init__(self, requests: SignedRequests) -> None:
@@ -89,10 +87,7 @@ class Admin(AdminServicer):
 
     def _open(self, request: Envelope) -> tuple[SignedRequest, AdminOperation]:
         opened = self._requests.read(request, admin=True)
-        try:
-            return opened, parse(AdminOperation, opened.data, "data of the request")
-        except MalformedMessage as error:
-            raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        return opened, opened.parse(AdminOperation)
 
 
 def add_admin(server: GRPCServer, admin: Admin) -> None:

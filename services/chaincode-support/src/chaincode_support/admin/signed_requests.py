@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from chaincode_support.admin import metrics
 from selvedge_common.comm import StatusError
@@ -20,6 +22,8 @@ from selvedge_common.msp import ADMIN, MSP, Identity, IdentityError
 from selvedge_common.protoutil.errors import MalformedMessage
 from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common import common_pb2
+
+M = TypeVar("M", bound=Message)
 
 TIME_WINDOW = 15 * 60.0
 """Seconds that a request's timestamp may be from the peer's clock, either way."""
@@ -36,6 +40,13 @@ class SignedRequest:
 
     data: bytes
     signer: Identity
+
+    def parse(self, kind: type[M]) -> M:
+        """What is asked for. Raises StatusError INVALID_ARGUMENT for data that is not that."""
+        try:
+            return parse(kind, self.data, "data of the request")
+        except MalformedMessage as error:
+            raise _malformed(str(error)) from error
 
 
 class SignedRequests:
@@ -57,10 +68,6 @@ class SignedRequests:
         self._msp = msp
         self._max_bytes = max_bytes
         self._now = now
-
-    def open(self, envelope: common_pb2.Envelope, *, admin: bool) -> bytes:
-        """Give the data of a request; arguments and errors are those of `read`."""
-        return self.read(envelope, admin=admin).data
 
     def read(self, envelope: common_pb2.Envelope, *, admin: bool) -> SignedRequest:
         """Check a request, and say who asks for what.

@@ -35,7 +35,7 @@ class Answers:
         send: Callable[[bytes], None],
         max_bytes: int,
     ) -> None:
-        """`chaincode`: as it registered; `max_bytes`: the largest message that can be sent."""
+        """`chaincode`: its name; `max_bytes`: the largest message that can be sent."""
         self._chaincode = chaincode
         self._transactions = transactions
         self._send = send

@@ -50,6 +50,7 @@ class ChaincodeCalls:
                 f"transaction {caller.txid} already runs chaincode {name} on channel {channel}: a "
                 "chaincode cannot call itself, nor one that waits for it"
             )
+        other = None if channel == caller.channel else self._other_channel(channel, caller.creator)
         executor = await self._launch(name)
         if not executor.callable_by_chaincode:
             raise CallRefused(
@@ -59,8 +60,7 @@ class ChaincodeCalls:
             simulator = caller.simulator
             if not executor.simulates:
                 simulator = None
-            elif channel != caller.channel:
-                other = self._other_channel(channel, caller.creator)
+            elif other is not None:
                 try:
                     simulator = snapshot.enter_context(
                         contextlib.closing(other.ledger.simulator(caller.txid, name))

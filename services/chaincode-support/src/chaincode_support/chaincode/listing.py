@@ -35,7 +35,7 @@ def _describe(name: str, registry: Registry, definitions: Definitions) -> Chainc
         completed=tally.completed,
         failed=tally.failed,
     )
-    _describe_last_error(described, tally)
+    describe_last_error(described, tally)
     return described
 
 
@@ -58,7 +58,8 @@ def _state(stream: ChaincodeStream, replicas: Replicas) -> Stream.State.ValueTyp
     return Stream.READY if stream.responsive else Stream.UNRESPONSIVE
 
 
-def _describe_last_error(described: Chaincode, tally: Tally) -> None:
+def describe_last_error(described: Chaincode, tally: Tally) -> None:
+    """Say what failed last, if anything did."""
     described.last_error = tally.last_error
     if tally.last_error_at is not None:
         described.last_error_at.FromDatetime(tally.last_error_at)

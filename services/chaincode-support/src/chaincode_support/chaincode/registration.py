@@ -89,17 +89,9 @@ def read_registration(payload: bytes, expected: Expected | None) -> Registration
     return Registration(registered, expected.name, expected.version)
 
 
-def check_is_a_chaincode(certificate_names: Sequence[str]) -> None:
-    """Return when a certificate with these alternative names is any chaincode's.
-
-    Raises StatusError PERMISSION_DENIED.
-    """
-    if not any(name.startswith(_URI) for name in certificate_names):
-        raise StatusError(
-            grpc.StatusCode.PERMISSION_DENIED,
-            f"the client certificate is no chaincode's: it must hold a URI {_URI}NAME; issue one "
-            "with `selvedge ca issue --chaincode NAME`",
-        )
+def is_chaincode(certificate_names: Sequence[str]) -> bool:
+    """Whether a certificate with these alternative names is any chaincode's."""
+    return any(name.startswith(_URI) for name in certificate_names)
 
 
 def check_is_no_other(name: str, certificate_names: Sequence[str]) -> None:
@@ -118,7 +110,7 @@ def check_is_no_other(name: str, certificate_names: Sequence[str]) -> None:
         )
 
 
-def check_is_named(name: str, certificate_names: Sequence[str]) -> None:
+def check_is_named(name: str, certificate_names: Sequence[str], common_name: Sequence[str]) -> None:
     """Return when a certificate with these alternative names is this chaincode's.
 
     Raises StatusError PERMISSION_DENIED, with both names.
@@ -126,7 +118,8 @@ def check_is_named(name: str, certificate_names: Sequence[str]) -> None:
     wanted = _URI + name
     if wanted in certificate_names:
         return
-    presented = ", ".join(each for each in certificate_names if each.startswith(_URI))
+    chaincodes = ", ".join(each for each in certificate_names if each.startswith(_URI))
+    presented = chaincodes or f"{', '.join(common_name) or 'nobody'}, which is no chaincode"
     raise StatusError(
         grpc.StatusCode.PERMISSION_DENIED,
         f"REGISTER names chaincode {name}, but the client certificate is for "

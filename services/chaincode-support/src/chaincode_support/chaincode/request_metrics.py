@@ -17,6 +17,10 @@ _REQUEST = ("type", "channel", "chaincode")
 _OUTCOME = (*_REQUEST, "success")
 _BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 
+# Names may be anybody's where no certificate proves them: those that come later count together.
+_MAX_SERIES = 10_000
+_OTHERS = "others"
+
 
 class _Outcome:
     """The requests that ended in one way."""
@@ -66,7 +70,10 @@ class ShimRequests(Collector):
 
     def of(self, kind: str, channel: str, chaincode: str) -> RequestMetrics:
         """Where these requests are counted."""
-        return self._by_labels.setdefault((kind, channel, chaincode), RequestMetrics())
+        labels = (kind, channel, chaincode)
+        if labels not in self._by_labels and len(self._by_labels) >= _MAX_SERIES:
+            labels = (kind, channel, _OTHERS)
+        return self._by_labels.setdefault(labels, RequestMetrics())
 
     def collect(self) -> Iterator[Metric]:
         """The series as they are now."""

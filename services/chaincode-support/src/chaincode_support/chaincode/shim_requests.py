@@ -18,6 +18,9 @@ from chaincode_support.chaincode.errors import ChaincodeError, RequestError
 from chaincode_support.chaincode.queries import read_page
 from chaincode_support.chaincode.simulator import PageOfRows, Rows
 from chaincode_support.chaincode.transaction_contexts import TransactionContext
+from selvedge_common.protoutil.field_count import has_more_fields
+from selvedge_common.protoutil.proposals import MAX_FIELDS
+from selvedge_common.quoting import printable
 from selvedge_protos.ledger.queryresult.kv_query_result_pb2 import KV, KeyModification
 from selvedge_protos.peer.chaincode_pb2 import ChaincodeSpec
 from selvedge_protos.peer.chaincode_shim_pb2 import (
@@ -44,6 +47,9 @@ from selvedge_protos.peer.chaincode_shim_pb2 import (
 )
 
 M = TypeVar("M", bound=Message)
+# ChaincodeSpec.input.
+_INPUT_PATH = (3,)
+
 Answer = bytes | Coroutine[Any, Any, bytes]
 Handle = Callable[[TransactionContext, ChaincodeMessage], Answer]
 
@@ -72,8 +78,9 @@ def get_state(context: TransactionContext, message: ChaincodeMessage) -> bytes:
 
 def get_state_multiple(context: TransactionContext, message: ChaincodeMessage) -> bytes:
     """GET_STATE_MULTIPLE: the values in the order of the keys, empty where there is none."""
-    request = _parse(GetStateMultiple, message.payload)
-    _check_offered(len(request.keys), context.settings.max_multiple_keys, "keys", "GetMultipleKeys")
+    request = _parse_offered(
+        GetStateMultiple, message, "keys", context.settings.max_multiple_keys, "GetMultipleKeys"
+    )
     namespace, simulator = context.namespace, context.simulator
     values: list[bytes] = []
     size = 0
@@ -122,9 +129,10 @@ def purge_private_data(context: TransactionContext, message: ChaincodeMessage) -
 
 def write_batch_state(context: TransactionContext, message: ChaincodeMessage) -> bytes:
     """WRITE_BATCH_STATE: all of its records, in their order."""
-    records = _parse(WriteBatchState, message.payload).rec
-    _check_offered(len(records), context.settings.max_write_batch, "records", "WriteBatch")
-    for record in records:
+    batch = _parse_offered(
+        WriteBatchState, message, "rec", context.settings.max_write_batch, "WriteBatch"
+    )
+    for record in batch.rec:
         if record.type == WriteRecord.PUT_STATE:
             _put(context, record.collection, record.key, record.value)
         elif record.type == WriteRecord.DEL_STATE:
@@ -211,7 +219,13 @@ def query_state_close(context: TransactionContext, message: ChaincodeMessage) ->
 
 async def invoke_chaincode(context: TransactionContext, message: ChaincodeMessage) -> bytes:
     """INVOKE_CHAINCODE: the called chaincode's COMPLETED or ERROR, marshalled."""
+    if has_more_fields(message.payload, MAX_FIELDS, _INPUT_PATH):
+        raise RequestError(
+            f"RESOURCE_EXHAUSTED: the call has more than {MAX_FIELDS} arguments and decorations: "
+            "pass fewer, and put more into each"
+        )
     spec = _parse(ChaincodeSpec, message.payload)
+    context.waits_for = f"chaincode {printable(spec.chaincode_id.name)}, which it called"
     try:
         ended = await context.invoke(context.transaction, spec)
     except ChaincodeError as error:
@@ -286,6 +300,7 @@ def _page_rows(context: TransactionContext, paging: QueryMetadata) -> int:
 
 
 async def _page(context: TransactionContext, page: PageOfRows) -> bytes:
+    context.waits_for = "a page of rows"
     found = await read_page(_MarshalledPage(context.namespace, page), context.max_answer)
     return found.SerializeToString()
 
@@ -320,16 +335,24 @@ def _put_metadata(
         context.simulator.put_metadata(context.namespace, _named(key), entries)
 
 
-def _check_offered(count: int, limit: int, what: str, setting: str) -> None:
+def _parse_offered(
+    kind: type[M], message: ChaincodeMessage, repeated: str, limit: int, setting: str
+) -> M:
+    """A request that READY offered, with at most `limit` of what is repeated in it."""
     if not limit:
         raise RequestError(
             f"this peer did not offer it (chaincode.runtimeParams.use{setting} is off)"
         )
-    if count > limit:
-        raise RequestError(
-            f"RESOURCE_EXHAUSTED: it has {count} {what}, more than the {limit} that READY offered "
-            f"(chaincode.runtimeParams.maxSize{setting})"
-        )
+    # Counted before it is parsed: of empty ones a message holds millions. One field more is the
+    # collection's name.
+    if not has_more_fields(message.payload, limit + 1):
+        request = _parse(kind, message.payload)
+        if len(getattr(request, repeated)) <= limit:
+            return request
+    raise RequestError(
+        f"RESOURCE_EXHAUSTED: it has more entries than the {limit} that READY offered "
+        f"(chaincode.runtimeParams.maxSize{setting})"
+    )
 
 
 def _parse(kind: type[M], payload: bytes) -> M:

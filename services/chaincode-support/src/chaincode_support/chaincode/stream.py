@@ -1,6 +1,6 @@
 """The peer's side of one chaincode stream: its states, and the transactions that run over it.
 
-    created --REGISTER--> established --READY--> ready --the stream's end--> ended
+    created --REGISTER, answered by REGISTERED and READY--> ready --the stream's end--> ended
 
 Follows core/chaincode/handler.go of Fabric 1.0.6 and 2.5. What a message may do depends on the
 state; one that the state does not allow ends the stream, never anything else. Messages are handled
@@ -30,8 +30,8 @@ from chaincode_support.chaincode.keepalive import Keepalive
 from chaincode_support.chaincode.message_types import name_of
 from chaincode_support.chaincode.registration import (
     Expected,
-    check_is_a_chaincode,
     check_is_named,
+    is_chaincode,
     read_registration,
 )
 from chaincode_support.chaincode.registry import Registry
@@ -59,7 +59,6 @@ class State(enum.Enum):
     """How far a stream has come."""
 
     CREATED = "created"
-    ESTABLISHED = "established"
     READY = "ready"
     ENDED = "ended"
 
@@ -109,9 +108,24 @@ class ChaincodeStream:
         return self._stream.peer
 
     @property
+    def is_anonymous(self) -> bool:
+        """Whether it showed no certificate where others do."""
+        settings = self._settings
+        return (
+            settings.check_certificate_name
+            and settings.certificate_optional
+            and self._has_no_certificate()
+        )
+
+    @property
+    def dialled(self) -> bool:
+        """Whether the peer dialled the chaincode."""
+        return self._expected is not None
+
+    @property
     def client(self) -> tuple[str, ...]:
-        """Who dialled, by the alternative names in its certificate; empty without one."""
-        return tuple(self._certificate_names())
+        """Who dialled, by the names in its certificate; empty without one."""
+        return (*self._common_name(), *self._certificate_names())
 
     @property
     def available(self) -> bool:
@@ -124,13 +138,10 @@ class ChaincodeStream:
         """How many transactions it runs."""
         return len(self.transactions)
 
-    def check_is_a_chaincode(self) -> None:
-        """Return when the client's certificate is any chaincode's, or need not be.
-
-        Raises StatusError PERMISSION_DENIED.
-        """
-        if self.certified:
-            check_is_a_chaincode(self._certificate_names())
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it showed a certificate by which it will be refused, whatever it registers as."""
+        return self.certified and not is_chaincode(self._certificate_names())
 
     async def run(self) -> None:
         """Serve the stream until it ends; returns when the chaincode closed its side.
@@ -145,19 +156,24 @@ class ChaincodeStream:
             await self._stream.receive(self._on_message)
         except StatusError as refusal:
             cause = f"the peer ended its stream: {refusal.details}"
-            self._note_refusal(refusal)
+            self.note_refusal(refusal)
             raise
         except asyncio.CancelledError:
-            drained = self.draining and not self.running
-            cause = (
-                "the peer drained it"
-                if drained
-                else "its connection was lost, or cut because too much waited to be read"
-            )
+            cause = self._cause_of_end()
             raise
         finally:
             registration.cancel()
             self._end(cause)
+
+    def _cause_of_end(self) -> str:
+        """Why the transport ended the stream."""
+        if self.draining and not self.running:
+            return "the peer drained it"
+        if self._stream.status is None:
+            return "its connection was lost: the process ended, or the network failed; see its log"
+        refusal = StatusError(*self._stream.status)
+        self.note_refusal(refusal)
+        return f"the peer ended its stream: {refusal.details}"
 
     async def execute(self, transaction: Transaction) -> ChaincodeMessage:
         """Run a transaction: its COMPLETED or ERROR as the chaincode sent it.
@@ -194,15 +210,16 @@ class ChaincodeStream:
             return
         waits = ""
         if context.request is not None:
-            waits = "; it was waiting for the peer's answer, such as of a chaincode that it called"
+            waits = f", and was waiting for {context.waits_for}"
         else:
             self.responsive = False
-        metrics.execute_timeouts.labels(self.registered_name).inc()
+        metrics.execute_timeouts.labels(self.name).inc()
         context.fail(
             ExecuteTimeout(
                 f"timeout expired while executing transaction {context.transaction.txid}: "
                 f"chaincode {self.registered_name} did not answer within chaincode.executetimeout "
-                f"({self._settings.execute_timeout:g} s){waits}"
+                f"({self._settings.execute_timeout:g} s){waits}; look at its log, do less in one "
+                "transaction, or allow more time"
             )
         )
 
@@ -275,9 +292,9 @@ class ChaincodeStream:
         self.registered_name = registration.registered
         self.name, self.version = registration.name, registration.version
         if self.certified:
-            check_is_named(self.name, self._certificate_names())
+            check_is_named(self.name, self._certificate_names(), self._common_name())
         self._answers = Answers(
-            self.registered_name,
+            self.name,
             self.transactions,
             self._stream.send,
             self._stream.max_message_bytes,
@@ -289,7 +306,6 @@ class ChaincodeStream:
         except TooManyReplicas as error:
             raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
         self._send(ChaincodeMessage(type=_T.REGISTERED))
-        self.state = State.ESTABLISHED
         self._send(ChaincodeMessage(type=_T.READY, payload=self._offer()))
         self.state = State.READY
         self._keepalive.start()
@@ -308,6 +324,10 @@ class ChaincodeStream:
 
     def _has_no_certificate(self) -> bool:
         return "x509_pem_cert" not in self._stream.auth_context()
+
+    def _common_name(self) -> list[str]:
+        names = self._stream.auth_context().get("x509_common_name", ())
+        return [name.decode(errors="replace") for name in names]
 
     def _certificate_names(self) -> list[str]:
         names = self._stream.auth_context().get("x509_subject_alternative_name", ())
@@ -331,7 +351,8 @@ class ChaincodeStream:
             f"size ({len(message.payload)}) while in state: {self.state.value}; {remedy}",
         )
 
-    def _note_refusal(self, refusal: StatusError) -> None:
+    def note_refusal(self, refusal: StatusError) -> None:
+        """Count and log that the peer ended it, or did not let it begin."""
         metrics.refusals.labels(refusal.code.name).inc()
         log.warning(
             "chaincode stream refused",
@@ -346,7 +367,6 @@ class ChaincodeStream:
 
     def _give_up_waiting(self) -> None:
         if self.state is State.CREATED:
-            metrics.refusals.labels(grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
             self._stream.abort(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
                 "no REGISTER came within chaincode.registerTimeout "

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from chaincode_support.chaincode import metrics
@@ -22,10 +21,11 @@ from chaincode_support.chaincode.errors import (
 )
 from chaincode_support.chaincode.executor import Executor, Transaction
 from chaincode_support.chaincode.listing import describe
+from chaincode_support.chaincode.places import Places
 from chaincode_support.chaincode.registration import Expected
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.settings import StreamSettings
-from chaincode_support.chaincode.stream import ChaincodeStream, State
+from chaincode_support.chaincode.stream import ChaincodeStream
 from chaincode_support.channel import Channel
 from chaincode_support.ledger import LedgerError
 from selvedge_common.comm import MessageStream, StatusError
@@ -57,8 +57,7 @@ class Launcher(Protocol):
 class ChaincodeSupport:
     """All chaincode streams of the peer.
 
-    At most `max_streams` at a time, of which `max_unregistered` may not have registered yet: names
-    are taken once, streams without one could be anybody's.
+    At most `max_streams` at a time, of which `max_unregistered` may not have registered yet.
     """
 
     def __init__(
@@ -76,8 +75,7 @@ class ChaincodeSupport:
         self.definitions = definitions
         self._launcher = launcher
         self._settings = settings
-        self._max_streams = max_streams
-        self._max_unregistered = max_unregistered
+        self._places = Places(max_streams, max_unregistered)
         self._streams: set[ChaincodeStream] = set()
         self._calls = ChaincodeCalls(channels, self.launch, self._run_called)
 
@@ -88,15 +86,13 @@ class ChaincodeSupport:
     async def register(self, stream: MessageStream) -> None:
         """Serve `/protos.ChaincodeSupport/Register`, one call per stream.
 
-        Raises StatusError: PERMISSION_DENIED for a certificate that is no chaincode's,
-        RESOURCE_EXHAUSTED above a limit, else what ChaincodeStream.run does.
+        Raises StatusError: RESOURCE_EXHAUSTED above a limit, else what ChaincodeStream.run does.
         """
         served = ChaincodeStream(stream, self.registry, self._settings, self._calls.invoke)
         try:
-            served.check_is_a_chaincode()
-            self._check_room(served.client)
+            self._places.check(served, self._streams)
         except StatusError as refusal:
-            metrics.refusals.labels(refusal.code.name).inc()
+            served.note_refusal(refusal)
             raise
         await self._run_stream(served)
 
@@ -118,28 +114,6 @@ class ChaincodeSupport:
             self._streams.discard(served)
             metrics.streams.dec()
 
-    def _check_room(self, client: tuple[str, ...]) -> None:
-        if len(self._streams) >= self._max_streams:
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"the peer serves {self._max_streams} chaincode streams, the limit of "
-                "chaincode.limits.streams; stop one, or raise the limit",
-            )
-        unregistered = [stream for stream in self._streams if stream.state is State.CREATED]
-        if len(unregistered) >= self._max_unregistered:
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{len(unregistered)} chaincode streams have not sent REGISTER yet, the limit of "
-                "chaincode.limits.unregistered; try again in a moment",
-            )
-        own = sum(stream.client == client for stream in unregistered) if client else 0
-        if own >= max(1, self._max_unregistered // 4):
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{own} streams of {', '.join(client)} have not sent REGISTER yet, its share of "
-                "chaincode.limits.unregistered; send REGISTER on them",
-            )
-
     async def launch(self, chaincode: str) -> Executor:
         """Return once the chaincode is there; `execute` without an await in between finds it so.
 
@@ -147,13 +121,7 @@ class ChaincodeSupport:
         ChaincodeError whose sentence is for the client.
         """
         while (executor := self.registry.peek(chaincode)) is None:
-            try:
-                await self._launcher.launch(chaincode)
-            except ChaincodeError as error:
-                # Others are of no chaincode: strangers could fill the memory with them.
-                if self.registry.known(chaincode):
-                    self.registry.tally(chaincode).note(str(error))
-                raise
+            await self._launcher.launch(chaincode)
         return executor
 
     async def execute(self, transaction: Transaction) -> Execution:

@@ -39,6 +39,7 @@ class TransactionContext:
         "settings",
         "simulator",
         "transaction",
+        "waits_for",
     )
 
     def __init__(
@@ -59,6 +60,8 @@ class TransactionContext:
         self.queries = OpenQueries(settings.max_queries)
         # The request that is answered later than in the turn that brought it.
         self.request: asyncio.Task[None] | None = None
+        # What that takes its time for, as a sentence names it.
+        self.waits_for = ""
 
     def complete(self, message: ChaincodeMessage) -> None:
         """Set the outcome (COMPLETED or ERROR). The first one counts."""

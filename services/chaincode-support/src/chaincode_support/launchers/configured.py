@@ -17,23 +17,20 @@ from chaincode_support.launchers.waiting import Waiting
 from selvedge_common.comm import ServerConfig
 
 
-def launchers(
-    config: Config, listener: ServerConfig, registry: Registry, serve: Serve
-) -> Launchers:
+def launchers(config: Config, listener: ServerConfig, registry: Registry) -> Launchers:
     """Launchers of a peer.
 
     Args:
         config: all of core.yaml.
         listener: of the chaincode listener, whose bounds hold for chaincode that is dialled too.
         registry: where chaincodes register.
-        serve: serves the stream of one that was dialled.
     """
     chaincode, address = config.chaincode, config.peer.chaincode_address
     waiting = Waiting(registry, startup_timeout(config), chaincode.limits.transactions)
     processes = _processes(config, listener)
     services = ServiceSettings(config.peer.file_system_path / "tls", listener)
 
-    def begin(package: Package) -> Attempt:
+    def begin(package: Package, serve: Serve) -> Attempt:
         if isinstance(package.launch, Command):
             return ChaincodeProcess(package, package.launch, processes)
         return ChaincodeConnection(package, package.launch, services, serve)

@@ -6,7 +6,13 @@ from chaincode_support.chaincode.errors import ChaincodeError
 
 
 class BrokenPackage(Exception):
-    """A package cannot be used; the text is one sentence, without saying which package it is."""
+    """A package cannot be used; the text is one sentence, without saying which package it is.
+
+    Attributes:
+        chaincode: the name of its chaincode, where so much of it could be read.
+    """
+
+    chaincode: str | None = None
 
 
 class PackageTooLarge(BrokenPackage):
@@ -19,6 +25,11 @@ class UnknownPackage(Exception):
 
 class DroppedPackage(Exception):
     """The package was put on the disk by an operator, who alone takes it away."""
+
+
+class NotLaunched(Exception):
+    """An attempt was in vain, and will be until a person mends why; the text continues a sentence
+    about the chaincode."""
 
 
 class LaunchFailed(ChaincodeError):

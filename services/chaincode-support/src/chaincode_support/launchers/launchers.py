@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from chaincode_support.chaincode.listing import describe_last_error
 from chaincode_support.chaincode.registry import Registry
+from chaincode_support.launchers.errors import LaunchFailed
 from chaincode_support.launchers.package import Command, Package
 from chaincode_support.launchers.packages import Found, Packages
+from chaincode_support.launchers.service import Serve
 from chaincode_support.launchers.supervisor import Attempt, Pauses, Supervisor
 from chaincode_support.launchers.waiting import Waiting
 from selvedge_common.logs import get_logger
@@ -50,7 +53,7 @@ class Launchers:
     Args:
         packages: those that there are.
         unpackaged: for all other names.
-        begin: makes one attempt with a package.
+        begin: makes one attempt with a package; what is dialled is served as `start` is told.
         registry: where chaincodes register.
         waiting: proposals that wait for one.
         settings: times.
@@ -60,7 +63,7 @@ class Launchers:
         self,
         packages: Packages,
         unpackaged: Unpackaged,
-        begin: Callable[[Package], Attempt],
+        begin: Callable[[Package, Serve], Attempt],
         registry: Registry,
         waiting: Waiting,
         settings: LaunchSettings,
@@ -68,6 +71,7 @@ class Launchers:
         self._packages = packages
         self._unpackaged = unpackaged
         self._begin = begin
+        self._serve: Serve  # from the start on
         self._registry = registry
         self._waiting = waiting
         self._settings = settings
@@ -79,8 +83,13 @@ class Launchers:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Look at the packages that there are, and from now on every few seconds."""
+    async def start(self, serve: Serve) -> None:
+        """Look at the packages that there are, and from now on every few seconds.
+
+        Args:
+            serve: serves the stream of a chaincode that was dialled.
+        """
+        self._serve = serve
         await self.look()
         self._looking = asyncio.create_task(self._look_on(), name="packages")
 
@@ -98,12 +107,14 @@ class Launchers:
         """Return once the chaincode is there. Raises a ChaincodeError that says why it is not."""
         if name in self._leaving:
             await asyncio.wait((self._leaving[name],))
-        supervisor = self._supervisors.get(name)
-        if supervisor is None:
-            await self._unpackaged.launch(name)
-        else:
+        if supervisor := self._supervisors.get(name):
             supervisor.call()
             await self._waiting.wait_for(name, supervisor.missing)
+            return
+        for broken in self._found.broken:
+            if broken.name == name:
+                raise LaunchFailed(f"chaincode {name} has a {broken}")
+        await self._unpackaged.launch(name)
 
     async def install(self, data: bytes) -> Package:
         """Keep a package in Fabric's form, and use it. Raises BrokenPackage, OSError."""
@@ -132,6 +143,7 @@ class Launchers:
         described = {chaincode.name: chaincode for chaincode in chaincodes}
         for name, supervisor in self._supervisors.items():
             chaincode = described.setdefault(name, Chaincode(name=name))
+            describe_last_error(chaincode, self._registry.tally(name))
             chaincode.launcher = _launcher(supervisor.package)
             chaincode.package_id = supervisor.package.id
             chaincode.launcher_state = supervisor.state
@@ -147,8 +159,7 @@ class Launchers:
             for package in self._found.superseded
         ]
         broken = [
-            Chaincode(name=each.place.name, launcher_state=f"broken package: {each.reason}")
-            for each in self._found.broken
+            Chaincode(name=each.name, launcher_state=str(each)) for each in self._found.broken
         ]
         return sorted((*described.values(), *others, *broken), key=lambda each: each.name)
 
@@ -191,7 +202,7 @@ class Launchers:
     def _supervise(self, package: Package) -> Supervisor:
         return Supervisor(
             package,
-            self._begin,
+            lambda wanted: self._begin(wanted, self._serve),
             self._registry,
             self._waiting,
             self._settings.pauses,

@@ -32,6 +32,7 @@ _LONGEST_DIAL_TIMEOUT = 600.0
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _VERSION = re.compile(r"[A-Za-z0-9_.+-]+")
+_SHORT_HASH = 8
 # A file of Fabric's is called by the label, the hash and an ending: 255 characters altogether.
 _LONGEST = 180
 _LABEL_WITH_VERSION = re.compile(r"(.+)_(v?[0-9][A-Za-z0-9.+-]*)")
@@ -109,6 +110,11 @@ class Package:
     place: Path
     launch: Command | Connection
 
+    @property
+    def short_id(self) -> str:
+        """The id with so much of the hash as tells packages apart."""
+        return f"{self.label}:{self.id[len(self.label) + 1 :][:_SHORT_HASH]}"
+
     def accepts(self, registered: str) -> bool:
         """Whether a name in REGISTER is one of its own: the package's id or label, or the
         chaincode's name with any version."""
@@ -132,7 +138,8 @@ def read_package(
         templates: what stands for `{{.name}}` in connection.json.
 
     Raises:
-        BrokenPackage: with what is wrong and what to do.
+        BrokenPackage: with what is wrong and what to do, and with the chaincode's name from where
+            that is known.
     """
     document = _Document(metadata, METADATA)
     label = document.name("label", _LABEL)
@@ -140,10 +147,14 @@ def read_package(
     if parts := _LABEL_WITH_VERSION.fullmatch(label):
         name, version = parts.groups()
     name = document.name("name", _LABEL, name)
-    version = document.name("version", _VERSION, version)
     if name in SYSTEM_CHAINCODES:
         raise BrokenPackage(f"{METADATA} names chaincode {name}, which is a part of the peer")
-    launch = _read_launch(document, connection, place, templates)
+    try:
+        version = document.name("version", _VERSION, version)
+        launch = _read_launch(document, connection, place, templates)
+    except BrokenPackage as error:
+        error.chaincode = name
+        raise
     return Package(f"{label}:{digest}", label, name, version, place, launch)
 
 

@@ -36,10 +36,21 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A package that cannot be used, and why."""
+    """A package that cannot be used.
 
+    Attributes:
+        name: its chaincode's, or if that cannot be read, of its folder or file.
+        place: its folder or file.
+        reason: why it cannot be used.
+    """
+
+    name: str
     place: Path
     reason: str
+
+    def __str__(self) -> str:
+        """The same for the client that calls it and for the list."""
+        return f"broken package: {self.reason} (in {self.place})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +199,10 @@ class Packages:
             if full:
                 raise self._too_many()
             package = self._open_folder(place) if place.is_dir() else self._open_file(place)
-        except (BrokenPackage, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            log.warning("package cannot be used", package=str(place), reason=reason)
-            return _Entry(stamp, before, Broken(place, str(reason)))
+        except BrokenPackage as error:
+            return _broken(place, stamp, before, str(error), error.chaincode)
+        except OSError as error:
+            return _broken(place, stamp, before, str(error.strerror), None)
         log.info(
             "package found", package=package.id, chaincode=package.name, version=package.version
         )
@@ -266,6 +277,15 @@ class _Entry:
         """When it was put there or changed last; the place decides between equals."""
         changed = max((part[0] for part in self.stamp if part is not None), default=0)
         return changed, str(self.package.place) if self.package else ""
+
+
+def _broken(
+    place: Path, stamp: _Stamp, before: Package | None, reason: str, name: str | None
+) -> _Entry:
+    log.warning("package cannot be used", package=str(place), reason=reason)
+    # The name of a folder is text that prints, or nobody could ask for it.
+    name = name or (before.name if before else printable(place.name))
+    return _Entry(stamp, before, Broken(name, place, reason))
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

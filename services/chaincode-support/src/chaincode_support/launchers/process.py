@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import string
@@ -18,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaincode_support.launchers.errors import LaunchFailed
+from chaincode_support.launchers.errors import NotLaunched
 from chaincode_support.launchers.output import Output, OutputBounds
 from chaincode_support.launchers.package import Command, Package
 from selvedge_common.enrolment import EnrolmentError, enrol_chaincode, layout
@@ -91,13 +90,18 @@ class ChaincodeProcess:
         return f"running as process {self._process.pid}"
 
     @property
+    def reached(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None
+
+    @property
     def last_words(self) -> str:
         """What it printed last."""
         lines = self._output.last_lines
         return f"the last it printed: {lines}" if lines else "it printed nothing"
 
     async def run(self) -> str:
-        """Start it, and wait for its end; how it ended. Raises LaunchFailed."""
+        """Start it, and wait for its end; how it ended. Raises NotLaunched."""
         tls = await self._tls_environment()
         environment = self._environment(tls)
         words = self._words(environment)
@@ -150,9 +154,7 @@ class ChaincodeProcess:
                     patience=self._settings.enrol_patience,
                 )
             except EnrolmentError as error:
-                raise LaunchFailed(
-                    f"chaincode {name} was not started, for it has no certificate: {error}"
-                ) from error
+                raise NotLaunched(f"was not started, for it has no certificate: {error}") from error
         (credential,) = layout.chaincode(name)
         missing = await asyncio.to_thread(defect, folder, credential, None)
         if missing is None:
@@ -164,10 +166,10 @@ class ChaincodeProcess:
                 "CORE_TLS_CLIENT_KEY_PATH": f"{key}.b64",
             }
         if self._settings.certificate_required:
-            raise LaunchFailed(
-                f"chaincode {name} was not started, for it has no certificate to show to this peer "
-                f"({missing} in {folder}): run `selvedge ca issue --chaincode {name}`, and name "
-                f'the folder that it writes as "tls" in {self._package.place / "metadata.json"}'
+            raise NotLaunched(
+                f"was not started, for it has no certificate to show to this peer ({missing} in "
+                f"{folder}): run `selvedge ca issue --chaincode {name}`, and name the folder that "
+                f'it writes as "tls" in {self._package.place / "metadata.json"}'
             )
         return environment
 
@@ -198,9 +200,15 @@ class ChaincodeProcess:
         program = words[0] if os.sep not in words[0] else str(directory / words[0])
         found = shutil.which(program, path=environment.get("PATH"))
         if found is None:
+            log.info(
+                "program not found",
+                chaincode=self._package.name,
+                program=program,
+                path=environment.get("PATH"),
+            )
             raise self._not_started(
-                f"there is no program {program} that may be run, with the PATH "
-                f"{environment.get('PATH')!r}"
+                f"there is no program {program} that may be run on the PATH that it gets from the "
+                "peer, whose log has it: give the program's path"
             )
         return [str(Path(found).absolute()), *words[1:]]
 
@@ -219,7 +227,10 @@ class ChaincodeProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise self._not_started(f"its command {shlex.join(words)} failed: {error}") from error
+            # Not all of its words: in them are variables filled in, which may be secrets.
+            raise self._not_started(
+                f"its program {words[0]} could not be run: {error.strerror}"
+            ) from error
 
     async def _attend(self, process: asyncio.subprocess.Process) -> None:
         """Wait for its end, and leave nobody of its group."""
@@ -253,10 +264,9 @@ class ChaincodeProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
-    def _not_started(self, reason: str) -> LaunchFailed:
-        return LaunchFailed(
-            f"chaincode {self._package.name} was not started: {reason}; correct "
-            f"{self._package.place / 'metadata.json'}"
+    def _not_started(self, reason: str) -> NotLaunched:
+        return NotLaunched(
+            f"was not started: {reason}; correct {self._package.place / 'metadata.json'}"
         )
 
 

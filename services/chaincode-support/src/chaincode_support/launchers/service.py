@@ -16,10 +16,13 @@ import grpc
 
 from chaincode_support.chaincode.registration import Expected, check_is_no_other
 from chaincode_support.launchers import metrics
-from chaincode_support.launchers.errors import LaunchFailed
+from chaincode_support.launchers.errors import NotLaunched
 from chaincode_support.launchers.package import Connection, ConnectionTLS, Package
 from selvedge_common import comm
+from selvedge_common.logs import get_logger
 from selvedge_common.quoting import printable
+
+log = get_logger("chaincode.service")
 
 PATH = "/protos.Chaincode/Connect"
 
@@ -70,7 +73,9 @@ class ServiceSettings:
 class ChaincodeConnection:
     """One connection to a chaincode, and the stream on it."""
 
+    again = "dial it again"
     fails_at_once = False
+    last_words = ""
 
     def __init__(
         self, package: Package, connection: Connection, settings: ServiceSettings, serve: Serve
@@ -80,9 +85,8 @@ class ChaincodeConnection:
         self._settings = settings
         self._serve = serve
         self._stream: comm.MessageStream | None = None
+        self._refusal: comm.StatusError | None = None
         self._dialling: asyncio.Task[str] | None = None
-        self.again = f"dial {connection.address} again"
-        self.last_words = ""
 
     @property
     def doing(self) -> str:
@@ -91,8 +95,14 @@ class ChaincodeConnection:
             return f"dialling {self._connection.address}"
         return f"connected to {self._connection.address}"
 
+    @property
+    def reached(self) -> bool:
+        """Whether there is, or was, a connection."""
+        return self._stream is not None
+
     async def run(self) -> str:
-        """Dial, and serve the stream until it ends; how it ended. Raises LaunchFailed."""
+        """Dial, and serve the stream until it ends; how it ended. Raises NotLaunched, also where
+        the peer refused what serves there."""
         self._dialling = asyncio.create_task(self._dial())
         try:
             await asyncio.wait((self._dialling,))
@@ -115,10 +125,9 @@ class ChaincodeConnection:
         try:
             channel = await self._channel()
         except OSError as error:
-            raise LaunchFailed(
-                f"chaincode {self._package.name} was not dialled: this peer's own TLS material is "
-                f"not there ({error}); give root_cert, client_cert and client_key in the package's "
-                "connection.json"
+            raise NotLaunched(
+                f"was not dialled: this peer's own TLS material is not there ({error}); give "
+                "root_cert, client_cert and client_key in the package's connection.json"
             ) from error
         async with channel:
             code, details = await comm.dial_message_stream(
@@ -131,7 +140,18 @@ class ChaincodeConnection:
             )
         if self._stream is None:
             metrics.connects.labels(self._package.name, "false").inc()
+            log.debug(
+                "chaincode not reached",
+                chaincode=self._package.name,
+                address=address,
+                code=code.name,
+                details=details,
+            )
             return f"could not be reached at {address}: {_explain(code, details)}"
+        if self._refusal is not None:
+            raise NotLaunched(
+                f"was dialled at {address} and refused by this peer: {self._refusal.details}"
+            )
         if code is grpc.StatusCode.OK:
             return f"ended the connection to {address}"
         return f"lost the connection to {address} ({code.name}: {printable(details, _DETAILS)})"
@@ -140,14 +160,19 @@ class ChaincodeConnection:
         self._stream = stream
         package = self._package
         metrics.connects.labels(package.name, "true").inc()
-        if self._connection.tls is not None:
-            await self._check_is_no_other(self._connection.tls)
-        await self._serve(stream, Expected(package.name, package.version, package.accepts))
+        try:
+            if self._connection.tls is not None:
+                await self._check_is_no_other(self._connection.tls)
+            await self._serve(stream, Expected(package.name, package.version, package.accepts))
+        except comm.StatusError as refusal:
+            if refusal.code is not grpc.StatusCode.UNAVAILABLE:
+                self._refusal = refusal
+            raise
 
     async def _check_is_no_other(self, tls: ConnectionTLS) -> None:
         """Chaincodes may share a host, so the host in a certificate tells not which of them it is.
 
-        Raises StatusError PERMISSION_DENIED.
+        Raises StatusError PERMISSION_DENIED; UNAVAILABLE when that cannot be told now.
         """
         root, pair = await asyncio.to_thread(self._material, tls)
         try:
@@ -156,7 +181,7 @@ class ChaincodeConnection:
             check_is_no_other(self._package.name, shown)
         except (OSError, TimeoutError) as error:
             raise comm.StatusError(
-                grpc.StatusCode.PERMISSION_DENIED,
+                grpc.StatusCode.UNAVAILABLE,
                 f"its certificate was not shown a second time, to be looked at: {error}",
             ) from error
 
@@ -186,5 +211,5 @@ class ChaincodeConnection:
 def _explain(code: grpc.StatusCode, details: str) -> str:
     for sign, meaning in _CAUSES:
         if sign in details:
-            return f"{meaning} ({printable(details, _DETAILS)})"
+            return meaning
     return f"{code.name}: {printable(details, _DETAILS)}"

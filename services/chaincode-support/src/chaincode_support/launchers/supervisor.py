@@ -16,7 +16,7 @@ from typing import Protocol
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.stream import ChaincodeStream
 from chaincode_support.launchers import metrics
-from chaincode_support.launchers.errors import LaunchFailed
+from chaincode_support.launchers.errors import LaunchFailed, NotLaunched
 from chaincode_support.launchers.package import Package
 from chaincode_support.launchers.waiting import Waiting
 from selvedge_common.logs import get_logger
@@ -46,12 +46,16 @@ class Attempt(Protocol):
         """What it does, as "starting"."""
 
     @property
+    def reached(self) -> bool:
+        """Whether there is a chaincode to hear of: its program runs, or took the connection."""
+
+    @property
     def last_words(self) -> str:
         """What the chaincode said last, where the peer hears it; otherwise empty."""
 
     async def run(self) -> str:
-        """Return how it ended, in words that continue a sentence about it. Raises LaunchFailed for
-        what a person must mend."""
+        """Return how it ended, in words that continue a sentence about it. Raises NotLaunched for
+        what a person must mend, which those that wait are told at once."""
 
     def stop(self) -> None:
         """Have it end."""
@@ -118,12 +122,15 @@ class Supervisor:
         return self._attempt.doing
 
     def missing(self) -> str:
-        """Why it is not there, for the end of a sentence."""
-        told = [f"package {self.package.id}: {self.state}"]
-        if self._attempt is not None and not self._next_at:
-            told += filter(None, (self._attempt.last_words,))
+        """Why it is not there, for the end of a sentence: the cause, as far as there is one."""
+        attempt = self._attempt
+        if self._cause and (attempt is None or self._next_at or not attempt.reached):
+            told = [f"it {self._cause}"]
+        else:
+            told = [self.state]
+            told += [attempt.last_words] if attempt is not None and attempt.last_words else []
             told += [f"the attempt before {self._cause}"] if self._cause else []
-        return "; ".join(told)
+        return f"{'; '.join(told)} (package {self.package.short_id})"
 
     def call(self) -> None:
         """It is wanted: launch it, unless that is under way."""
@@ -147,8 +154,8 @@ class Supervisor:
         self._registry.failed(
             self.name,
             LaunchFailed(
-                f"chaincode {self.name} is launched no more: its package {self.package.id} was "
-                "taken away, or the peer stops"
+                f"chaincode {self.name} is launched no more: its package "
+                f"{self.package.short_id} was taken away, or the peer stops"
             ),
         )
 
@@ -201,27 +208,25 @@ class Supervisor:
         ended for another package, or for good."""
         package = self.package
         registering = asyncio.create_task(self._registry.wait_for(self.name))
-        failure: LaunchFailed | None = None
+        remedy = ""
+        hopeless = True
         try:
             self._cause = await attempt.run()
-        except LaunchFailed as error:
-            failure = error
-            self._cause = f"failed: {error}"
+            hopeless = attempt.fails_at_once
+            remedy = f"; correct it, and call it again (package {package.short_id})"
+        except NotLaunched as error:
+            self._cause = str(error)
         except Exception as error:
             log.exception("chaincode not launched", chaincode=self.name, package=self.package.id)
             self._cause = f"could not be launched ({type(error).__name__}: {error})"
-            failure = LaunchFailed(f"chaincode {self.name} {self._cause}")
         finally:
             registered = registering.done() and not registering.cancelled()
             registering.cancel()
             await asyncio.gather(registering, return_exceptions=True)
-        if attempt.fails_at_once and not registered and failure is None:
-            failure = LaunchFailed(
-                f"chaincode {self.name} {self._cause}; correct it, and call it again (package "
-                f"{self.package.id} in {self.package.place})"
+        if hopeless and not registered and self.package is package and not self._ending:
+            self._registry.failed(
+                self.name, LaunchFailed(f"chaincode {self.name} {self._cause}{remedy}")
             )
-        if failure is not None and self.package is package and not self._ending:
-            self._registry.failed(self.name, failure)
 
     async def _rest(self, package: Package, seconds: float) -> bool:
         """Pause before the next attempt; not as long if somebody waits, nor at all if there is

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from chaincode_support.chaincode.errors import LaunchTimeout, TooManyWaiting
+from chaincode_support.chaincode.errors import ChaincodeError, LaunchTimeout, TooManyWaiting
 from chaincode_support.chaincode.metrics import limit_refusals
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.launchers import metrics
@@ -32,16 +32,23 @@ class Waiting:
         return self._counts[name]
 
     async def wait_for(self, name: str, missing: Callable[[], str]) -> None:
-        """Return once the chaincode is there.
+        """Return once the chaincode is there; what is raised instead is its last error.
 
         Args:
-            name: the chaincode's.
+            name: the chaincode's, of one that is known or has a package: others could be any.
             missing: why it is not, and what to do about it, should it not come; it continues a
                 sentence.
 
         Raises:
             ChaincodeError: LaunchTimeout, TooManyWaiting, or what the registry was told.
         """
+        try:
+            await self._wait_for(name, missing)
+        except ChaincodeError as error:
+            self._registry.tally(name).note(str(error))
+            raise
+
+    async def _wait_for(self, name: str, missing: Callable[[], str]) -> None:
         if self._counts[name] >= self._limit:
             limit_refusals.labels("waiting").inc()
             raise TooManyWaiting(

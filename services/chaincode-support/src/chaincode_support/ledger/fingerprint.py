@@ -5,7 +5,6 @@ import heapq
 import itertools
 import sqlite3
 from collections.abc import Iterator
-from operator import itemgetter
 from typing import Any
 
 # The columns of replay.TABLES, those of the key first, and how many these are.
@@ -37,13 +36,17 @@ def differences(
     Raises sqlite3.Error.
     """
     _, size = _COLUMNS[table]
-    key_of = itemgetter(slice(size))
-    # Python compares strings as SQLite does: by code points, which is the order of UTF-8.
+
+    def key_of(row: tuple[Any, ...]) -> list[tuple[str, Any]]:
+        # Python compares strings as SQLite does: by code points, which is the order of UTF-8. The
+        # values of a damaged row may be of any type.
+        return [(type(value).__name__, "" if value is None else value) for value in row[:size]]
+
     both = heapq.merge(_rows(first, table), _rows(second, table), key=key_of)
-    for key, rows in itertools.groupby(both, key_of):
+    for _, rows in itertools.groupby(both, key_of):
         row, *same = rows
         if same != [row]:
-            yield key
+            yield row[:size]
 
 
 def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
@@ -53,8 +56,8 @@ def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...
     return connection.execute(f"SELECT {columns} FROM {table} ORDER BY {key}")  # noqa: S608
 
 
-def _encoded(value: str | bytes | int | None) -> bytes:
-    """No metadata and empty metadata are the same."""
-    if isinstance(value, int):
-        return b"%d" % value
-    return value.encode() if isinstance(value, str) else value or b""
+def _encoded(value: str | bytes | float | None) -> bytes:
+    """No metadata and empty metadata are the same; a float is in damaged rows only."""
+    if value is None or isinstance(value, bytes):
+        return value or b""
+    return str(value).encode()

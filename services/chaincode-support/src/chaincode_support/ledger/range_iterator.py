@@ -6,7 +6,7 @@ pages, statedb/stateleveldb (kvScanner) under core/chaincode/query_response_gene
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from chaincode_support.ledger.errors import LedgerClosed, LedgerError
 from chaincode_support.ledger.read_write_set import RangeRead, Version
@@ -66,7 +66,8 @@ class RangeIterator(Iterator[tuple[str, bytes]]):
         if self._rows is None:
             raise LedgerClosed("The range has been closed: open it again.")
         try:
-            return cast("_Row | None", self._rows.fetchone())
+            row: _Row | None = self._rows.fetchone()
+            return row
         except sqlite3.Error as error:
             raise self._failed(error) from error
 

@@ -4,7 +4,7 @@ Follows release 2.5, core/ledger/kvledger/txmgmt/txmgr (queryExecutor, txSimulat
 """
 
 import sqlite3
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 
 from chaincode_support.ledger import state
 from chaincode_support.ledger.errors import LedgerClosed, PagesAreReadOnly
@@ -46,10 +46,6 @@ class Simulator(WithoutPrivateData):
         value, block, tx = row
         self._recorded.read(namespace, key, Version(block, tx))
         return value
-
-    def get_states(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
-        """The value of each key, in the order of `keys`: None for those that do not exist."""
-        return [self.get_state(namespace, key) for key in keys]
 
     def put_state(self, namespace: str, key: str, value: bytes) -> None:
         """Record a write; as in Fabric an empty value deletes the key.

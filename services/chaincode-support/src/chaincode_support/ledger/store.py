@@ -49,8 +49,27 @@ CREATE TABLE history (
 """
 _SCHEMA_2 = "CREATE UNIQUE INDEX block_hash ON block (hash);"
 
+# A row whose value is large, as part of the tree that is searched by key, would be read whole by
+# every search that passes it. Here the tree holds keys alone.
+_SCHEMA_3 = """
+ALTER TABLE state RENAME TO state_2;
+CREATE TABLE state (
+    id INTEGER PRIMARY KEY,
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    block INTEGER NOT NULL,
+    tx INTEGER NOT NULL,
+    metadata BLOB,
+    value BLOB NOT NULL,
+    UNIQUE (namespace, key)
+) STRICT;
+INSERT INTO state (namespace, key, block, tx, metadata, value)
+    SELECT namespace, key, block, tx, metadata, value FROM state_2 ORDER BY namespace, key;
+DROP TABLE state_2;
+"""
+
 # Each takes a file from the version before it to its own: a new file takes all of them.
-SCHEMAS = (_SCHEMA_1, _SCHEMA_2)
+SCHEMAS = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
 SCHEMA_VERSION = len(SCHEMAS)
 
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
@@ -105,6 +124,22 @@ def open_writer(file: Path, channel: str, synchronous: str) -> sqlite3.Connectio
             + remedy(error, REBUILD)
         ) from error
     except LedgerUnusable:
+        connection.close()
+        raise
+    return connection
+
+
+def make_scratch(file: Path, channel: str) -> sqlite3.Connection:
+    """Make a file that is worth nothing until it is whole: no journal is kept, nothing is synced.
+
+    Raises sqlite3.Error.
+    """
+    connection = connect(file)
+    try:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        _ensure_schema(connection, file, channel)
+    except BaseException:
         connection.close()
         raise
     return connection
@@ -210,13 +245,14 @@ class SnapshotPool:
         """
         if self._closed:
             raise LedgerClosed(f"The ledger of channel {self._channel} is closed.")
-        if self._in_use >= self._size:
+        held = self._held[owner]
+        # However many owners share the rest among them, another one still gets its first.
+        if self._in_use >= self._size + (0 if held else self._size // 4):
             self._refused_metric.inc()
             raise LedgerBusy(
                 f"All {self._size} simulations that channel {self._channel} allows are running: "
                 "try again, or raise ledger.maxSimulations."
             )
-        held = self._held[owner]
         if self._in_use >= self._size - self._size // 4 and held >= max(1, self._size // 16):
             self._refused_metric.inc()
             raise LedgerBusy(

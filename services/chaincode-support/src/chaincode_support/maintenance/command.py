@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -39,19 +40,27 @@ _STATUSES = """exit status:
 def main() -> None:
     """Run one of the commands; whatever goes wrong becomes one sentence and an exit status."""
     arguments = _parser().parse_args()
+    # Scratch files are removed whoever ends the command.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Rejected transactions, which a rebuild may judge again, are no news.
     logs.configure("error", "console")
     try:
         volume = arguments.volume or config.read(None).peer.file_system_path
         status: int = arguments.command(volume, arguments)
-    except (MaintenanceError, LedgerError, MalformedBlock, ConfigError, OSError) as error:
-        if arguments.json:
-            print(json.dumps({"error": str(error)}))
-        print(f"chaincode-support-ledger: {error}", file=sys.stderr)
-        status = FAILED
+    except OSError as error:
+        status = _fail(f"{error.filename or 'the system'}: {error.strerror or error}.", arguments)
+    except (MaintenanceError, LedgerError, MalformedBlock, ConfigError) as error:
+        status = _fail(str(error), arguments)
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _fail(sentence: str, arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print(json.dumps({"error": sentence}))
+    print(f"chaincode-support-ledger: {sentence}", file=sys.stderr)
+    return FAILED
 
 
 def _verify(volume: Path, arguments: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from chaincode_support.maintenance.scratch import (
     put_in_place,
     scratch_folder,
     scratch_ledger,
+    writing,
 )
 from chaincode_support.maintenance.stored_blocks import LedgerBlocks, OrderedBlocks
 from chaincode_support.ordering import log as ordering_log
@@ -227,7 +228,7 @@ class _Rebuilding:
 
 def _write_log(ledger: Path, target: Path) -> None:
     """An ordering log with the blocks of a ledger, whole and durable."""
-    with closing(connect(ledger)) as source, closing(connect(target)) as log:
+    with writing(target), closing(connect(ledger)) as source, closing(connect(target)) as log:
         log.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
             f"BEGIN;{ordering_log.SCHEMA}PRAGMA user_version = {ordering_log.SCHEMA_VERSION};"

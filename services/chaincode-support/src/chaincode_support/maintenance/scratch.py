@@ -7,11 +7,11 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from chaincode_support.ledger.store import open_writer
-from chaincode_support.maintenance.errors import NoRoom
+from chaincode_support.ledger.store import make_scratch
+from chaincode_support.maintenance.errors import NoRoom, NotNow
 from chaincode_support.volume import give_to_owner
 from selvedge_common.files import sync_folder
 
@@ -38,16 +38,22 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_ledger(file: Path, channel: str) -> Iterator[sqlite3.Connection]:
-    """A new ledger's file in one transaction, which nobody needs if this process dies: it keeps no
-    journal, and syncs nothing."""
-    connection = open_writer(file, channel, "OFF")
-    try:
-        connection.execute("PRAGMA journal_mode = OFF")
+    """A new ledger's file, in one transaction. Raises NotNow."""
+    with writing(file), closing(make_scratch(file, channel)) as connection:
         connection.execute("BEGIN")
         yield connection
         connection.execute("COMMIT")
-    finally:
-        connection.close()
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """What SQLite raises of a file that is being made becomes NotNow."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise NotNow(
+            f"{file} cannot be written: {error}. Check the room and the health of the disk."
+        ) from error
 
 
 def make_durable(file: Path) -> None:

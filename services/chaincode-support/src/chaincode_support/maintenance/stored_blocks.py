@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from chaincode_support.ledger.store import BUSY_TIMEOUT_MS, SCHEMA_VERSION
 from chaincode_support.ledger.trouble import can_pass
@@ -71,8 +71,7 @@ class StoredBlocks:
 
     def block(self, number: int) -> bytes:
         """The marshalled block `number`."""
-        block: bytes = self._row("SELECT bytes FROM block WHERE number = ?", number)[0]
-        return block
+        return self._bytes("SELECT bytes FROM block WHERE number = ?", number)
 
     def check_pages(self) -> list[str]:
         """What SQLite finds wrong with the file: its pages, its indexes, its types."""
@@ -88,18 +87,23 @@ class StoredBlocks:
         try:
             yield
         finally:
-            self.connection.execute("ROLLBACK")
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
 
-    def _row(self, query: str, number: int) -> tuple[Any, ...]:
+    def _bytes(self, query: str, number: int) -> bytes:
         with reading(self.file):
-            row: tuple[Any, ...] | None = self.connection.execute(query, (number,)).fetchone()
+            row = self.connection.execute(query, (number,)).fetchone()
         if row is None:
             raise Damaged(f"block {number} is missing")
-        return row
+        (stored,) = row
+        # A damaged record may be of any type, whatever the table declares.
+        if not isinstance(stored, bytes):
+            raise Damaged(f"block {number} is no bytes")
+        return stored
 
 
 class LedgerBlocks(StoredBlocks):
@@ -123,8 +127,7 @@ class LedgerBlocks(StoredBlocks):
 
     def hash(self, number: int) -> bytes:
         """The hash of block `number`'s header, as the index of hashes has it."""
-        digest: bytes = self._row("SELECT hash FROM block WHERE number = ?", number)[0]
-        return digest
+        return self._bytes("SELECT hash FROM block WHERE number = ?", number)
 
     def place(self, txid: str) -> tuple[int, int, int] | None:
         """(block, position, code) of a transaction, as the index of ids has it."""

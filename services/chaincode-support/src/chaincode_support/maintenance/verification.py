@@ -153,7 +153,7 @@ class _Verification:
 
     def _check_ledger(self, ledger: LedgerBlocks, log: OrderedBlocks | None) -> None:
         with self._noting(ledger.file):
-            check_room(self._scratch, ledger.bytes_beside_blocks())
+            check_room(self._scratch, _size_of_state(ledger))
             with (
                 scratch_folder(self._scratch) as folder,
                 scratch_ledger(folder / self._files.ledger.name, self._files.channel) as replayed,
@@ -253,6 +253,12 @@ class _Verification:
             self._report.findings.append(Finding(str(file), what.rstrip(".")))
         elif self._told[file] == _MOST_FINDINGS + 1:
             self._report.findings.append(Finding(str(file), "there is more, which is not told"))
+
+
+def _size_of_state(ledger: LedgerBlocks) -> int:
+    with suppress(Damaged):
+        return ledger.bytes_beside_blocks()
+    return ledger.file.stat().st_size
 
 
 @dataclass

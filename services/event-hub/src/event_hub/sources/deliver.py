@@ -5,11 +5,12 @@ peer back through the stream's own flow control: nothing is ever dropped on this
 """
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import grpc
 
@@ -133,7 +134,11 @@ class DeliverSource:
         try:
             async with opened as channel:
                 call = DeliverStub(channel).Deliver(iter(self._requests(shown)))
-                await self._follow(aiter(call), address)
+                # A call and an iterator of it that has not ended hold each other, and with them the
+                # connection, closed channel or not, until garbage is collected.
+                unended: Any = aiter(call)
+                async with contextlib.aclosing(unended) as responses:
+                    await self._follow(responses, address)
         except grpc.aio.AioRpcError as error:
             if _TOO_LARGE in str(error.details()):
                 return self._too_large(address, str(error.details()))

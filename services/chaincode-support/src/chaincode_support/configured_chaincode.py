@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from chaincode_support.chaincode.definitions import Definitions
 from chaincode_support.chaincode.known_names import KnownNames
-from chaincode_support.chaincode.registration import Expected
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.chaincode.settings import StreamSettings
 from chaincode_support.chaincode.support import ChaincodeSupport
@@ -18,7 +17,7 @@ from chaincode_support.system.channels import ReadableChannels
 from chaincode_support.system.cscc import Cscc
 from chaincode_support.system.executor import SystemExecutor
 from chaincode_support.system.qscc import Qscc
-from selvedge_common.comm import MessageStream, SecureServerConfig, ServerConfig
+from selvedge_common.comm import SecureServerConfig, ServerConfig
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import MSP
 
@@ -31,7 +30,7 @@ def chaincode_support(
     channels: Mapping[str, Channel],
     organisation: MSP,
 ) -> tuple[ChaincodeSupport, Launchers]:
-    """Support for the chaincode of these channels, and what launches it.
+    """Support for the chaincode of these channels, and what launches it once it is started.
 
     Args:
         config: all of core.yaml.
@@ -52,10 +51,7 @@ def chaincode_support(
     for system in (Qscc(readable), Cscc(readable, organisation)):
         registry.register(SystemExecutor(system))
 
-    async def serve(stream: MessageStream, expected: Expected) -> None:
-        await support.serve(stream, expected)
-
-    launching = launchers(config, listener, registry, serve)
+    launching = launchers(config, listener, registry)
     support = ChaincodeSupport(
         registry,
         launching,

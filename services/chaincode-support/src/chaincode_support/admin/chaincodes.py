@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
 
+from chaincode_support.admin.signed_requests import SignedRequests
 from chaincode_support.launchers.errors import (
     BrokenPackage,
     DroppedPackage,
@@ -26,7 +26,6 @@ from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2_grpc import (
 )
 
 Context = grpc.aio.ServicerContext[Any, Any]
-M = TypeVar("M", bound=Message)
 
 _CODES = {
     PackageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -36,18 +35,10 @@ _CODES = {
 }
 
 
-class Requests(Protocol):
-    """Opens signed requests."""
-
-    def open(self, envelope: Envelope, *, admin: bool) -> bytes:
-        """What is asked for, marshalled. Raises StatusError."""
-
-
 class Chaincodes(ChaincodesServicer):
     """Serves packages to administrators, and the list of chaincodes to members.
 
-    Every method raises StatusError: what opening the request raises, and INVALID_ARGUMENT for data
-    that is not the method's request.
+    Every method raises StatusError: what `SignedRequests.read` and `SignedRequest.parse` raise.
 
     Args:
         requests: opens the signed envelopes.
@@ -57,7 +48,7 @@ class Chaincodes(ChaincodesServicer):
 
     def __init__(
         self,
-        requests: Requests,
+        requests: SignedRequests,
         launchers: Launchers,
         registered: Callable[[], list[chaincodes_pb2.Chaincode]],
     ) -> None:
@@ -69,7 +60,7 @@ class Chaincodes(ChaincodesServicer):
         self, request: Envelope, context: Context
     ) -> chaincodes_pb2.ListResponse:
         """All that the peer knows: registered now or before, or packaged."""
-        self._open(request, chaincodes_pb2.ListRequest, admin=False)
+        self._requests.read(request, admin=False).parse(chaincodes_pb2.ListRequest)
         return chaincodes_pb2.ListResponse(chaincodes=self._launchers.describe(self._registered()))
 
     async def Install(  # noqa: N802
@@ -77,7 +68,7 @@ class Chaincodes(ChaincodesServicer):
     ) -> chaincodes_pb2.InstallResponse:
         """Keep a package; RESOURCE_EXHAUSTED for one beyond a bound, INVALID_ARGUMENT for one that
         cannot be used."""
-        wanted = self._open(request, chaincodes_pb2.InstallRequest, admin=True)
+        wanted = self._requests.read(request, admin=True).parse(chaincodes_pb2.InstallRequest)
         with _refused("cannot keep the package"):
             package = await self._launchers.install(wanted.package)
         return chaincodes_pb2.InstallResponse(package_id=package.id, name=package.name)
@@ -86,21 +77,10 @@ class Chaincodes(ChaincodesServicer):
         self, request: Envelope, context: Context
     ) -> chaincodes_pb2.RemoveResponse:
         """Take a package out; NOT_FOUND, or FAILED_PRECONDITION for one that was not installed."""
-        wanted = self._open(request, chaincodes_pb2.RemoveRequest, admin=True)
+        wanted = self._requests.read(request, admin=True).parse(chaincodes_pb2.RemoveRequest)
         with _refused("cannot remove the package"):
             await self._launchers.remove(wanted.package_id)
         return chaincodes_pb2.RemoveResponse()
-
-    def _open(self, envelope: Envelope, kind: type[M], *, admin: bool) -> M:
-        data = self._requests.open(envelope, admin=admin)
-        try:
-            return kind.FromString(data)
-        except DecodeError as error:
-            raise StatusError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"the data of the request ({len(data)} bytes) is not a {kind.DESCRIPTOR.full_name}"
-                f": {error}",
-            ) from error
 
 
 def add_chaincodes(server: GRPCServer, chaincodes: Chaincodes) -> None:

@@ -37,14 +37,14 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Site:
+class Installation:
     """The home and what is around it, as they are; nobody changes them.
 
     Attributes:
         settings: home, addresses, and who asks.
         environ: the variables of the shell.
         now: the present, UTC.
-        chaincode: the chaincode whose way is to be examined in detail, if one is.
+        chaincode: the chaincode that is to be followed from its shell to the peer, if one is.
     """
 
     settings: Settings

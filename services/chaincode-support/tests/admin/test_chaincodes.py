@@ -2,17 +2,24 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 import pytest
 from google.protobuf.message import Message
-from launching import Launching, StartLaunching, drop
+from launching import BOUNDS, CCAAS, CONNECTION, PAUSES, drop, id_of, package
 from testchannel import Organisation
 
+from chaincode_support.admin.chaincodes import Chaincodes, add_chaincodes
 from chaincode_support.admin.signed_requests import SignedRequests
-from chaincode_support.launchers.chaincodes import Chaincodes, add_chaincodes
+from chaincode_support.chaincode.known_names import KnownNames
+from chaincode_support.chaincode.registry import Registry
+from chaincode_support.launchers.external import ExternalLauncher
+from chaincode_support.launchers.launchers import Launchers, LaunchSettings
+from chaincode_support.launchers.packages import Packages
+from chaincode_support.launchers.waiting import Waiting
 from selvedge_common import comm
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil.wire import signed_envelope, timestamp_of
@@ -24,8 +31,6 @@ from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import (
     RemoveRequest,
 )
 from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2_grpc import ChaincodesStub
-
-from .test_packages import CCAAS, CONNECTION, id_of, package
 
 PERMISSION_DENIED = grpc.StatusCode.PERMISSION_DENIED
 
@@ -57,17 +62,45 @@ class Client:
 
 
 @pytest.fixture
-async def launching(start: StartLaunching) -> Launching:
-    return await start()
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "packages"
 
 
 @pytest.fixture
-async def client(launching: Launching) -> AsyncIterator[Client]:
+async def launchers(folder: Path) -> AsyncIterator[Launchers]:
+    """Launchers that launch nothing: packages are only kept."""
+    registry = Registry(KnownNames())
+    waiting = Waiting(registry, 1.0, 1)
+    launchers = Launchers(
+        Packages(folder, BOUNDS, {}),
+        ExternalLauncher(registry, waiting, "localhost:7052"),
+        never,
+        registry,
+        waiting,
+        LaunchSettings(3600.0, PAUSES, 1.0),
+    )
+    await launchers.start(never)
+    yield launchers
+    await launchers.stop()
+
+
+def put_in_the_way(folder: Path) -> None:
+    """Have a file where the folder should be."""
+    folder.rmdir()
+    folder.write_text("in the way")
+
+
+def never(*_: Any) -> NoReturn:
+    raise AssertionError("nothing is called here")
+
+
+@pytest.fixture
+async def client(launchers: Launchers) -> AsyncIterator[Client]:
     organisation = Organisation("Org1MSP")
     server = comm.GRPCServer("127.0.0.1:0", comm.ServerConfig())
     requests = SignedRequests(organisation.msp, max_bytes=1 << 20)
     registered = [Chaincode(name="other", version="3.0")]
-    add_chaincodes(server, Chaincodes(requests, launching.launchers, lambda: registered))
+    add_chaincodes(server, Chaincodes(requests, launchers, lambda: registered))
     await server.start()
     async with comm.channel(server.address, root_cas=None) as channel:
         yield Client(ChaincodesStub(channel), organisation)
@@ -120,13 +153,16 @@ async def test_what_cannot_be_used_is_refused_by_its_cause(
     assert (refusal[0], sentence in refusal[1]) == (code, True), refusal
 
 
-async def test_what_was_not_installed_is_not_removed(client: Client, launching: Launching) -> None:
+async def test_what_was_not_installed_is_not_removed(
+    client: Client, launchers: Launchers, folder: Path
+) -> None:
     code, details = await client.refused("Remove", RemoveRequest(package_id="mycc:abc"))
     assert (code, "there is no package mycc:abc here" in details) == (
         grpc.StatusCode.NOT_FOUND,
         True,
     )
-    await launching.drop("mycc", CCAAS, CONNECTION)
+    drop(folder, "mycc", CCAAS, CONNECTION)
+    await launchers.look()
     ((_, package_id), _) = await names(client)
     code, details = await client.refused("Remove", RemoveRequest(package_id=package_id))
     assert (code, "remove that folder" in details) == (grpc.StatusCode.FAILED_PRECONDITION, True)
@@ -135,14 +171,13 @@ async def test_what_was_not_installed_is_not_removed(client: Client, launching: 
 async def test_a_request_that_is_none_is_refused(client: Client) -> None:
     code, details = await client.refused("Install", b"\xff")
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "is not a selvedge.chaincode.v1.InstallRequest" in details
+    assert "is not a marshalled selvedge.chaincode.v1.InstallRequest" in details
 
 
-async def test_a_folder_that_takes_no_files_is_said(client: Client, launching: Launching) -> None:
-    launching.folder.rename(launching.folder.with_name("elsewhere"))
-    launching.folder.write_text("in the way")
+async def test_a_folder_that_takes_no_files_is_said(
+    client: Client, launchers: Launchers, folder: Path
+) -> None:
+    put_in_the_way(folder)
     code, details = await client.refused("Install", InstallRequest(package=package("mycc_1.0")))
     assert code is grpc.StatusCode.UNAVAILABLE
     assert "the peer cannot keep the package in its folder chaincode.packages: " in details
-    launching.folder.unlink()
-    drop(launching.folder, "mycc", CCAAS, CONNECTION)

@@ -1,4 +1,4 @@
-"""The way of one chaincode to its peer: its certificate, the listener, and its registration."""
+"""Whether one chaincode can register: its certificate, the listener that it dials, and the peer."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from collections.abc import Iterator
 from datetime import UTC
 
 from selvedge_cli.chaincode_table import ago, state_of
+from selvedge_cli.doctor.address import dialled, is_wrong
 from selvedge_cli.doctor.chaincodes import ask
 from selvedge_cli.doctor.findings import Finding, error, note
-from selvedge_cli.doctor.listener import Amiss, look
+from selvedge_cli.doctor.installation import Installation
+from selvedge_cli.doctor.listener import Fault, dial
 from selvedge_cli.doctor.shell import chaincode_name
-from selvedge_cli.doctor.site import Site
 from selvedge_cli.errors import CallRefused
 from selvedge_common.enrolment.material import defect
 from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Chaincode
 
 
-def examine(site: Site) -> Iterator[Finding]:
-    """Go it as far as it leads; nothing to examine where no chaincode was named.
+def examine(installation: Installation) -> Iterator[Finding]:
+    """Follow it from its shell to the peer; nothing to examine where no chaincode was named.
 
     The listener is dialled with the chaincode's own certificate. Nothing is registered: a REGISTER
     in its name would be in the way of the chaincode itself.
     """
-    if site.chaincode is None:
+    if installation.chaincode is None:
         return
-    yield from _name(site, site.chaincode)
-    yield from _listener(site, site.chaincode)
-    yield from _registration(site, site.chaincode)
+    yield from _name(installation, installation.chaincode)
+    yield from _listener(installation, installation.chaincode)
+    yield from _registration(installation, installation.chaincode)
 
 
-def _name(site: Site, name: str) -> Iterator[Finding]:
-    here = chaincode_name(site.environ)
+def _name(installation: Installation, name: str) -> Iterator[Finding]:
+    here = chaincode_name(installation.environ)
     if here is not None and here != name:
         yield error(
             "CORE_CHAINCODE_ID_NAME",
@@ -39,21 +40,23 @@ def _name(site: Site, name: str) -> Iterator[Finding]:
         )
 
 
-def _listener(site: Site, name: str) -> Iterator[Finding]:
-    holder = site.holder_of(name)
+def _listener(installation: Installation, name: str) -> Iterator[Finding]:
+    holder = installation.holder_of(name)
     (credential,) = holder.credentials
     if not holder.folder.is_dir():
         yield error(holder.folder, f"{name} has no certificate", holder.renewal)
         return
-    if defect(holder.folder, credential, None, site.now) is not None:
+    if defect(holder.folder, credential, None, installation.now) is not None:
         return  # said of all certificates
-    address = site.settings.addresses.chaincode
+    if is_wrong(installation):
+        return  # said of this shell
+    address = dialled(installation)
     pair = holder.folder / credential.certificate, holder.folder / credential.key
     where = f"{address}, dialled with {name}'s certificate"
     try:
-        look(address, holder.root, pair)
-    except Amiss as amiss:
-        yield error(where, amiss.what, amiss.remedy)
+        dial(address, holder.root, pair)
+    except Fault as fault:
+        yield error(where, fault.what, fault.remedy)
         return
     yield note(
         where,
@@ -62,9 +65,9 @@ def _listener(site: Site, name: str) -> Iterator[Finding]:
     )
 
 
-def _registration(site: Site, name: str) -> Iterator[Finding]:
+def _registration(installation: Installation, name: str) -> Iterator[Finding]:
     try:
-        known = ask(site)
+        known = ask(installation)
     except CallRefused:
         return  # said of all chaincodes
     if known is None:
@@ -88,6 +91,6 @@ def _registration(site: Site, name: str) -> Iterator[Finding]:
         yield note(
             where,
             f"it is registered as {stream.registered_name} from {stream.peer}, {state_of(stream)}, "
-            f"up {ago(stream.since.ToDatetime(UTC), site.now)}",
+            f"up {ago(stream.since.ToDatetime(UTC), installation.now)}",
             f"call it with `selvedge query {name} FUNCTION ARGUMENT...`",
         )
