@@ -26,6 +26,27 @@ def test_the_command_is_begun_by_its_parent_and_by_nobody_else() -> None:
     assert "has ended" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("program", "sentence"),
+    [
+        (
+            "#!/no/such/interpreter\n",
+            "{0} (or the interpreter in its first line) cannot be run: No such file or directory\n",
+        ),
+        ("no program", "{0} cannot be run: Exec format error\n"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_one_sentence(
+    tmp_path: Path, program: str, sentence: str
+) -> None:
+    file = tmp_path / "program"
+    file.write_text(program)
+    file.chmod(0o755)
+    words = [*ending_with_parent(), str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (1, sentence.format(file))
+
+
 def test_it_ends_when_its_parent_is_killed() -> None:
     program = """
 import subprocess

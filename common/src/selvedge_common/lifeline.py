@@ -29,4 +29,8 @@ if __name__ == "__main__":
     # A parent that ended before that call causes no signal: another process has adopted this one.
     if os.getppid() != int(parent):
         sys.exit("the process that started this one has ended")
-    os.execv(command[0], command)  # noqa: S606 - the parent's command
+    try:
+        os.execv(command[0], command)  # noqa: S606 - the parent's command
+    except OSError as error:
+        missing = " (or the interpreter in its first line)" * isinstance(error, FileNotFoundError)
+        sys.exit(f"{command[0]}{missing} cannot be run: {error.strerror}")

@@ -107,7 +107,7 @@ def test_stranger_who_claims_the_organisation_is_refused(requests: SignedRequest
 
 def test_expired_member_is_refused(organisation: Organisation, requests: SignedRequests) -> None:
     code, sentence = refusal(
-        requests, request(organisation.issue("admin", "ada", valid=-MINUTE)), admin=True
+        requests, request(organisation.issue("admin", "ada", valid=-10 * MINUTE)), admin=True
     )
     assert code == grpc.StatusCode.UNAUTHENTICATED
     assert "expired at" in sentence

@@ -33,7 +33,8 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[CapturingLogger]:
     capturing = CapturingLogger()
     names: list[str] = []
 
-    def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    def get_logger(name: str, *, bounded: bool) -> structlog.stdlib.BoundLogger:
+        assert not bounded  # chaincode.limits.outputLines is the only bound
         names.append(name)
         return capturing  # type: ignore[return-value]  # it takes the same calls
 

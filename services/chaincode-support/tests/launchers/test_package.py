@@ -1,11 +1,15 @@
 """What the files of a package say, and what is wrong with those that cannot be used."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from testchannel import Organisation
 
 from chaincode_support.launchers.errors import BrokenPackage
@@ -13,6 +17,7 @@ from chaincode_support.launchers.package import Command, Connection, Package, re
 
 CCAAS = {"type": "ccaas", "label": "mycc_1.0"}
 PROCESS = {"type": "process", "label": "mycc_1.0", "command": ["./mycc"]}
+PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 TEMPLATES = {"peername": "peer0", "networkid": "dev"}
 
 
@@ -67,7 +72,7 @@ def test_a_chaincode_may_register_as_its_package_or_by_its_name() -> None:
         ({"label": ""}, 'metadata.json lacks the text "label"'),
         ({"label": 7}, 'metadata.json lacks the text "label"'),
         ({"label": "a:b"}, "the label in metadata.json is 'a:b', but must be letters, digits"),
-        ({"label": "x" * 181}, "the label in metadata.json is 'xxx.*at most 180"),
+        ({"label": "x" * 161}, "the label in metadata.json is 'xxx.*at most 160"),
         ({"name": "../up"}, r"the name in metadata.json is '\.\./up', but must be"),
         ({"version": "1:0"}, "the version in metadata.json is '1:0', but must be"),
         ({"name": "qscc"}, "names chaincode qscc, which is a part of the peer"),
@@ -118,6 +123,12 @@ def test_templates_in_a_connection_are_filled_in() -> None:
     [
         ({"address": ""}, 'connection.json lacks the text "address"'),
         ({"address": "cc"}, "the address in connection.json is 'cc', but must be host:port"),
+        (
+            {"address": "unix:///tmp/x:1"},
+            "is 'unix:///tmp/x:1', but must be host:port with the name",
+        ),
+        ({"address": "a,b:1"}, "is 'a,b:1', but must be host:port with the name"),
+        ({"address": "h" * 254 + ":1"}, "but must be host:port with the name"),
         ({"address": "{{.host}}:1"}, r"has the template '\{\{\.host\}\}': here there is only "),
         ({"dial_timeout": "soon"}, "dial_timeout in connection.json is 'soon', but must be a dura"),
         ({"dial_timeout": "11m"}, "dial_timeout in connection.json is '11m'"),
@@ -175,6 +186,90 @@ def test_a_pair_that_is_none_is_refused() -> None:
     ):
         with pytest.raises(BrokenPackage, match=sentence):
             connection_of(**mutual, **pair)
+
+
+@pytest.mark.parametrize("key", ["address", "root_cert", "client_cert", "client_key"])
+def test_half_a_character_in_a_connection_is_refused(key: str) -> None:
+    mutual = {"address": "cc:9999", "tls_required": True, "client_auth_required": True}
+    with pytest.raises(BrokenPackage, match=f'connection.json lacks the text "{key}"'):
+        connection_of(**{**mutual, key: "\ud800x:1"})
+
+
+@pytest.mark.parametrize("key", ["type", "label", "name", "version", "directory", "tls"])
+def test_half_a_character_in_metadata_is_refused(key: str, tmp_path: Path) -> None:
+    with pytest.raises(BrokenPackage, match=f'metadata.json lacks the text "{key}"'):
+        read(PROCESS, place=tmp_path, **{key: "\ud800"})
+
+
+@pytest.mark.parametrize("changes", [{"command": ["\ud800"]}, {"environment": {"A": "\ud800"}}])
+def test_half_a_character_in_what_a_process_is_told_is_refused(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(BrokenPackage, match=next(iter(changes))):
+        read(PROCESS, place=tmp_path, **changes)
+
+
+def certificate_of_a_peer() -> str:
+    return Organisation("Org1MSP").issue_tls("peer")[0].decode()
+
+
+def pair_of(key: PrivateKey) -> dict[str, str]:
+    """A key with a certificate for it."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mycc")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(hours=1))
+        .sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return {"client_cert": certificate.decode(), "client_key": pem.decode()}
+
+
+def rsa_key(bits: int) -> rsa.RSAPrivateKey:
+    """One of products without care for primes: to find large ones takes long, and so would it to
+    see that these are none."""
+    p, q = ((1 << (bits // 2)) - each for each in (1, 3))
+    d = pow(65537, -1, (p - 1) * (q - 1))
+    numbers = rsa.RSAPrivateNumbers(
+        p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), rsa.RSAPublicNumbers(65537, p * q)
+    )
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+
+
+def test_keys_of_rsa_are_taken_up_to_4096_bits_without_a_look_for_primes() -> None:
+    mutual = {"tls_required": True, "client_auth_required": True}
+    pair = pair_of(rsa.generate_private_key(65537, 2048))
+    own = certificate_of_a_peer()
+    assert connection_of(**mutual, **pair).tls is not None
+    usual = rsa_key(4096).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    # It was loaded, though it is no key: what it is compared with tells.
+    with pytest.raises(BrokenPackage, match="is not the key of client_cert"):
+        connection_of(**mutual, client_cert=own, client_key=usual)
+    large = rsa_key(4608).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    assert len(large) < 4096
+    with pytest.raises(BrokenPackage, match="must be a key of ECDSA, or of RSA with at most 4096"):
+        connection_of(**mutual, client_cert=own, client_key=large)
+    huge = rsa_key(8192).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    with pytest.raises(BrokenPackage, match=r"client_key in connection\.json has .* at most 4096:"):
+        connection_of(**mutual, client_cert=own, client_key=huge)
+
+
+def test_keys_of_other_kinds_are_refused() -> None:
+    pair = pair_of(ed25519.Ed25519PrivateKey.generate())
+    with pytest.raises(BrokenPackage, match=r"client_key in .* must be a key of ECDSA"):
+        connection_of(tls_required=True, client_auth_required=True, **pair)
+
+
+@pytest.mark.parametrize("key", ["root_cert", "client_cert"])
+def test_certificates_are_bounded(key: str) -> None:
+    given = {
+        "client_cert": certificate_of_a_peer(),
+        "client_key": "x",
+        key: certificate_of_a_peer() * 200,
+    }
+    with pytest.raises(BrokenPackage, match=f"{key} in connection.json has .* at most 65536: give"):
+        connection_of(tls_required=True, client_auth_required=True, **given)
 
 
 def test_a_process_takes_its_paths_from_its_folder(tmp_path: Path) -> None:

@@ -1,14 +1,20 @@
 """The folder of packages: what is dropped in, installed, changed, and taken away."""
 
+import asyncio
 import gzip
 import hashlib
 import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from launching import BOUNDS, CCAAS, CONNECTION, StartLaunching, drop, id_of, package
 from prometheus_client import REGISTRY
+from rawshim import PATIENCE
 
 from chaincode_support.chaincode.errors import UnknownChaincode
 from chaincode_support.launchers.archive import Bounds
@@ -19,9 +25,9 @@ from chaincode_support.launchers.errors import (
     PackageTooLarge,
     UnknownPackage,
 )
-from chaincode_support.launchers.package import Connection
-from chaincode_support.launchers.packages import Found, PackageBounds, Packages
-from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Chaincode
+from chaincode_support.launchers.package import Connection, Package, read_package
+from chaincode_support.launchers.packages import SHOWN_BROKEN, Found, PackageBounds, Packages
+from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Chaincode, ListResponse
 
 
 @pytest.fixture
@@ -109,6 +115,141 @@ def test_a_broken_package_harms_no_other_and_is_told_of_once(
         assert told["empty"] == "there is no metadata.json in it"
     assert caplog.text.count("package cannot be used") == 3
     assert (gauge("chaincode_packages"), gauge("chaincode_broken_packages")) == (1, 3)
+
+
+def make_fifo(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def make_socket(file: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(file))
+
+
+def make_device(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_socket, make_device, Path.mkdir])
+def test_what_is_no_file_is_not_opened(
+    packages: Packages, folder: Path, make: Callable[[Path], None]
+) -> None:
+    drop(folder, "good", CCAAS, CONNECTION)
+    for entry in ("a", "b"):
+        (folder / entry).mkdir()
+    make(folder / "a" / "metadata.json")
+    (folder / "b" / "metadata.json").write_text('{"type": "ccaas", "label": "b"}')
+    make(folder / "b" / "connection.json")
+    found = packages.look()
+    assert list(found.packages) == ["mycc"]
+    assert reasons(found) == {
+        "a": "metadata.json is no file: put a regular one there",
+        "b": "connection.json is no file: put a regular one there",
+    }
+
+
+def test_an_archive_that_is_no_file_is_not_opened(packages: Packages, folder: Path) -> None:
+    folder.mkdir()
+    os.mkfifo(folder / "a.tar.gz")
+    assert reasons(packages.look()) == {"a.tar.gz": "a.tar.gz is no file: put a regular one there"}
+
+
+def test_a_file_may_be_linked_to_as_kubernetes_does(packages: Packages, folder: Path) -> None:
+    place = drop(folder, "good", CCAAS, CONNECTION)
+    (place / "metadata.json").rename(place / "..data")
+    (place / "metadata.json").symlink_to("..data")
+    assert list(packages.look().packages) == ["mycc"]
+
+
+def test_whatever_happens_while_a_package_is_read_harms_no_other(
+    packages: Packages,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def read(metadata: bytes, *rest: Any) -> Package:
+        if b"evil" in metadata:
+            raise ZeroDivisionError("nobody thought of it")
+        return read_package(metadata, *rest)
+
+    monkeypatch.setattr("chaincode_support.launchers.packages.read_package", read)
+    drop(folder, "evil", {"type": "ccaas", "label": "evil"}, CONNECTION)
+    drop(folder, "good", CCAAS, CONNECTION)
+    found = packages.look()
+    assert list(found.packages) == ["mycc"]
+    assert reasons(found) == {
+        "evil": "it could not be read (ZeroDivisionError); the peer's log has more"
+    }
+    assert "nobody thought of it" in caplog.text
+
+
+@pytest.mark.parametrize("entry", ["mycc\udcff", "my\x1b[2Jcc", "my\ncc"])
+async def test_a_folder_whose_name_does_not_print_is_broken_and_can_be_listed(
+    start: StartLaunching, entry: str
+) -> None:
+    launching = await start()
+    await launching.drop(entry, CCAAS, CONNECTION)
+    (listed,) = launching.launchers.describe(())
+    assert listed.name.isprintable()
+    assert listed.launcher_state.startswith(
+        "broken package: its name has characters that do not print: give it another (in "
+    )
+    assert listed.launcher_state.isprintable()
+    assert ListResponse.FromString(ListResponse(chaincodes=[listed]).SerializeToString())
+
+
+async def test_of_many_broken_packages_some_are_shown_and_the_others_counted(
+    start: StartLaunching, caplog: pytest.LogCaptureFixture
+) -> None:
+    launching = await start(bounds=replace(BOUNDS, packages=SHOWN_BROKEN))
+    for number in range(SHOWN_BROKEN + 50):
+        (launching.folder / f"{number}").mkdir()
+    for _ in range(3):
+        await launching.launchers.look()
+    *shown, more = launching.launchers.describe(())
+    assert len(shown) == SHOWN_BROKEN
+    assert (more.name, more.launcher_state) == (
+        "…",
+        "broken package: and 50 more, in the folder chaincode.packages",
+    )
+    assert caplog.text.count("package cannot be used") == SHOWN_BROKEN
+    assert caplog.text.count("more packages cannot be used than are told one by one") == 1
+    assert gauge("chaincode_broken_packages") == SHOWN_BROKEN + 50
+
+
+async def test_many_installations_at_once_are_counted(start: StartLaunching) -> None:
+    launching = await start()
+    installed = await asyncio.gather(
+        *(launching.launchers.install(package(f"cc{number}")) for number in range(20)),
+        return_exceptions=True,
+    )
+    refused = [each for each in installed if isinstance(each, PackageTooLarge)]
+    assert len(refused) == 20 - BOUNDS.packages
+    assert len(list(launching.folder.iterdir())) == BOUNDS.packages
+
+
+def test_the_longest_label_can_be_kept(packages: Packages) -> None:
+    installed = packages.install(package("x" * 160))
+    assert in_use(packages.look()) == {"x" * 160: installed.id}
+
+
+async def test_a_disk_that_hangs_keeps_nobody_from_stopping(
+    start: StartLaunching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, answers = threading.Event(), threading.Event()
+
+    def hang(_: Packages) -> Found:
+        hanging.set()
+        answers.wait(PATIENCE)
+        return Found({}, (), ())
+
+    launching = await start(interval=0.01, grace=0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr(Packages, "look", hang)
+        assert await asyncio.to_thread(hanging.wait, PATIENCE)
+        await launching.launchers.stop()
+        assert not answers.is_set()
+        answers.set()
 
 
 def test_a_package_that_is_being_written_stays_what_it_was(

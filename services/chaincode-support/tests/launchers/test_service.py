@@ -17,6 +17,10 @@ from chaincode_support.chaincode.errors import LaunchTimeout
 from chaincode_support.launchers.errors import LaunchFailed
 from chaincode_support.launchers.supervisor import Pauses
 from selvedge_common import comm
+from selvedge_protos.peer.chaincode_shim_pb2_grpc import (
+    ChaincodeServicer,
+    add_ChaincodeServicer_to_server,
+)
 
 from .chaincodeserver import ChaincodeServer
 
@@ -236,7 +240,9 @@ async def test_one_that_takes_connections_and_says_nothing_is_given_up(
     with socket.create_server(("localhost", 0)) as silent:
         address = f"localhost:{silent.getsockname()[1]}"
         await launching.drop("mycc", CCAAS, {"address": address, "dial_timeout": "50ms"})
-        await assert_not_reached(launching, address, r"UNAVAILABLE: no connection within 0\.05 s")
+        await assert_not_reached(
+            launching, address, "there was no connection within its dial_timeout"
+        )
 
 
 @pytest.mark.parametrize(
@@ -307,6 +313,79 @@ async def test_what_is_no_chaincode_is_said(start: StartLaunching) -> None:
         LaunchTimeout, match=r"lost the connection to localhost:\d+ \(UNIMPLEMENTED"
     ):
         await launching.peer.execute("mycc")
+
+
+SAID = "220 internal-host.example banner"
+
+
+async def test_what_a_foreign_server_says_is_for_the_log_alone(
+    start: StartLaunching, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 418 " + SAID.encode() + b"\r\n\r\n")
+        writer.close()
+
+    launching = await start(startup_timeout=0.5)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await launching.drop("mycc", CCAAS, {"address": address})
+        await assert_not_reached(launching, address, "UNAVAILABLE; the peer's log has more")
+    assert "418" in caplog.text
+
+
+class Refusing(ChaincodeServicer):
+    """Ends every stream with a sentence of its own."""
+
+    async def Connect(  # type: ignore[override]  # the stubs are those of a synchronous server
+        self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        await context.abort(grpc.StatusCode.INTERNAL, SAID)
+
+
+async def test_what_a_server_ends_the_stream_with_is_for_the_log_alone(
+    start: StartLaunching, caplog: pytest.LogCaptureFixture
+) -> None:
+    launching = await start(startup_timeout=0.5)
+    server: Any = grpc.aio.server()
+    add_ChaincodeServicer_to_server(Refusing(), server)
+    address = f"localhost:{server.add_insecure_port('localhost:0')}"
+    await server.start()
+    await launching.drop("mycc", CCAAS, {"address": address})
+    with pytest.raises(LaunchTimeout) as told:
+        await launching.peer.execute("mycc")
+    assert f"lost the connection to {address} (INTERNAL; the peer's log has more)" in str(
+        told.value
+    )
+    assert SAID not in launching.state("mycc")
+    assert SAID in caplog.text
+    await server.stop(0)
+
+
+class Silent(ChaincodeServicer):
+    """Takes every stream, and never registers on it."""
+
+    async def Connect(  # type: ignore[override]  # the stubs are those of a synchronous server
+        self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        async for _ in request_iterator:
+            pass
+
+
+async def test_one_that_never_registers_is_told_of_at_once(start: StartLaunching) -> None:
+    launching = await start(startup_timeout=3600.0, stream={"register_timeout": 0.05})
+    server: Any = grpc.aio.server()
+    add_ChaincodeServicer_to_server(Silent(), server)
+    address = f"localhost:{server.add_insecure_port('localhost:0')}"
+    await server.start()
+    await launching.drop("mycc", CCAAS, {"address": address})
+    with pytest.raises(
+        LaunchFailed,
+        match=rf"^chaincode mycc was dialled at {address} and refused by this peer: no REGISTER "
+        r"came within chaincode\.registerTimeout \(0\.05 s\)",
+    ):
+        await launching.peer.execute("mycc")
+    await server.stop(0)
 
 
 async def test_running_transactions_finish_when_its_package_is_taken_away(

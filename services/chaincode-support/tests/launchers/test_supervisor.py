@@ -29,6 +29,7 @@ class Ending:
     reached = True
     doing = "trying"
     last_words = ""
+    details = ""
     begun = 0
 
     def __init__(self, seconds: float) -> None:

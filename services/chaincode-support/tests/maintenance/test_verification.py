@@ -198,6 +198,20 @@ def test_a_block_without_verdicts_is_named(files: ChannelFiles) -> None:
     ]
 
 
+def test_a_verdict_that_a_transaction_cannot_have_is_named(files: ChannelFiles) -> None:
+    with changing(files.ledger) as connection:
+        (marshalled,) = connection.execute("SELECT bytes FROM block WHERE number = 2").fetchone()
+        block = blocks.parse_block(marshalled)
+        codes = metadata.validation_codes(block)
+        assert codes[3] == transaction_pb2.INVALID_OTHER_REASON  # it has no id, and is in no index
+        metadata.set_validation_codes(block, [*codes[:3], transaction_pb2.BAD_PAYLOAD])
+        connection.execute(
+            "UPDATE block SET bytes = ? WHERE number = 2", (block.SerializeToString(),)
+        )
+    what = "block 2 has a verdict on its transaction 3 that it cannot have"
+    assert findings(files) == [("ledger", what)]
+
+
 def test_a_signature_of_somebody_else_is_named(files: ChannelFiles, network: Network) -> None:
     with changing(files.ordering) as connection:
         (marshalled,) = connection.execute("SELECT bytes FROM block WHERE number = 3").fetchone()
@@ -211,10 +225,38 @@ def test_a_signature_of_somebody_else_is_named(files: ChannelFiles, network: Net
     assert what.startswith("block 3 has no signature of an orderer that holds, in its metadata SIG")
 
 
+def test_a_first_block_needs_no_signature_as_none_has_in_fabric(files: ChannelFiles) -> None:
+    for file in (files.ledger, files.ordering):
+        with changing(file) as connection:
+            query = "SELECT bytes FROM block WHERE number = 0"
+            block = blocks.parse_block(connection.execute(query).fetchone()[0])
+            for index in (common_pb2.SIGNATURES, common_pb2.LAST_CONFIG):
+                unsigned = metadata.get_metadata(block, index)
+                assert unsigned.signatures
+                unsigned.ClearField("signatures")
+                metadata.set_metadata(block, index, unsigned.SerializeToString())
+            connection.execute(
+                "UPDATE block SET bytes = ? WHERE number = 0", (block.SerializeToString(),)
+            )
+    assert findings(files) == []
+
+
 def test_a_missing_block_is_named(files: ChannelFiles) -> None:
     with changing(files.ordering) as connection:
         connection.execute("DELETE FROM block WHERE number = 3")
     assert findings(files) == [("ordering", "block 3 is missing")]
+
+
+def test_a_damaged_number_does_not_keep_anybody_waiting(files: ChannelFiles) -> None:
+    for file in (files.ledger, files.ordering):
+        with changing(file) as connection:
+            connection.execute("UPDATE block SET number = ? WHERE number = 5", (1 << 60,))
+    found = findings(files)
+    for part in ("ledger", "ordering"):
+        assert [what for where, what in found if where == part][:2] == [
+            "block 5 is missing",
+            "block 6 is missing",
+        ]
 
 
 def test_a_log_that_ends_before_its_ledger_is_named(files: ChannelFiles) -> None:

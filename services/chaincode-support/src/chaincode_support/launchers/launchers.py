@@ -4,16 +4,17 @@ itself."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from chaincode_support.chaincode.listing import describe_last_error
 from chaincode_support.chaincode.registry import Registry
+from chaincode_support.launchers.disk import DiskThread
 from chaincode_support.launchers.errors import LaunchFailed
 from chaincode_support.launchers.package import Command, Package
-from chaincode_support.launchers.packages import Found, Packages
+from chaincode_support.launchers.packages import SHOWN_BROKEN, Found, Packages
 from chaincode_support.launchers.service import Serve
 from chaincode_support.launchers.supervisor import Attempt, Pauses, Supervisor
 from chaincode_support.launchers.waiting import Waiting
@@ -76,7 +77,7 @@ class Launchers:
         self._waiting = waiting
         self._settings = settings
         # One thread: the folder is looked at and changed by one at a time.
-        self._disk = ThreadPoolExecutor(1, "packages")
+        self._disk = DiskThread("packages")
         self._found = Found({}, (), ())
         self._supervisors: dict[str, Supervisor] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -101,6 +102,10 @@ class Launchers:
         self._found = Found({}, (), ())
         self._apply()
         await _all(self._ending)
+        with contextlib.suppress(TimeoutError):
+            # What is being written is whole or absent in any case: a disk that hangs is left alone.
+            async with asyncio.timeout(self._settings.grace):
+                await self._in_turn(lambda: None)
         self._disk.shutdown()
 
     async def launch(self, name: str) -> None:
@@ -158,9 +163,11 @@ class Launchers:
             )
             for package in self._found.superseded
         ]
-        broken = [
-            Chaincode(name=each.name, launcher_state=str(each)) for each in self._found.broken
-        ]
+        shown = self._found.broken[:SHOWN_BROKEN]
+        broken = [Chaincode(name=each.name, launcher_state=str(each)) for each in shown]
+        if more := len(self._found.broken) - len(shown):
+            state = f"broken package: and {more} more, in the folder chaincode.packages"
+            broken.append(Chaincode(name="…", launcher_state=state))
         return sorted((*described.values(), *others, *broken), key=lambda each: each.name)
 
     async def _look_on(self) -> None:

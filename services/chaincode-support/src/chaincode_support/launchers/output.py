@@ -44,7 +44,7 @@ class Output(asyncio.Protocol):
         self, chaincode: str, bounds: OutputBounds, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._chaincode = chaincode
-        self._log = get_logger(f"chaincode.{chaincode}")
+        self._log = get_logger(f"chaincode.{chaincode}", bounded=False)
         self._bounds = bounds
         self._clock = clock
         self._begun = bytearray()

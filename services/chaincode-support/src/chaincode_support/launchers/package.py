@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from chaincode_support.chaincode.registration import DEFAULT_VERSION
@@ -33,8 +35,17 @@ _LONGEST_DIAL_TIMEOUT = 600.0
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _VERSION = re.compile(r"[A-Za-z0-9_.+-]+")
 _SHORT_HASH = 8
-# A file of Fabric's is called by the label, the hash and an ending: 255 characters altogether.
-_LONGEST = 180
+# A file of Fabric's is called by the label, the hash and an ending, and by more while it is
+# written: 255 characters altogether.
+_LONGEST = 160
+# Dots, colons and letters of a host or of an address of IPv6: nothing by which gRPC would take it
+# for another kind of target, as it does unix:PATH.
+_HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
+# What is loaded holds the interpreter's lock: a chain of certificates with a few roots, and a key
+# of RSA with 4096 bits, which takes some 3300 characters.
+_CERTIFICATE_CHARACTERS = 64 * 1024
+_KEY_CHARACTERS = 4096
+_RSA_BITS = 4096
 _LABEL_WITH_VERSION = re.compile(r"(.+)_(v?[0-9][A-Za-z0-9.+-]*)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TEMPLATE = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
@@ -191,8 +202,7 @@ def _read_command(metadata: _Document, place: Path) -> Command:
         )
     environment = metadata.get("environment", {})
     if not isinstance(environment, dict) or not all(
-        _VARIABLE.fullmatch(name) and isinstance(value, str) and "\0" not in value
-        for name, value in environment.items()
+        _VARIABLE.fullmatch(name) and _is_text(value) for name, value in environment.items()
     ):
         raise BrokenPackage(
             f'"environment" in {METADATA} must be an object of variables, with text as values'
@@ -208,20 +218,33 @@ def _read_command(metadata: _Document, place: Path) -> Command:
 
 
 def _is_word(word: object) -> bool:
-    return isinstance(word, str) and bool(word) and "\0" not in word
+    return bool(word) and _is_text(word)
+
+
+def _is_text(value: object) -> bool:
+    """Whether others can be told it: JSON can escape half a character, which nothing encodes."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_connection(document: _Document) -> Connection:
     address = document.text("address")
     try:
         HostPort().check(address)
+        if not _HOST.fullmatch(address.rpartition(":")[0]):
+            raise ValueError("host:port with the name of a host, an address, or [::1]")
     except ValueError as error:
         raise BrokenPackage(
             f"the address in {CONNECTION} is {quoted(address)}, but must be {error}"
         ) from error
     tls = None
     if document.flag("tls_required"):
-        root = document.text("root_cert", "").encode() or None
+        root = document.pem("root_cert", _CERTIFICATE_CHARACTERS) or None
         shows = document.flag("client_auth_required")
         tls = ConnectionTLS(root, shows, _read_pair(document) if shows else None)
         if root is not None:
@@ -250,7 +273,7 @@ def _read_dial_timeout(document: _Document) -> float:
 def _check_root(pem: bytes) -> None:
     try:
         x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise BrokenPackage(
             f"root_cert in {CONNECTION} holds no certificate in PEM: put the root of the "
             "chaincode's certificate there, with its line breaks as \\n"
@@ -258,7 +281,8 @@ def _check_root(pem: bytes) -> None:
 
 
 def _read_pair(document: _Document) -> tuple[bytes, bytes] | None:
-    certificate, key = (document.text(name, "").encode() for name in ("client_cert", "client_key"))
+    certificate = document.pem("client_cert", _CERTIFICATE_CHARACTERS)
+    key = document.pem("client_key", _KEY_CHARACTERS)
     if not certificate and not key:
         return None
     if not certificate or not key:
@@ -268,13 +292,23 @@ def _read_pair(document: _Document) -> tuple[bytes, bytes] | None:
         )
     try:
         own = x509.load_pem_x509_certificates(certificate)[0].public_key()
-        matches = load_pem_private_key(key, password=None).public_key() == own
-    except (ValueError, TypeError) as error:
+        # Whether RSA's numbers are primes takes long, and shows when it is used.
+        private = load_pem_private_key(key, password=None, unsafe_skip_rsa_key_validation=True)
+        public = private.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BrokenPackage(
             f"client_cert or client_key in {CONNECTION} cannot be read: give a certificate and its "
             "unencrypted key, both in PEM"
         ) from error
-    if not matches:
+    is_usual = isinstance(public, ec.EllipticCurvePublicKey) or (
+        isinstance(public, rsa.RSAPublicKey) and public.key_size <= _RSA_BITS
+    )
+    if not is_usual:
+        raise BrokenPackage(
+            f"client_key in {CONNECTION} must be a key of ECDSA, or of RSA with at most "
+            f"{_RSA_BITS} bits: issue another one"
+        )
+    if public != own:
         raise BrokenPackage(
             f"client_key in {CONNECTION} is not the key of client_cert: give the matching pair"
         )
@@ -305,9 +339,19 @@ class _Document:
     def text(self, key: str, default: str | None = None) -> str:
         """A text with what templates stand for; one without default must be there."""
         value = self.get(key, default)
-        if not isinstance(value, str) or (default is None and not value) or "\0" in value:
+        if not isinstance(value, str) or (default is None and not value) or not _is_text(value):
             raise BrokenPackage(f'{self._source} lacks the text "{key}"')
         return value if self._templates is None else _TEMPLATE.sub(self._substitute, value)
+
+    def pem(self, key: str, limit: int) -> bytes:
+        """A text of so many characters at most; empty when it is missing."""
+        value = self.text(key, "")
+        if len(value) > limit:
+            raise BrokenPackage(
+                f"{key} in {self._source} has {len(value)} characters, but must have at most "
+                f"{limit}: give what is needed and no more"
+            )
+        return value.encode()
 
     def name(self, key: str, form: re.Pattern[str], default: str | None = None) -> str:
         """A text of some form."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,10 @@ from selvedge_common.quoting import printable
 log = get_logger("chaincode.packages")
 
 _ARCHIVE = ".tar.gz"
+SHOWN_BROKEN = 100
+"""So many packages that cannot be used are shown one by one; the others are counted."""
+
+_PLACE_CHARACTERS = 500
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -50,7 +55,7 @@ class Broken:
 
     def __str__(self) -> str:
         """The same for the client that calls it and for the list."""
-        return f"broken package: {self.reason} (in {self.place})"
+        return f"broken package: {self.reason} (in {printable(str(self.place), _PLACE_CHARACTERS)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Found:
     Attributes:
         packages: those in use, by the name of their chaincode.
         superseded: those of a name that a newer one has.
-        broken: those that cannot be used.
+        broken: those that cannot be used, the newest first.
     """
 
     packages: Mapping[str, Package]
@@ -96,6 +101,8 @@ class Packages:
         self._templates = templates
         self._entries: dict[str, _Entry] = {}
         self._trouble = ""
+        self._told: dict[Path, str] = {}
+        self._told_count = 0
 
     def look(self) -> Found:
         """Read what is new or has changed. What cannot be read is told of once, in the log, and
@@ -118,6 +125,7 @@ class Packages:
         found = self._found()
         metrics.packages.set(len(found.packages) + len(found.superseded))
         metrics.broken_packages.set(len(found.broken))
+        self._tell_broken(found.broken)
         return found
 
     def install(self, data: bytes) -> Package:
@@ -137,9 +145,10 @@ class Packages:
         if file.exists():
             os.utime(file)
             return package
-        if len(self._entries) >= self._bounds.packages:
-            raise self._too_many()
         self._make_folder()
+        # Not as they were at the last look: others may have been installed since.
+        if len(self._names()) >= self._bounds.packages:
+            raise self._too_many()
         write_atomically(file, data, 0o600)
         return package
 
@@ -168,15 +177,22 @@ class Packages:
         """What looks like a package, and by what a change of it is seen. Raises OSError."""
         self._make_folder()
         stamps: dict[str, _Stamp] = {}
-        for name in sorted(os.listdir(self._folder)):
+        for name in self._names():
             place = self._folder / name
-            if name.startswith("."):
-                continue
             if place.is_dir():
                 stamps[name] = (_stamp(place / METADATA), _stamp(place / CONNECTION))
-            elif name.endswith(_ARCHIVE):
+            else:
                 stamps[name] = (_stamp(place),)
         return stamps
+
+    def _names(self) -> list[str]:
+        """Folders, and what is called as Fabric's files are. Raises OSError."""
+        return [
+            name
+            for name in sorted(os.listdir(self._folder))
+            if not name.startswith(".")
+            and (name.endswith(_ARCHIVE) or (self._folder / name).is_dir())
+        ]
 
     def _make_folder(self) -> None:
         # One that is there is the operator's, and so is who may enter it.
@@ -193,16 +209,43 @@ class Packages:
                 error=trouble,
             )
 
+    def _tell_broken(self, broken: tuple[Broken, ...]) -> None:
+        """Each once, and of many only how many there are."""
+        for each in broken[:SHOWN_BROKEN]:
+            if self._told.get(each.place) != each.reason:
+                self._told[each.place] = each.reason
+                log.warning(
+                    "package cannot be used",
+                    package=printable(str(each.place), _PLACE_CHARACTERS),
+                    reason=each.reason,
+                )
+        if len(broken) > SHOWN_BROKEN and len(broken) != self._told_count:
+            log.warning(
+                "more packages cannot be used than are told one by one",
+                folder=str(self._folder),
+                count=len(broken),
+            )
+        self._told_count = len(broken)
+        places = {each.place for each in broken}
+        self._told = {place: told for place, told in self._told.items() if place in places}
+
     def _open(self, name: str, stamp: _Stamp, before: Package | None, *, full: bool) -> _Entry:
         place = self._folder / name
         try:
             if full:
                 raise self._too_many()
+            if not name.isprintable():
+                raise BrokenPackage("its name has characters that do not print: give it another")
             package = self._open_folder(place) if place.is_dir() else self._open_file(place)
         except BrokenPackage as error:
             return _broken(place, stamp, before, str(error), error.chaincode)
         except OSError as error:
             return _broken(place, stamp, before, str(error.strerror), None)
+        except Exception as error:
+            # Whatever it is, the other packages are there to be looked at.
+            log.exception("package not read", package=printable(str(place), _PLACE_CHARACTERS))
+            reason = f"it could not be read ({type(error).__name__}); the peer's log has more"
+            return _broken(place, stamp, before, reason, None)
         log.info(
             "package found", package=package.id, chaincode=package.name, version=package.version
         )
@@ -226,10 +269,14 @@ class Packages:
     def _contents(self, file: Path) -> bytes | None:
         limit = self._bounds.archive.size
         try:
-            with file.open("rb") as opened:
-                data = opened.read(limit + 1)
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise BrokenPackage(f"{file.name} is no file: put a regular one there")
+            # Should it be something else by now, nobody waits for it: a FIFO may never be written.
+            opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        with os.fdopen(opened, "rb") as reader:
+            data = reader.read(limit + 1)
         if len(data) > limit:
             limit_refusals.labels("packageBytes").inc()
             raise PackageTooLarge(
@@ -282,7 +329,6 @@ class _Entry:
 def _broken(
     place: Path, stamp: _Stamp, before: Package | None, reason: str, name: str | None
 ) -> _Entry:
-    log.warning("package cannot be used", package=str(place), reason=reason)
     # The name of a folder is text that prints, or nobody could ask for it.
     name = name or (before.name if before else printable(place.name))
     return _Entry(stamp, before, Broken(name, place, reason))
@@ -290,7 +336,7 @@ def _broken(
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
-        stat = file.stat()
+        found = file.stat()
     except OSError:
         return None  # reading it will say what is wrong
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -70,6 +70,7 @@ class ChaincodeProcess:
 
     again = "start it again"
     fails_at_once = True
+    details = ""
 
     def __init__(self, package: Package, command: Command, settings: ProcessSettings) -> None:
         self._package = package

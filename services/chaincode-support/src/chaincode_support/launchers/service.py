@@ -19,10 +19,7 @@ from chaincode_support.launchers import metrics
 from chaincode_support.launchers.errors import NotLaunched
 from chaincode_support.launchers.package import Connection, ConnectionTLS, Package
 from selvedge_common import comm
-from selvedge_common.logs import get_logger
 from selvedge_common.quoting import printable
-
-log = get_logger("chaincode.service")
 
 PATH = "/protos.Chaincode/Connect"
 
@@ -50,7 +47,14 @@ _CAUSES = (
     ),
     ("errors resolving", "there is no such host: correct the address"),
     ("DNS resolution failed", "there is no such host: correct the address"),
+    (
+        "no connection within",
+        "there was no connection within its dial_timeout: see whether it answers, or allow more",
+    ),
 )
+# Every member may read how a connection ended, and whoever installs a package says where the peer
+# dials: what others said there is for the log alone, or the peer would look into networks for them.
+_LOGGED = "the peer's log has more"
 _DETAILS = 300
 
 Serve: TypeAlias = Callable[[comm.MessageStream, Expected], Awaitable[None]]
@@ -87,6 +91,7 @@ class ChaincodeConnection:
         self._stream: comm.MessageStream | None = None
         self._refusal: comm.StatusError | None = None
         self._dialling: asyncio.Task[str] | None = None
+        self.details = ""
 
     @property
     def doing(self) -> str:
@@ -138,23 +143,19 @@ class ChaincodeConnection:
                 peer=f"dns:{address}",
                 within=self._connection.dial_timeout,
             )
+        self.details = printable(details, _DETAILS)
         if self._stream is None:
             metrics.connects.labels(self._package.name, "false").inc()
-            log.debug(
-                "chaincode not reached",
-                chaincode=self._package.name,
-                address=address,
-                code=code.name,
-                details=details,
-            )
             return f"could not be reached at {address}: {_explain(code, details)}"
-        if self._refusal is not None:
-            raise NotLaunched(
-                f"was dialled at {address} and refused by this peer: {self._refusal.details}"
-            )
         if code is grpc.StatusCode.OK:
             return f"ended the connection to {address}"
-        return f"lost the connection to {address} ({code.name}: {printable(details, _DETAILS)})"
+        if self._refusal is None:
+            return f"lost the connection to {address} ({code.name}; {_LOGGED})"
+        if self._refusal.code is grpc.StatusCode.UNAVAILABLE:
+            return f"lost the connection to {address}: {self._refusal.details}"
+        raise NotLaunched(
+            f"was dialled at {address} and refused by this peer: {self._refusal.details}"
+        )
 
     async def _serve_stream(self, stream: comm.MessageStream) -> None:
         self._stream = stream
@@ -165,8 +166,12 @@ class ChaincodeConnection:
                 await self._check_is_no_other(self._connection.tls)
             await self._serve(stream, Expected(package.name, package.version, package.accepts))
         except comm.StatusError as refusal:
-            if refusal.code is not grpc.StatusCode.UNAVAILABLE:
-                self._refusal = refusal
+            self._refusal = refusal
+            raise
+        except asyncio.CancelledError:
+            # The stream was aborted, as one is that does not register, unless its connection broke.
+            if stream.status is not None and stream.status[0] is not grpc.StatusCode.OK:
+                self._refusal = comm.StatusError(*stream.status)
             raise
 
     async def _check_is_no_other(self, tls: ConnectionTLS) -> None:
@@ -212,4 +217,4 @@ def _explain(code: grpc.StatusCode, details: str) -> str:
     for sign, meaning in _CAUSES:
         if sign in details:
             return meaning
-    return f"{code.name}: {printable(details, _DETAILS)}"
+    return f"{code.name}; {_LOGGED}"

@@ -53,6 +53,10 @@ class Attempt(Protocol):
     def last_words(self) -> str:
         """What the chaincode said last, where the peer hears it; otherwise empty."""
 
+    @property
+    def details(self) -> str:
+        """What else is known of its end, for the log and not for clients; otherwise empty."""
+
     async def run(self) -> str:
         """Return how it ended, in words that continue a sentence about it. Raises NotLaunched for
         what a person must mend, which those that wait are told at once."""
@@ -234,6 +238,7 @@ class Supervisor:
         clock = asyncio.get_running_loop().time
         began = clock()
         self._next_at = began + seconds
+        details = self._attempt.details if self._attempt is not None else ""
         # The same over and over is no news.
         tell = log.debug if self._cause == self._told else log.warning
         tell(
@@ -242,6 +247,7 @@ class Supervisor:
             package=package.id,
             cause=self._cause,
             again_in=round(seconds, 3),
+            **({"details": details} if details else {}),
         )
         self._told = self._cause
         while self.package is package and not self._ending:

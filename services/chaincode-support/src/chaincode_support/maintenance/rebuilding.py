@@ -12,7 +12,7 @@ from typing import TypeVar
 from chaincode_support.chain import make_validator
 from chaincode_support.ledger import index
 from chaincode_support.ledger.admission import Admission
-from chaincode_support.ledger.replay import check_verdicts, proved_ids, replay
+from chaincode_support.ledger.replay import proved_ids, replay
 from chaincode_support.ledger.store import connect, insert_block
 from chaincode_support.ledger.validation import Validator
 from chaincode_support.maintenance.chain_check import ChainCheck, as_ordered, check_ordered
@@ -188,11 +188,11 @@ class _Rebuilding:
         assert self._ledger is not None
         number = held.header.number
         try:
-            check_verdicts(held)
+            txids = proved_ids(held)
             if number == 0:
                 return True
             codes = metadata.validation_codes(held)
-            for position, (txid, code) in enumerate(zip(proved_ids(held), codes, strict=True)):
+            for position, (txid, code) in enumerate(zip(txids, codes, strict=True)):
                 place = self._ledger.place(txid) if txid else None
                 if place == (number, position, code):
                     continue

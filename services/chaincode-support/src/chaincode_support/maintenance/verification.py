@@ -141,15 +141,16 @@ class _Verification:
     def _check_log(self, log: OrderedBlocks) -> None:
         chain = ChainCheck()
         with self._noting(log.file):
-            self._report.ordered = self._checked = log.height()
-        for number in range(self._checked):
+            self._report.ordered = log.height()
+        for number in self._numbers(log.file, 0, self._report.ordered):
             self._unsound.add(number)
             with self._noting(log.file):
                 chain.accept(check_ordered(chain, number, log.block(number)))
                 self._unsound.discard(number)
             if number in self._unsound:
                 chain.skip()
-            self._count(log.what, number, self._checked)
+            self._checked = number + 1
+            self._count(log.what, number, self._report.ordered)
 
     def _check_ledger(self, ledger: LedgerBlocks, log: OrderedBlocks | None) -> None:
         with self._noting(ledger.file):
@@ -160,12 +161,12 @@ class _Verification:
             ):
                 walk = _Walk(ledger, log, replayed)
                 height = ledger.height()
-                for number in range(height):
+                for number in self._numbers(ledger.file, 0, height):
                     self._check_ledger_block(walk, number, height)
                 # What was committed meanwhile, and what all of it led to.
                 with ledger.at_one_moment():
                     height = ledger.height()
-                    for number in range(walk.next, height):
+                    for number in self._numbers(ledger.file, walk.next, height):
                         self._check_ledger_block(walk, number, height)
                     self._compare(walk)
                     self._report.blocks = height
@@ -236,6 +237,10 @@ class _Verification:
                     f"it ends before block {self._report.ordered}, and the ledger has "
                     f"{self._report.blocks} blocks"
                 )
+
+    def _numbers(self, file: Path, start: int, stop: int) -> Iterator[int]:
+        """Numbers of blocks while there is room for findings: one that is damaged may be large."""
+        return itertools.takewhile(lambda _: self._told[file] <= _MOST_FINDINGS, range(start, stop))
 
     def _count(self, what: str, number: int, total: int) -> None:
         self._progress(f"{self._files.channel}: blocks of the {what}", number + 1, total)
