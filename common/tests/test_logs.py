@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import structlog
+from prometheus_client import REGISTRY
 
 from selvedge_common import logs
 
@@ -165,3 +167,131 @@ def test_a_process_remembers_so_many_loggers_and_no_more(
     assert len(logging.root.manager.loggerDict) == kept
     logs.set_spec("info:flood.a1.n1=debug")
     assert logs.get_spec() == "flood.a1.n1=debug:info"
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Lines:
+    """Lines of ours, as they pass a bound of their own."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.bound = logs.Bound(self.clock)
+
+    def log(self, logger: str, event: str, level: str = "warning") -> dict[str, object] | None:
+        """One line; what is written of it, None if it is left out."""
+        try:
+            return dict(self.bound.of_event(logging.getLogger(logger), level, {"event": event}))
+        except structlog.DropEvent:
+            return None
+
+    def flood(self, logger: str, event: str, lines: int, level: str = "warning") -> int:
+        """So many lines at once; how many are written."""
+        return sum(self.log(logger, event, level) is not None for _ in range(lines))
+
+
+def left_out(logger: str) -> float:
+    return REGISTRY.get_sample_value("log_lines_left_out_total", {"logger": logger}) or 0.0
+
+
+def test_flood_of_an_event_is_left_out_and_counted() -> None:
+    lines, before = Lines(), left_out("chaincode")
+    assert lines.flood("chaincode", "chaincode stream refused", 5000) == logs.LINES_AT_ONCE
+    assert left_out("chaincode") == before + 4900
+    for _ in range(60):
+        lines.clock.now += 1
+        assert lines.flood("chaincode", "chaincode stream refused", 500) == logs.LINES_A_SECOND
+
+
+def test_line_after_a_flood_tells_how_many_were_left_out() -> None:
+    lines = Lines()
+    assert lines.log("comm", "connection ended") == {"event": "connection ended"}
+    lines.flood("comm", "connection ended", 1000)
+    lines.clock.now += 3600
+    line = {"event": "connection ended", "left_out": 901}
+    assert lines.log("comm", "connection ended") == line
+    assert lines.log("comm", "connection ended") == {"event": "connection ended"}
+    # An hour earns no more than there was at first.
+    assert lines.flood("comm", "connection ended", 1000) == logs.LINES_AT_ONCE - 2
+
+
+def test_flood_hides_no_other_event_and_no_other_logger() -> None:
+    lines = Lines()
+    lines.flood("comm", "connection ended", 1000)
+    assert lines.log("comm", "connection refused") is not None
+    assert lines.log("peer", "connection ended") is not None
+
+
+def test_critical_lines_and_unbounded_loggers_are_always_written() -> None:
+    lines = Lines()
+    assert lines.flood("orderer", "ordering log damaged", 1000, "critical") == 1000
+    logs.get_logger("test.unbounded", bounded=False)
+    assert lines.flood("test.unbounded", "printed", 1000) == 1000
+    assert lines.flood("orderer", "block not ordered", 1000, "exception") == logs.LINES_AT_ONCE
+
+
+def test_made_up_events_share_one_allowance_and_take_no_room() -> None:
+    lines = Lines()
+    lines.log("comm", "known")
+    written = [lines.log("comm", f"made up {number}") for number in range(10_000)]
+    of_their_own = logs.MOST_EVENTS - 1
+    assert sum(line is not None for line in written) == of_their_own + logs.LINES_AT_ONCE
+    assert sum(map(len, lines.bound._events.values())) == logs.MOST_EVENTS + 1
+    assert lines.log("comm", "known") is not None
+    assert lines.log("peer", "serving") is not None
+
+
+_FLOOD = """
+import logging
+from selvedge_common import logs
+early = logs.get_logger("early")
+logs.configure("info", "json")
+for number in range(1000):
+    early.warning("refused", number=number)
+    logging.getLogger("some.library").warning(f"odd {number}")
+    logging.getLogger("some.library").critical(f"broken {number}")
+early.info("stopped")
+"""
+
+
+def test_process_writes_what_the_bound_lets_through_libraries_included() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FLOOD], capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    for logger in ("early", "some.library"):
+        written = [
+            line for line in lines if line["logger"] == logger and line["level"] == "warning"
+        ]
+        # Ten more come with each second that the program takes.
+        assert logs.LINES_AT_ONCE <= len(written) < 1000
+        told = sum(line.get("left_out", 0) for line in written)
+        assert told <= 1000 - len(written)
+        assert all(line["left_out"] > 0 for line in written if "left_out" in line)
+    assert sum(line["level"] == "critical" for line in lines) == 1000
+    assert lines[-1]["event"] == "stopped"
+    assert "left_out" not in lines[-1]
+
+
+def test_library_that_floods_tells_how_many_lines_were_left_out() -> None:
+    clock = Clock()
+    bound = logs.Bound(clock)
+
+    def record(number: int, statement: int = 7) -> logging.LogRecord:
+        return logging.LogRecord(
+            "some.library", logging.WARNING, "library.py", statement, f"odd {number}", (), None
+        )
+
+    assert sum(bound.of_record(record(number)) for number in range(1000)) == logs.LINES_AT_ONCE
+    assert bound.of_record(record(0, statement=8))
+    clock.now += 1
+    after = record(1000)
+    assert bound.of_record(after)
+    assert vars(after)["left_out"] == 900

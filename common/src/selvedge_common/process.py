@@ -18,7 +18,7 @@ from selvedge_common import logs
 from selvedge_common.config import ConfigError, misspelt, variables
 from selvedge_common.config.sections import Logging
 
-log = logs.get_logger("process")
+log = logs.get_logger("process", bounded=False)
 
 _SETTINGS = """Every setting, with its default, stands in the file core.yaml of this package;
 --config names a file with the ones to change, and CORE_* variables override both."""

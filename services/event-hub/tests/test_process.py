@@ -190,6 +190,7 @@ DURATIONS = [
     "peer.events.keepalive.interval",
     "peer.events.keepalive.timeout",
     "peer.events.keepalive.minInterval",
+    "source.answerTimeout",
     "source.reconnect.initial",
     "source.reconnect.max",
     "ca.timeout",

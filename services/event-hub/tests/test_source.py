@@ -1,22 +1,26 @@
 """Blocks come from a peer without gap and without repeats, whoever restarts."""
 
 import asyncio
+import gc
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from deliver_peer import Ledger
+from deliver_peer import Ledger, Peer
 from eventhouse import PATIENCE, Client, House, eventually, interest, sample
+from organisation import Organisation
 
 from event_hub.events import BLOCK, FILTEREDBLOCK
 from event_hub.sources.chain import Chain, DamagedBlock, Fork, Gap, Position
 from event_hub.sources.checkpoint import Checkpoint, CheckpointError
 from event_hub.sources.deliver import SourceUnfit
+from selvedge_common.comm import MessageStream, MessageStreamHandler
 from selvedge_common.files import write_atomically
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import events_pb2
 
 
 async def numbers(client: Client, count: int) -> list[int]:
@@ -77,14 +81,77 @@ async def test_restarted_source_is_found_again_without_gap_or_repeat(house: Hous
     assert heard == list(range(heard[0], house.ledger.height))
 
 
-async def test_another_address_is_tried_when_one_does_not_answer(house: House) -> None:
-    unused = "127.0.0.1:1"
-    hub = await house.hub(SOURCE_ADDRESSES=f"{unused},{house.peer.address}")
+async def hears_of_a_block(house: House, addresses: str, **settings: str) -> None:
+    hub = await house.hub(SOURCE_ADDRESSES=addresses, **settings)
     client = house.client(hub)
     await client.register(interest(BLOCK))
     await house.ledger.commit(house.ledger.transaction())
     while (await client.hear()).block.header.number < 1:
         pass
+
+
+async def test_another_address_is_tried_when_nobody_is_at_one(house: House) -> None:
+    await hears_of_a_block(house, f"127.0.0.1:1,{house.peer.address}")
+
+
+async def say_nothing(stream: MessageStream) -> None:
+    await asyncio.Event().wait()
+
+
+async def refuse(stream: MessageStream) -> None:
+    status = common_pb2.SERVICE_UNAVAILABLE
+    stream.send(events_pb2.DeliverResponse(status=status).SerializeToString())
+
+
+async def refuse_and_stay(stream: MessageStream) -> None:
+    await refuse(stream)
+    await say_nothing(stream)
+
+
+async def test_another_address_is_tried_when_one_says_nothing(
+    house: House, organisation: Organisation
+) -> None:
+    silent = Peer(organisation, house.ledger)
+    silent.instead = say_nothing
+    await silent.start()
+    try:
+        addresses = f"{silent.address},{house.peer.address}"
+        await hears_of_a_block(house, addresses, SOURCE_ANSWERTIMEOUT="300ms")
+    finally:
+        await silent.stop()
+
+
+@pytest.fixture
+def kept_garbage() -> Iterator[None]:
+    """What is in a cycle stays, as it does for long in a process that makes little garbage."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def attempts(cause: str) -> float:
+    return sample("eventhub_source_failures_total", channel="mychannel", cause=cause)
+
+
+@pytest.mark.usefixtures("kept_garbage")
+@pytest.mark.parametrize(
+    ("instead", "cause"),
+    [
+        (refuse, "SERVICE_UNAVAILABLE"),
+        (refuse_and_stay, "SERVICE_UNAVAILABLE"),
+        (say_nothing, "timeout"),
+    ],
+)
+async def test_failed_attempt_leaves_no_connection(
+    house: House, instead: MessageStreamHandler, cause: str
+) -> None:
+    house.peer.instead = instead
+    before = attempts(cause)
+    hub = await house.hub(SOURCE_ANSWERTIMEOUT="200ms")
+    await eventually(lambda: sample("grpc_server_connections") > 0)
+    await eventually(lambda: attempts(cause) >= before + 10)
+    await hub.stop()
+    await eventually(lambda: sample("grpc_server_connections") == 0)
 
 
 async def test_first_start_begins_at_the_oldest_block(house: House) -> None:

@@ -94,6 +94,7 @@ class Source:
     start: Literal["oldest", "newest"]
     checkpoint: Path
     max_recv_msg_size: Size
+    answer_timeout: Duration
     reconnect: Reconnect
 
     def __post_init__(self) -> None:

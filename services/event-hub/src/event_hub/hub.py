@@ -169,6 +169,7 @@ class Hub:
                 reconnect_initial=source.reconnect.initial,
                 reconnect_max=source.reconnect.max,
                 max_block_bytes=source.max_recv_msg_size,
+                answer_timeout=source.answer_timeout,
             ),
             dial=partial(self._material.dial, tls=source.tls, max_bytes=source.max_recv_msg_size),
             credentials=partial(self._material.credentials, tls=source.tls),

@@ -9,6 +9,7 @@ from organisation import Organisation
 from selvedge_common.comm import (
     GRPCServer,
     MessageStream,
+    MessageStreamHandler,
     SecureServerConfig,
     ServerConfig,
 )
@@ -99,12 +100,14 @@ class Ledger:
 class Peer:
     """A peer that serves its ledger over protos.Deliver with mutual TLS.
 
-    `streams` counts, for each stream that was opened, the blocks it was sent.
+    `streams` counts, for each stream that was opened, the blocks it was sent. `instead`, if given,
+    serves the streams instead of the ledger.
     """
 
     def __init__(self, organisation: Organisation, ledger: Ledger) -> None:
         self.ledger = ledger
         self.streams: list[int] = []
+        self.instead: MessageStreamHandler | None = None
         self._organisation = organisation
         self._address = "127.0.0.1:0"
         self._server: GRPCServer | None = None
@@ -140,6 +143,9 @@ class Peer:
             self._server = None
 
     async def _deliver(self, stream: MessageStream) -> None:
+        if self.instead is not None:
+            await self.instead(stream)
+            return
         number = len(self.streams)
         self.streams.append(0)
 

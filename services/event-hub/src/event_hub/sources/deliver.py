@@ -56,6 +56,7 @@ class DeliverConfig:
         reconnect_initial: seconds of the first pause between attempts.
         reconnect_max: seconds of the longest one.
         max_block_bytes: the largest message that the channel takes.
+        answer_timeout: seconds that a peer may take until it has answered what it has at once.
     """
 
     addresses: Sequence[str]
@@ -64,6 +65,7 @@ class DeliverConfig:
     reconnect_initial: float
     reconnect_max: float
     max_block_bytes: int
+    answer_timeout: float
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,15 @@ class DeliverSource:
         ]
 
     async def _follow(self, responses: Responses, address: str) -> None:
-        newest = (await self._one(responses)).header.number
-        self._chain.reaches(newest)
-        last = self._chain.last
-        if last is not None:
-            self._chain.recognise(await self._one(responses))
+        try:
+            async with asyncio.timeout(self._config.answer_timeout):
+                newest = await self._compare(responses)
+        except TimeoutError:
+            raise SourceRefused(
+                "timeout",
+                "the source has not answered for the "
+                f"{self._config.answer_timeout:g} s of source.answerTimeout",
+            ) from None
         self._stands(address, newest)
         self._accept(newest)
         async for response in responses:
@@ -187,6 +193,14 @@ class DeliverSource:
             await self._take(block, position, position.number <= newest)
             self._chain.last = position
             self._accept(newest)
+
+    async def _compare(self, responses: Responses) -> int:
+        """Hold what the source has against what was read; gives the number of its newest block."""
+        newest = (await self._one(responses)).header.number
+        self._chain.reaches(newest)
+        if self._chain.last is not None:
+            self._chain.recognise(await self._one(responses))
+        return newest
 
     async def _one(self, responses: Responses) -> common_pb2.Block:
         """Take the answer to a request for one block."""
