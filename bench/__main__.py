@@ -99,7 +99,7 @@ def main() -> None:
             measure(arguments.only or [*ALONE, *ON_SERVICES], QUICK if arguments.quick else FULL)
         )
     except (BenchError, CommandError, OSError, TimeoutError) as error:
-        sys.exit(f"bench: {error or 'something did not happen in time'}")
+        sys.exit(f"bench: {str(error) or 'something did not happen in time'}")
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
     if arguments.json:
