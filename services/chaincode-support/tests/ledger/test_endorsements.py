@@ -1,5 +1,6 @@
 """Whose endorsements suffice: by chaincode, by key, and from which block on."""
 
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from testchannel import BATCH, CHAINCODE, CHANNEL, Organisation, results_of, writes
 
+from chaincode_support.ledger import state
 from chaincode_support.ledger.endorsement_policies import (
     MAX_POLICY_BYTES,
     DefaultPolicies,
@@ -135,6 +137,25 @@ async def test_a_key_with_a_policy_is_written_by_who_satisfies_it(
     await channel.own("k")
     assert await channel.code(results, channel.our) == FAILURE
     assert await channel.code(results, channel.their) == "VALID"
+
+
+@pytest.mark.parametrize("owned_key", [False, True], ids=["no key has a policy", "one has"])
+async def test_writes_that_nobody_endorsed_are_not_looked_up_one_by_one(
+    channel: Channel, owned_key: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if owned_key:
+        await channel.own("z")
+    looked_up: list[str] = []
+    get_metadata = state.get_metadata
+
+    def count(connection: sqlite3.Connection, namespace: str, key: str) -> Any:
+        looked_up.append(key)
+        return get_metadata(connection, namespace, key)
+
+    monkeypatch.setattr(state, "get_metadata", count)
+    many = writes(**{f"k{number:04}": b"1" for number in range(1000)})
+    assert await channel.code(many, channel.their) == FAILURE
+    assert len(looked_up) <= 1
 
 
 async def test_other_keys_fall_under_the_chaincodes_policy(channel: Channel) -> None:

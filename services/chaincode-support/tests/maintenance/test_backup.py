@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -32,7 +34,7 @@ from chaincode_support.maintenance.errors import (
     NoRoom,
     NothingThere,
 )
-from chaincode_support.maintenance.manifest import CopiedFile, Manifest
+from chaincode_support.maintenance.manifest import MANIFEST, CopiedFile, Manifest
 from chaincode_support.maintenance.restoring import restore
 from chaincode_support.maintenance.verification import verify
 from chaincode_support.volume import ChannelFiles, Claim
@@ -167,6 +169,29 @@ def test_a_backup_that_was_changed_is_refused(backup: Path, tmp_path: Path, part
     with pytest.raises(NoBackup, match=rf"{file} is not as it was when the backup was made"):
         restore(backup, tmp_path / "new", [], quiet, force=False)
     assert not list((tmp_path / "new").rglob("*.sqlite"))
+
+
+def test_a_file_that_grew_is_refused_before_it_is_copied(
+    backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(*_: object) -> None:
+        raise AssertionError("it was copied")
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    with ChannelFiles.on(backup, CHANNEL).ledger.open("ab") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(NoBackup, match="is not as it was when the backup was made"):
+        restore(backup, tmp_path / "new", [], quiet, force=False)
+
+
+@pytest.mark.parametrize("changed", ['"bytes": "x"', '"bytes": 1.5', '"bytes": ' + "[" * 100_000])
+def test_a_manifest_that_makes_no_sense_is_refused(
+    backup: Path, tmp_path: Path, changed: str
+) -> None:
+    manifest = backup / MANIFEST
+    manifest.write_text(re.sub(r'"bytes": \d+', changed, manifest.read_text()))
+    with pytest.raises(NoBackup, match=r"cannot be read .* use another backup"):
+        restore(backup, tmp_path / "new", [], quiet, force=False)
 
 
 def test_a_backup_of_a_damaged_channel_replaces_nothing(

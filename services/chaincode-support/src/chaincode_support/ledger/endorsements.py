@@ -58,6 +58,7 @@ class EndorsementChecks:
         # By a policy's SHA-256: most of a block's transactions have the same, and one endorser.
         self._shortfalls: dict[tuple[bytes, tuple[Identity, ...]], str] = {}
         self._of_chaincodes: dict[str, bytes | None] = {}
+        self._with_metadata: dict[str, bool] = {}
 
     def check(
         self, endorsements: Endorsements, rwsets: Sequence[tuple[str, kv_rwset_pb2.KVRWSet]]
@@ -80,9 +81,15 @@ class EndorsementChecks:
     ) -> None:
         of_chaincode = self._of_chaincode(endorsements.policies, namespace)
         whose = f"the chaincode {quoted(namespace)}"
-        keys = [write.key for write in rwset.writes]
-        keys += [write.key for write in rwset.metadata_writes]
-        others = not keys
+        # First what one look-up tells: of writes without endorsement an envelope holds a million.
+        judged = False
+        if not (rwset.writes or rwset.metadata_writes) or not self._has_policies(namespace):
+            self._require(endorsements, of_chaincode, whose)
+            judged = True
+        if judged and not self._has_changes(namespace):
+            return
+        keys = dict.fromkeys(write.key for write in rwset.writes)
+        keys |= dict.fromkeys(write.key for write in rwset.metadata_writes)
         for key in keys:
             if (namespace, key) in self._changed:
                 raise MalformedTransaction(
@@ -91,12 +98,20 @@ class EndorsementChecks:
                     " changed earlier in the block: submit it again.",
                 )
             of_key = self._of_key(namespace, key)
-            if of_key is None:
-                others = True
-            else:
+            if of_key is not None:
                 self._require(endorsements, of_key, f"the key {quoted(key)} of {whose}")
-        if others:
-            self._require(endorsements, of_chaincode, whose)
+            elif not judged:
+                self._require(endorsements, of_chaincode, whose)
+                judged = True
+
+    def _has_policies(self, namespace: str) -> bool:
+        """Whether any key of it has metadata, which may hold a policy, before the block."""
+        if namespace not in self._with_metadata:
+            self._with_metadata[namespace] = state.has_metadata(self._connection, namespace)
+        return self._with_metadata[namespace]
+
+    def _has_changes(self, namespace: str) -> bool:
+        return any(changed == namespace for changed, _ in self._changed)
 
     def _of_chaincode(self, policies: EndorsementPolicies, chaincode: str) -> bytes:
         if chaincode not in self._of_chaincodes:

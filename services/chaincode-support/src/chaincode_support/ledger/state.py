@@ -8,6 +8,7 @@ from chaincode_support.ledger.read_write_set import Version
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 
 _GET = "SELECT value, block, tx FROM state WHERE namespace = ? AND key = ?"
+_HAS_METADATA = "SELECT 1 FROM state WHERE namespace = ? AND metadata IS NOT NULL LIMIT 1"
 _GET_METADATA = "SELECT metadata, block, tx FROM state WHERE namespace = ? AND key = ?"
 _VERSION = "SELECT block, tx FROM state WHERE namespace = ? AND key = ?"
 _SCAN = "SELECT key, value, block, tx FROM state WHERE namespace = ? AND key >= ?"
@@ -26,6 +27,11 @@ def get(connection: sqlite3.Connection, namespace: str, key: str) -> tuple[bytes
     """(value, block, tx) of a key, or None."""
     row = connection.execute(_GET, (namespace, key)).fetchone()
     return cast("tuple[bytes, int, int] | None", row)
+
+
+def has_metadata(connection: sqlite3.Connection, namespace: str) -> bool:
+    """Whether any key of the namespace has metadata."""
+    return connection.execute(_HAS_METADATA, (namespace,)).fetchone() is not None
 
 
 def get_metadata(

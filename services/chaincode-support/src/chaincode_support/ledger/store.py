@@ -66,6 +66,7 @@ CREATE TABLE state (
 INSERT INTO state (namespace, key, block, tx, metadata, value)
     SELECT namespace, key, block, tx, metadata, value FROM state_2 ORDER BY namespace, key;
 DROP TABLE state_2;
+CREATE INDEX state_metadata ON state (namespace) WHERE metadata IS NOT NULL;
 """
 
 # Each takes a file from the version before it to its own: a new file takes all of them.

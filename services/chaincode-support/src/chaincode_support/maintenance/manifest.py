@@ -83,10 +83,24 @@ class Manifest:
             raise NoBackup(
                 f"{folder} holds no backup, or one that was not finished: it has no {MANIFEST}."
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise NoBackup(f"{file} cannot be read ({error!r}): use another backup.") from error
 
 
 def _channel(content: dict[str, Any]) -> CopiedChannel:
-    files = {name: CopiedFile(**content[name]) for name in ("ledger", "ordering")}
+    files = {name: _file(content[name]) for name in ("ledger", "ordering")}
     return CopiedChannel(**{**content, **files})
+
+
+def _file(content: dict[str, Any]) -> CopiedFile:
+    file = CopiedFile(**content)
+    if not isinstance(file.bytes, int) or not isinstance(file.sha256, str):
+        raise TypeError(f"{content} are no size and checksum")
+    return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,6 +83,13 @@ def _copy(
     ]
     copied: list[Path] = []
     for source, target, expected in parts:
+        changed = NoBackup(
+            f"{source} is not as it was when the backup was made: use another backup."
+        )
+        # Before it is copied: what took its place may have no end.
+        found = source.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size != expected.bytes:
+            raise changed
         check_room(target.parent, expected.bytes)
         copy = stack.enter_context(scratch_folder(target.parent)) / target.name
         shutil.copyfile(source, copy)
@@ -89,9 +97,7 @@ def _copy(
         make_durable(copy)
         what = f"{files.channel}: {target.parent.name}/{target.name}"
         if CopiedFile.of(copy, what, progress) != expected:
-            raise NoBackup(
-                f"{source} is not as it was when the backup was made: use another backup."
-            )
+            raise changed
         copied.append(copy)
     return ChannelFiles(files.channel, *copied)
 
