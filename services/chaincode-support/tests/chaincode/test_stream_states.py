@@ -23,7 +23,9 @@ async def test_register_is_answered_by_registered_and_ready(peer: Peer, dial: Di
     await shim.say(registration("mycc:1.0"))
     assert await shim.hear() == M(type=M.REGISTERED)
     assert (await shim.hear()).type == M.READY
-    assert [(stream.name, stream.version) for stream in peer.registry] == [("mycc", "1.0")]
+    assert [(stream.name, stream.version) for stream in peer.registry.replicas("mycc")] == [
+        ("mycc", "1.0")
+    ]
 
 
 @pytest.mark.parametrize(

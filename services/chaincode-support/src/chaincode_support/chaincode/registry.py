@@ -8,7 +8,6 @@ deregistration that only ever removes the stream that asks for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 from chaincode_support.chaincode.errors import DuplicateChaincode, TooManyReplicas
 from chaincode_support.chaincode.executor import Executor
@@ -28,9 +27,6 @@ class Registry:
         self._max_replicas = max_replicas
         self._tallies: dict[str, Tally] = {}
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
-
-    def __iter__(self) -> Iterator[Executor]:
-        return (each for replicas in list(self._replicas.values()) for each in replicas)
 
     def register(self, executor: Executor) -> None:
         """Let it serve its name, once `ready` says so.

@@ -88,9 +88,7 @@ class ChaincodeStream:
         self._answers: Answers  # from REGISTER on
         # Whoever was dialled proved its name by its address and its server's certificate.
         self.certified = (
-            expected is None
-            and settings.check_certificate_name
-            and not (settings.certificate_optional and self._has_no_certificate())
+            expected is None and settings.check_certificate_name and not self.is_anonymous
         )
         self.tally = Tally()
         self.state = State.CREATED
@@ -114,7 +112,7 @@ class ChaincodeStream:
         return (
             settings.check_certificate_name
             and settings.certificate_optional
-            and self._has_no_certificate()
+            and "x509_pem_cert" not in self._stream.auth_context()
         )
 
     @property
@@ -321,9 +319,6 @@ class ChaincodeStream:
             use_get_multiple_keys=settings.max_multiple_keys > 0,
             max_size_get_multiple_keys=settings.max_multiple_keys,
         ).SerializeToString()
-
-    def _has_no_certificate(self) -> bool:
-        return "x509_pem_cert" not in self._stream.auth_context()
 
     def _common_name(self) -> list[str]:
         names = self._stream.auth_context().get("x509_common_name", ())

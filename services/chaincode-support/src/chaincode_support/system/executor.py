@@ -73,7 +73,6 @@ class SystemExecutor:
     certified = False
     available = True
     responsive = True
-    draining = False
     running = 0
 
     def __init__(self, chaincode: SystemChaincode) -> None:
