@@ -213,6 +213,8 @@ SIZES = [
 ]
 COUNTS = [
     "peer.events.buffersize",
+    "peer.events.bufferBytes",
+    "peer.events.recentBytes",
     "peer.events.maxConsumers",
     "peer.events.maxInterests",
     "peer.events.maxConcurrentStreams",
@@ -234,8 +236,8 @@ COUNTS = [
         ("source.addresses", "localhost"),
         ("source.addresses", "localhost:7051,:7051"),
         ("source.addresses", "localhost:70510"),
-        ("source.channel", "../up"),
-        ("source.channel", 250 * "x"),
+        ("source.channels", "../up"),
+        ("source.channels", 250 * "x"),
         ("source.reconnect.initial", "1m"),
         ("source.start", "middle"),
         ("transport.kind", "carrier pigeon"),

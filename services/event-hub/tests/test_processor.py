@@ -19,7 +19,7 @@ EVENT = HubEvent(BLOCK, "mychannel", b"event")
 
 def make_processor(timeout: float, size: int = 1) -> Processor:
     consumers = Consumers(10, OutboxConfig(10, 1000, 1000), 60, 10_000)
-    return Processor(Interests(10), consumers, size, timeout)
+    return Processor(Interests(10), consumers, size, 1_000_000, timeout)
 
 
 @pytest.mark.parametrize("seconds", [-1, 0.01])
@@ -49,7 +49,9 @@ async def test_publisher_waits_for_room(seconds: float) -> None:
 async def test_source_waits_for_room_whatever_the_timeout(seconds: float) -> None:
     processor = make_processor(seconds)
     told: list[int] = []
-    publications = [Publication(lambda _: (), partial(told.append, n)) for n in range(5)]
+    publications = [
+        Publication(lambda _: (), handed_over=partial(told.append, n)) for n in range(5)
+    ]
 
     async def put_all() -> None:
         for publication in publications:
@@ -74,8 +76,8 @@ async def test_news_that_cannot_be_told_do_not_silence_the_next() -> None:
     def broken(_: Wanted) -> list[HubEvent]:
         raise RuntimeError("broken")
 
-    await processor.put(Publication(broken, lambda: told.append("broken")))
-    await processor.put(Publication(lambda _: (), lambda: told.append("next")))
+    await processor.put(Publication(broken, handed_over=lambda: told.append("broken")))
+    await processor.put(Publication(lambda _: (), handed_over=lambda: told.append("next")))
     running = asyncio.create_task(processor.run())
     await processor.drained()
     running.cancel()

@@ -212,7 +212,7 @@ async def test_source_with_another_history_is_refused(house: House, kept: int) -
     assert sample("eventhub_source_height", channel="mychannel") == 2
     second.hub.check_serving()
     with pytest.raises(SourceUnfit) as unfit:
-        second.hub.source.check_health()
+        second.hub.check_sources()
     sentence = str(unfit.value)
     assert sentence.startswith(f"the source {house.peer.address}: ")
     assert "block 1" in sentence
@@ -233,11 +233,11 @@ async def test_source_with_another_history_is_refused(house: House, kept: int) -
         )
     )
     with pytest.raises(SourceUnfit):
-        second.hub.source.check_health()
+        second.hub.check_sources()
     house.peer.ledger = kept_ledger
     await house.peer.start()
     await eventually(lambda: sample("eventhub_source_connected", channel="mychannel") == 1)
-    second.hub.source.check_health()
+    second.hub.check_sources()
 
 
 async def test_absent_source_is_no_trouble_of_the_hub(house: House) -> None:
@@ -246,7 +246,7 @@ async def test_absent_source_is_no_trouble_of_the_hub(house: House) -> None:
     await house.peer.stop()
     hub = await house.hub()
     await eventually(lambda: sample("eventhub_source_failures_total", **labels) > before)
-    hub.hub.source.check_health()
+    hub.hub.check_sources()
 
 
 async def test_damaged_source_is_unhealthy_until_its_block_was_read(house: House) -> None:
@@ -266,11 +266,11 @@ async def test_damaged_source_is_unhealthy_until_its_block_was_read(house: House
     await eventually(lambda: sample("eventhub_source_failures_total", **labels) > before)
     while sample("eventhub_source_failures_total", **labels) < before + 4:
         with pytest.raises(SourceUnfit, match="block 1"):
-            hub.hub.source.check_health()
+            hub.hub.check_sources()
         await asyncio.sleep(0)
     house.ledger.replace(1, whole)
     await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 2)
-    hub.hub.source.check_health()
+    hub.hub.check_sources()
 
 
 async def test_block_above_the_limit_is_unhealthy_until_it_may_be_read(house: House) -> None:
@@ -283,13 +283,13 @@ async def test_block_above_the_limit_is_unhealthy_until_it_may_be_read(house: Ho
     await eventually(lambda: sample("eventhub_source_failures_total", **labels) > before)
     while sample("eventhub_source_failures_total", **labels) < before + 4:
         with pytest.raises(SourceUnfit, match=r"after block 0 .* source.maxRecvMsgSize"):
-            hub.hub.source.check_health()
+            hub.hub.check_sources()
         await asyncio.sleep(0)
     await hub.stop()
 
     hub = await house.hub()
     await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 3)
-    hub.hub.source.check_health()
+    hub.hub.check_sources()
 
 
 async def test_only_what_concerns_the_credentials_is_blamed_on_them(

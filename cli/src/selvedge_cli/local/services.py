@@ -177,7 +177,7 @@ def _hub(home: Path, addresses: Addresses, channel: str) -> Service:
             "CORE_PEER_EVENTS_ADDRESS": _bound(addresses.events),
             "CORE_PEER_FILESYSTEMPATH": str(home / name),
             "CORE_SOURCE_ADDRESSES": addresses.peer,
-            "CORE_SOURCE_CHANNEL": channel,
+            "CORE_SOURCE_CHANNELS": channel,
             **_enrolment(home, name, addresses),
             **_operations(addresses.events_operations),
         },

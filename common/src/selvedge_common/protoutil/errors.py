@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
 
 ValidationCode: TypeAlias = transaction_pb2.TxValidationCode.ValueType
@@ -39,3 +40,15 @@ class MalformedBlock(MalformedMessage):
 
 class MalformedSeek(MalformedMessage):
     """A Deliver request lacks what is needed to answer it, or contradicts itself."""
+
+
+class BlockUnavailable(Exception):
+    """A block that is in a channel and cannot be given now, or no more.
+
+    Attributes:
+        status: what a Deliver request for it is answered with, a common.Status.
+    """
+
+    def __init__(self, status: common_pb2.Status.ValueType, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status

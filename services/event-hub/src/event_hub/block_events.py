@@ -1,14 +1,11 @@
-"""The events of a block: only those somebody is registered for are built.
+"""The events of a block, each type by itself.
 
-A block's CHAINCODE and REJECTION events come first, in the order of its transactions; then
-FILTEREDBLOCK, then BLOCK, so that a block's last event tells a consumer that it has seen them all.
 Fabric's hub only ever fed BLOCK and FILTEREDBLOCK (events/producer/eventhelper.go of 1.2).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
-from event_hub.interests import Wanted
+from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent, Kind
 from selvedge_common.protoutil.block_events import (
     chaincode_events,
     filtered_block,
@@ -21,29 +18,22 @@ from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import events_pb2, transaction_pb2
 
 
-def events_of(block: common_pb2.Block, channel: str, wanted: Wanted) -> Iterator[HubEvent]:
-    """Build a block's events.
-
-    Args:
-        block: a block as a peer has committed it, with its validation codes.
-        channel: its channel.
-        wanted: tells whether anybody is registered for an event type on a channel.
-    """
-    if wanted(CHAINCODE, channel):
-        yield from _chaincode_events(block, channel)
-    if wanted(REJECTION, channel):
-        yield from _rejections(block, channel)
-    if wanted(FILTEREDBLOCK, channel):
-        filtered = events_pb2.Event(filtered_block=filtered_block(block))
-        # A block whose transactions cannot be read does not name its channel itself.
-        filtered.filtered_block.channel_id = channel
-        yield HubEvent(FILTEREDBLOCK, channel, filtered.SerializeToString())
-    if wanted(BLOCK, channel):
-        whole = events_pb2.Event(block=strip_read_write_sets(block))
-        yield HubEvent(BLOCK, channel, whole.SerializeToString())
+def whole_block(block: common_pb2.Block, channel: str) -> Iterator[HubEvent]:
+    """The BLOCK event, without read-write sets."""
+    whole = events_pb2.Event(block=strip_read_write_sets(block))
+    yield HubEvent(BLOCK, channel, whole.SerializeToString())
 
 
-def _chaincode_events(block: common_pb2.Block, channel: str) -> Iterator[HubEvent]:
+def filtered(block: common_pb2.Block, channel: str) -> Iterator[HubEvent]:
+    """The FILTEREDBLOCK event."""
+    event = events_pb2.Event(filtered_block=filtered_block(block))
+    # A block whose transactions cannot be read does not name its channel itself.
+    event.filtered_block.channel_id = channel
+    yield HubEvent(FILTEREDBLOCK, channel, event.SerializeToString())
+
+
+def chaincode(block: common_pb2.Block, channel: str) -> Iterator[HubEvent]:
+    """The CHAINCODE events of the valid transactions."""
     for envelope, code in zip(block.data.data, validation_codes(block), strict=True):
         if code != transaction_pb2.VALID:
             continue
@@ -52,7 +42,8 @@ def _chaincode_events(block: common_pb2.Block, channel: str) -> Iterator[HubEven
             yield HubEvent(CHAINCODE, channel, message, event.chaincode_id, event.event_name)
 
 
-def _rejections(block: common_pb2.Block, channel: str) -> Iterator[HubEvent]:
+def rejections(block: common_pb2.Block, channel: str) -> Iterator[HubEvent]:
+    """A REJECTION event for each transaction that is not valid."""
     codes = validation_codes(block)
     told = (transaction_pb2.VALID, transaction_pb2.NOT_VALIDATED)
     if all(code in told for code in codes):
@@ -88,3 +79,12 @@ def _rejection(envelope: bytes, code: ValidationCode, number: int) -> events_pb2
 def _name(code: ValidationCode) -> str:
     known = transaction_pb2.TxValidationCode.values()
     return transaction_pb2.TxValidationCode.Name(code) if code in known else f"code {code}"
+
+
+# Each takes a block as a peer has committed it, with its validation codes, and its channel.
+MAKERS: Mapping[Kind, Callable[[common_pb2.Block, str], Iterator[HubEvent]]] = {
+    CHAINCODE: chaincode,
+    REJECTION: rejections,
+    FILTEREDBLOCK: filtered,
+    BLOCK: whole_block,
+}

@@ -38,6 +38,8 @@ class Events:
 
     address: str
     buffersize: int
+    buffer_bytes: Size
+    recent_bytes: Size
     # 0 and less mean something, unlike elsewhere.
     timeout: Annotated[Duration, Range(f"-{LONGEST}", LONGEST)]
     timewindow: Duration
@@ -90,7 +92,7 @@ class Source:
 
     addresses: list[Annotated[str, HostPort()]]
     tls: bool
-    channel: str
+    channels: list[str]
     start: Literal["oldest", "newest"]
     checkpoint: Path
     max_recv_msg_size: Size
@@ -101,11 +103,16 @@ class Source:
         """Raises ValueError: there is nothing to read from."""
         if not self.addresses:
             raise ValueError("addresses is empty; name at least one peer as host:port")
-        if not CHANNEL.fullmatch(self.channel):
-            raise ValueError(
-                f"channel is {self.channel!r}, but must be a channel's name: at most 249 letters, "
-                "digits, dots and dashes"
-            )
+        if not self.channels:
+            raise ValueError("channels is empty; name at least one")
+        for channel in self.channels:
+            if not CHANNEL.fullmatch(channel):
+                raise ValueError(
+                    f"channels has {channel!r}, but must have names of channels: at most 249 "
+                    "letters, digits, dots and dashes"
+                )
+        if len(set(self.channels)) < len(self.channels):
+            raise ValueError("channels names a channel twice")
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,19 @@
 """The unit the hub distributes: one event, serialised once, with what routing needs to know."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from selvedge_protos.peer import events_pb2
+
+Kind: TypeAlias = events_pb2.EventType.ValueType
 
 BLOCK = events_pb2.BLOCK
 CHAINCODE = events_pb2.CHAINCODE
 REJECTION = events_pb2.REJECTION
 FILTEREDBLOCK = events_pb2.FILTEREDBLOCK
+
+# A block's events come in this order: its last one tells a consumer that it has seen them all.
+IN_ORDER = (CHAINCODE, REJECTION, FILTEREDBLOCK, BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +28,7 @@ class HubEvent:
         name: the event name the chaincode chose, for CHAINCODE events only.
     """
 
-    type: events_pb2.EventType.ValueType
+    type: Kind
     channel: str
     message: bytes
     chaincode: str = ""

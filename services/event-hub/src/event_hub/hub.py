@@ -2,19 +2,15 @@
 
 import asyncio
 import contextlib
-from functools import partial
 
-from event_hub.block_events import events_of
 from event_hub.chat import METHOD, Chat
 from event_hub.config import Config
 from event_hub.consumers import Consumers
 from event_hub.interests import Interests
 from event_hub.material import Material
 from event_hub.outbox import Outbox
-from event_hub.processor import Processor, Publication
-from event_hub.sources.chain import Chain, Position
-from event_hub.sources.checkpoint import Checkpoint
-from event_hub.sources.deliver import DeliverConfig, DeliverSource
+from event_hub.processor import Processor
+from event_hub.sources.feed import Feed
 from event_hub.validation import ValidationConfig, Validator
 from selvedge_common.comm import (
     MESSAGE_COST,
@@ -26,7 +22,6 @@ from selvedge_common.comm import (
     server_config,
 )
 from selvedge_common.logs import get_logger
-from selvedge_protos.common import common_pb2
 
 log = get_logger("eventhub")
 
@@ -39,7 +34,7 @@ class NotServing(Exception):
 
 
 class Hub:
-    """Serves ``protos.Events`` with the news of one channel.
+    """Serves ``protos.Events`` with the news of the channels of its sources.
 
     Args:
         config: the settings.
@@ -62,12 +57,13 @@ class Hub:
             events.max_consumers, config.outbox, events.sendtimeout, events.outbox.total_bytes
         )
         self._processor = Processor(
-            self._interests, self._consumers, events.buffersize, events.timeout
+            self._interests,
+            self._consumers,
+            events.buffersize,
+            events.buffer_bytes,
+            events.timeout,
         )
-        self.checkpoint = Checkpoint(
-            config.peer.file_system_path / config.source.checkpoint, config.source.channel
-        )
-        self.source = self._source()
+        self._feeds = {name: self._feed(name) for name in config.source.channels}
         self.server = GRPCServer(events.address, self._server_config())
         self.server.add_message_stream(METHOD, self._chat())
 
@@ -80,10 +76,14 @@ class Hub:
         """
         await self.server.start()
         async with asyncio.TaskGroup() as parts:
-            source = parts.create_task(self.source.run())
+            sources = [parts.create_task(feed.run()) for feed in self._feeds.values()]
             others = [
                 parts.create_task(part)
-                for part in (self._processor.run(), self._consumers.watch(), self.checkpoint.run())
+                for part in (
+                    self._processor.run(),
+                    self._consumers.watch(),
+                    *(feed.keep_position() for feed in self._feeds.values()),
+                )
             ]
             self._serving = True
             log.info(
@@ -92,11 +92,12 @@ class Hub:
                 events=self.server.address,
                 transport=self.server.transport,
                 operations=operations,
-                channel=self._config.source.channel,
+                channels=list(self._feeds),
                 source=self._config.source.addresses,
             )
             await shutdown.wait()
-            source.cancel()
+            for source in sources:
+                source.cancel()
             await self._drain()
             for part in others:
                 part.cancel()
@@ -105,6 +106,16 @@ class Hub:
         """Raises NotServing unless clients are served."""
         if not self._serving:
             raise NotServing("the event listener is not serving")
+
+    def check_sources(self) -> None:
+        """Raises SourceUnfit while a source's blocks do not continue those that were read."""
+        for feed in self._feeds.values():
+            feed.check_source()
+
+    def check_positions(self) -> None:
+        """Raises CheckpointError while a position cannot be written."""
+        for feed in self._feeds.values():
+            feed.check_position()
 
     async def _drain(self) -> None:
         self._serving = False
@@ -117,8 +128,11 @@ class Hub:
                 await self._processor.drained()
         self._consumers.farewell()
         await self.server.stop(max(0.0, end - clock()))
-        await self.checkpoint.write()
-        log.info("stopped", position=self.checkpoint.position and self.checkpoint.position.number)
+        for feed in self._feeds.values():
+            await feed.checkpoint.write()
+        log.info(
+            "stopped", heights={name: feed.channel.height for name, feed in self._feeds.items()}
+        )
 
     def _server_config(self) -> ServerConfig:
         events = self._config.peer.events
@@ -159,31 +173,14 @@ class Hub:
         )
         return Chat(validator, self._interests, self._consumers)
 
-    def _source(self) -> DeliverSource:
-        source = self._config.source
-        return DeliverSource(
-            DeliverConfig(
-                addresses=source.addresses,
-                channel=source.channel,
-                start=source.start,
-                reconnect_initial=source.reconnect.initial,
-                reconnect_max=source.reconnect.max,
-                max_block_bytes=source.max_recv_msg_size,
-                answer_timeout=source.answer_timeout,
-            ),
-            dial=partial(self._material.dial, tls=source.tls, max_bytes=source.max_recv_msg_size),
-            credentials=partial(self._material.credentials, tls=source.tls),
-            chain=Chain(source.channel, self.checkpoint.position),
-            take=self._take,
-        )
-
-    async def _take(self, block: common_pb2.Block, position: Position, history: bool) -> None:
-        await self._processor.put(
-            Publication(
-                partial(events_of, block, self._config.source.channel),
-                partial(self.checkpoint.advance, position),
-                history,
-            )
+    def _feed(self, channel: str) -> Feed:
+        return Feed(
+            channel,
+            self._config.source,
+            self._config.peer.file_system_path / self._config.source.checkpoint,
+            self._material,
+            self._config.peer.events.recent_bytes,
+            self._processor.put,
         )
 
 

@@ -65,8 +65,8 @@ async def serve(config: Config, shutdown: Shutdown) -> None:
         material.operations() if config.operations.tls.enabled else None,
         {
             "serving": hub.check_serving,
-            "checkpoint": hub.checkpoint.check_health,
-            "source": hub.source.check_health,
+            "checkpoint": hub.check_positions,
+            "source": hub.check_sources,
         },
         version("selvedge-event-hub"),
     )

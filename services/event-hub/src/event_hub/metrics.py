@@ -33,6 +33,9 @@ OUTBOX_BYTES = Gauge(
     "count for each.",
 )
 PROCESSOR_DEPTH = Gauge("eventhub_processor_depth", "Publications waiting in the processor.")
+PROCESSOR_BYTES = Gauge(
+    "eventhub_processor_bytes", "Bytes of blocks waiting in the processor, of all sources."
+)
 PUBLICATIONS_DROPPED = Counter(
     "eventhub_publications_dropped",
     "Events of publishers that found the processor full. Blocks of a source are never among them.",
@@ -52,4 +55,9 @@ SOURCE_FAILURES = Counter(
     "eventhub_source_failures",
     "Streams to a source that ended.",
     ["channel", "cause"],
+)
+RECENT_BYTES = Gauge(
+    "eventhub_recent_bytes",
+    "Memory that the newest blocks of the channel take, with what was made of them.",
+    ["channel"],
 )

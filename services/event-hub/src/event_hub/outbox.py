@@ -57,7 +57,9 @@ class OutboxConfig:
 class Outbox:
     """What one consumer has yet to take.
 
-    ``expires_at`` is when the consumer's identity ends (UTC), None until it has shown one.
+    ``replaying`` are the channels whose past the consumer has yet to get; what happens there now is
+    not for it until then. ``expires_at`` is when the consumer's identity ends (UTC), None until it
+    has shown one.
 
     Args:
         stream: the consumer's stream; the outbox is its only sender, and sends until it is full.
@@ -74,6 +76,7 @@ class Outbox:
         self.stream = stream
         self.closed: CloseReason | None = None
         self.expires_at: datetime | None = None
+        self.replaying: set[str] = set()
         self.patience = PATIENCE_SECONDS
         self._config = config
         self._on_relief = on_relief

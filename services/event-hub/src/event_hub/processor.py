@@ -7,7 +7,7 @@ consumer that falls behind the others.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import grpc
 
@@ -35,12 +35,17 @@ class Publication:
     Args:
         events: builds the events, given a function that tells whether anybody is registered for
             an event type on a channel.
+        size: about how many bytes it takes while it waits.
+        begin: called when its turn has come, before the first of them is built.
         handed_over: called once all of them were offered to the outboxes.
         history: whether this is old news, told faster than it happened: then consumers that read
             are waited for when they fall behind.
     """
 
     events: Callable[[Wanted], Iterable[HubEvent]]
+    _: KW_ONLY
+    size: int = 0
+    begin: Callable[[], None] = lambda: None
     handed_over: Callable[[], None] = lambda: None
     history: bool = False
 
@@ -52,6 +57,8 @@ class Processor:
         interests: who wants what.
         consumers: all consumers; they say when those that are behind have caught up.
         buffer_size: how many publications may wait (``peer.events.buffersize``).
+        buffer_bytes: how many bytes of a source's blocks may wait (``peer.events.bufferBytes``);
+            one that is larger may wait alone.
         timeout: seconds a publisher's event waits for room (``peer.events.timeout``): below 0 not
             at all, 0 for ever, above 0 that long.
     """
@@ -61,20 +68,28 @@ class Processor:
         interests: Interests[Outbox],
         consumers: Consumers,
         buffer_size: int,
+        buffer_bytes: int,
         timeout: float,
     ) -> None:
         self._interests = interests
         self._consumers = consumers
         self._timeout = timeout
         self._buffer: asyncio.Queue[Publication] = asyncio.Queue(buffer_size)
+        self._max_bytes = buffer_bytes
+        self._bytes = 0
+        self._room = asyncio.Condition()
         self._delivered = {
             kind: metrics.EVENTS_DELIVERED.labels(type=events_pb2.EventType.Name(kind))
             for kind in (BLOCK, FILTEREDBLOCK, CHAINCODE, REJECTION)
         }
         metrics.PROCESSOR_DEPTH.set_function(self._buffer.qsize)
+        metrics.PROCESSOR_BYTES.set_function(lambda: self._bytes)
 
     async def put(self, publication: Publication) -> None:
         """Enter the buffer, waiting for room for as long as it takes: the way of a source."""
+        async with self._room:
+            await self._room.wait_for(lambda: self._has_room_for(publication.size))
+            self._bytes += publication.size
         await self._buffer.put(publication)
 
     async def send(self, event: HubEvent) -> None:
@@ -110,6 +125,7 @@ class Processor:
             publication = await self._buffer.get()
             await self._distribute(publication)
             self._buffer.task_done()
+            await self._release(publication.size)
             # A full buffer must not keep the streams from writing what they were just given.
             await asyncio.sleep(0)
 
@@ -117,7 +133,17 @@ class Processor:
         """Wait until everything that entered the buffer was distributed."""
         await self._buffer.join()
 
+    def _has_room_for(self, size: int) -> bool:
+        return not self._bytes or self._bytes + size <= self._max_bytes
+
+    async def _release(self, size: int) -> None:
+        if size:
+            async with self._room:
+                self._bytes -= size
+                self._room.notify_all()
+
     async def _distribute(self, publication: Publication) -> None:
+        publication.begin()
         for event in self._build(publication):
             await self._offer(event, history=publication.history)
         publication.handed_over()
@@ -137,6 +163,9 @@ class Processor:
         behind = []
         # Not the handler list itself, which changes while room is waited for.
         for consumer in tuple(consumers):
+            # It gets the channel's past first, and this event when its turn comes.
+            if event.channel in consumer.replaying:
+                continue
             if self._consumers.crowded(len(event.message)):
                 await self._consumers.make_room(len(event.message))
             try:

@@ -41,16 +41,17 @@ class Checkpoint:
         self._changed = asyncio.Event()
         self._writing = threading.Lock()
         self.position = self._read()
-        metrics.SOURCE_HEIGHT.labels(channel=channel).set(self._height)
+        metrics.SOURCE_HEIGHT.labels(channel=channel).set(self.height)
 
     @property
-    def _height(self) -> int:
+    def height(self) -> int:
+        """How many blocks were told."""
         return self.position.number + 1 if self.position else 0
 
     def advance(self, position: Position) -> None:
         """Move on; the file follows as soon as the disk allows."""
         self.position = position
-        metrics.SOURCE_HEIGHT.labels(channel=self._channel).set(self._height)
+        metrics.SOURCE_HEIGHT.labels(channel=self._channel).set(self.height)
         self._changed.set()
 
     async def run(self) -> None:

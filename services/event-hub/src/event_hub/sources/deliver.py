@@ -15,21 +15,26 @@ from typing import Any, Literal
 import grpc
 
 from event_hub import metrics
+from event_hub.channels.block import ChannelBlock
 from event_hub.sources.chain import Chain, ChainError, Position
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import seek_request
+from selvedge_common.protoutil.errors import MalformedMessage
+from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
 from selvedge_protos.peer import events_pb2
-from selvedge_protos.peer.events_pb2_grpc import DeliverStub
 
 log = get_logger("eventhub.source")
 
 # How gRPC begins to say that a message is above this side's limit.
 _TOO_LARGE = "CLIENT: Received message larger than max"
 
-Responses = AsyncIterator[events_pb2.DeliverResponse]
+METHOD = "/protos.Deliver/Deliver"
+
+# Whole DeliverResponses as they came: the hub passes their bytes on.
+Responses = AsyncIterator[bytes]
 
 
 class SourceRefused(Exception):
@@ -99,7 +104,7 @@ class DeliverSource:
         dial: Callable[[str], grpc.aio.Channel],
         credentials: Callable[[], Credentials],
         chain: Chain,
-        take: Callable[[common_pb2.Block, Position, bool], Awaitable[None]],
+        take: Callable[[ChannelBlock, Position, bool], Awaitable[None]],
     ) -> None:
         self._config = config
         self._dial = dial
@@ -135,7 +140,12 @@ class DeliverSource:
             return self._failed("credentials", address, str(error), loud=True)
         try:
             async with opened as channel:
-                call = DeliverStub(channel).Deliver(iter(self._requests(shown)))
+                deliver = channel.stream_stream(
+                    METHOD,
+                    request_serializer=common_pb2.Envelope.SerializeToString,
+                    response_deserializer=None,
+                )
+                call = deliver(iter(self._requests(shown)))
                 # A call and an iterator of it that has not ended hold each other, and with them the
                 # connection, closed channel or not, until garbage is collected.
                 unended: Any = aiter(call)
@@ -188,8 +198,8 @@ class DeliverSource:
         self._stands(address, newest)
         self._accept(newest)
         async for response in responses:
-            block = self._block(response)
-            position = self._chain.check(block)
+            block = ChannelBlock(self._config.channel, response, self._block(parsed(response)))
+            position = self._chain.check(block.message)
             await self._take(block, position, position.number <= newest)
             self._chain.last = position
             self._accept(newest)
@@ -205,7 +215,8 @@ class DeliverSource:
     async def _one(self, responses: Responses) -> common_pb2.Block:
         """Take the answer to a request for one block."""
         block = None
-        async for response in responses:
+        async for each in responses:
+            response = parsed(each)
             if response.WhichOneof("Type") != "status":
                 block = response.block
             elif response.status == common_pb2.SUCCESS and block is not None:
@@ -291,3 +302,11 @@ class DeliverSource:
         longest = self._config.reconnect_initial * 2.0 ** min(self._failures, 30)
         self._failures += 1
         return min(longest, self._config.reconnect_max) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def parsed(response: bytes) -> events_pb2.DeliverResponse:
+    """Parse an answer. Raises SourceRefused."""
+    try:
+        return parse(events_pb2.DeliverResponse, response, "answer of the source")
+    except MalformedMessage as error:
+        raise SourceRefused("malformed", f"{error} Check that it is a peer.") from error

@@ -1,0 +1,1 @@
+"""The channels that the hub serves, and their blocks."""
