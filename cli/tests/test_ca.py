@@ -117,6 +117,20 @@ def test_a_chaincode_gets_files_and_the_environment_of_a_shim(home: Path, addres
             assert stat.S_IMODE(Path(file).stat().st_mode) == 0o600
 
 
+def test_a_producer_gets_a_pair_and_where_to_publish(home: Path, address: str) -> None:
+    where = (f"--home={home}", f"--ca-address={address}")
+    code, output = issue("--producer=weather", *where)
+    assert code == 0, output
+    folder = home / "crypto" / "producers" / "weather"
+    assert output.startswith(f"Wrote into {folder}:\n  ca.crt\n  client.crt\n  client.key\n")
+    assert "selvedge.eventhub.v1.Producer/Publish" in output
+    pem = (folder / "client.crt").read_bytes()
+    extensions = x509.load_pem_x509_certificate(pem).extensions
+    assert list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == [
+        x509.UniformResourceIdentifier("selvedge://producer/weather")
+    ]
+
+
 def test_a_chaincode_that_serves_gets_its_hosts(home: Path, address: str) -> None:
     where = (f"--home={home}", f"--ca-address={address}")
     code, output = issue("--chaincode=served", "--host=localhost", "--host=10.1.2.3", *where)
@@ -288,6 +302,9 @@ def test_unfit_names_are_refused(home: Path, address: str, name: str) -> None:
         ("--user=a", "--chaincode=b"),
         ("--chaincode=b", "--profile=admin"),
         ("--user=a", "--host=localhost"),
+        ("--user=a", "--producer=b"),
+        ("--producer=b", "--host=localhost"),
+        ("--producer=b", "--profile=admin"),
     ],
 )
 def test_contradictions_are_refused(arguments: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""`selvedge ca`: certificates for users and chaincodes on this host.
+"""`selvedge ca`: certificates for users, chaincodes and producers on this host.
 
 Whoever can reach the ca's volume may mint a token: with local processes the volume is a folder
 here, with containers it is behind `docker compose exec`.
@@ -32,6 +32,7 @@ from selvedge_common.enrolment import (
     Enrolment,
     EnrolmentError,
     enrol_chaincode,
+    enrol_producer,
     enrol_user,
     layout,
 )
@@ -95,12 +96,13 @@ def ensure_user(home: Path, name: str, ca_address: str) -> Path:
 
 @click.group()
 def ca() -> None:
-    """Certificates for users and chaincodes."""
+    """Certificates for users, chaincodes and producers of events."""
 
 
 @ca.command(epilog="Example: selvedge ca issue --user alice")
 @click.option("--user", help="A user of the organisation, to sign proposals and dial with.")
 @click.option("--chaincode", help="A chaincode by its name, to dial the chaincode listener with.")
+@click.option("--producer", help="A producer by its name, to publish at the event hub with.")
 @click.option(
     "--host",
     "hosts",
@@ -133,6 +135,7 @@ def ca() -> None:
 def issue(
     user: str | None,
     chaincode: str | None,
+    producer: str | None,
     hosts: tuple[str, ...],
     profile: str | None,
     home: Path,
@@ -142,20 +145,24 @@ def issue(
     """Make a key here and get a certificate for it."""
     # `selvedge up` may have left another address in the home.
     ca_address = ca_address or load_addresses(home).ca
-    if (user is None) == (chaincode is None):
-        raise click.UsageError("Give either --user NAME or --chaincode NAME.")
-    if chaincode is not None and profile is not None:
-        raise click.UsageError("--profile is for users; a chaincode has one profile only.")
-    if user is not None and hosts:
-        raise click.UsageError("--host is for chaincodes; a user serves nothing.")
+    if sum(name is not None for name in (user, chaincode, producer)) != 1:
+        raise click.UsageError("Give one of --user NAME, --chaincode NAME and --producer NAME.")
+    if user is None and profile is not None:
+        raise click.UsageError("--profile is for users; the others have one profile only.")
+    if chaincode is None and hosts:
+        raise click.UsageError("--host is for chaincodes; the others serve nothing.")
     with _only_one(home):
-        replaced = _certificate_file(home, user, chaincode).exists()
+        replaced = _certificate_file(home, user, chaincode, producer).exists()
         if user is not None:
             role = profile or AUTOMATIC_USERS.get(user, "user")
             folder = _issue_user(home, user, role, ca_address, renew=True)
             files = sorted(path for path in folder.rglob("*") if path.is_file())
         else:
-            folder = _issue_chaincode(home, str(chaincode), hosts, ca_address)
+            folder = (
+                _issue_chaincode(home, chaincode, hosts, ca_address)
+                if chaincode is not None
+                else _issue_producer(home, str(producer), ca_address)
+            )
             files = sorted(path for path in folder.iterdir() if path.is_file())
     environment = None if chaincode is None else chaincode_environment(home, folder, chaincode)
     if as_json:
@@ -181,6 +188,11 @@ def issue(
                 f"To have it serve as {', '.join(hosts)}, set CHAINCODE_SERVER_ADDRESS too, to the "
                 "host:port where it listens."
             )
+    elif producer is not None:
+        click.echo(
+            f"Next: publish with this pair at {load_addresses(home).events}, the event hub, by "
+            "selvedge.eventhub.v1.Producer/Publish"
+        )
     else:
         click.echo(f"Next: selvedge events --user {user}")
 
@@ -203,9 +215,25 @@ def _issue_user(home: Path, name: str, profile: str, ca_address: str, *, renew: 
 
 def _issue_chaincode(home: Path, name: str, hosts: Sequence[str], ca_address: str) -> Path:
     enrolment = _mint(home, name, ["chaincode"], ca_address, hosts)
-    folder = home / "crypto" / "chaincodes" / name
+    folder = _chaincode_folder(home, name)
     _run(
         enrol_chaincode(
+            folder,
+            enrolment,
+            name=name,
+            ca_address=ca_address,
+            patience=_ENROL_PATIENCE,
+            renew=True,
+        )
+    )
+    return folder
+
+
+def _issue_producer(home: Path, name: str, ca_address: str) -> Path:
+    enrolment = _mint(home, name, ["producer"], ca_address)
+    folder = _producer_folder(home, name)
+    _run(
+        enrol_producer(
             folder,
             enrolment,
             name=name,
@@ -227,10 +255,22 @@ def _run(enrolling: Coroutine[Any, Any, None]) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _certificate_file(home: Path, user: str | None, chaincode: str | None) -> Path:
+def _certificate_file(
+    home: Path, user: str | None, chaincode: str | None, producer: str | None
+) -> Path:
     if user is not None:
         return _user_folder(home, user) / "msp" / "signcerts" / "cert.pem"
-    return home / "crypto" / "chaincodes" / str(chaincode) / "client.crt"
+    if producer is not None:
+        return _producer_folder(home, producer) / "client.crt"
+    return _chaincode_folder(home, str(chaincode)) / "client.crt"
+
+
+def _chaincode_folder(home: Path, name: str) -> Path:
+    return home / "crypto" / "chaincodes" / name
+
+
+def _producer_folder(home: Path, name: str) -> Path:
+    return home / "crypto" / "producers" / name
 
 
 def _user_folder(home: Path, name: str) -> Path:

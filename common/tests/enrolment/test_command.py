@@ -25,7 +25,9 @@ def test_help_has_an_example() -> None:
     assert "example:\n  python -m selvedge_common.enrolment chaincode --name" in shown.stdout
 
 
-@pytest.mark.parametrize("holder", [["chaincode", "--name=cc"], ["user"], ["service"]])
+@pytest.mark.parametrize(
+    "holder", [["chaincode", "--name=cc"], ["producer", "--name=p"], ["user"], ["service"]]
+)
 def test_it_fails_with_one_sentence(tmp_path: Path, holder: list[str]) -> None:
     file = tmp_path / "enrolment.json"
     where = [f"--folder={tmp_path}", f"--enrolment={file}", "--timeout=0.1"]

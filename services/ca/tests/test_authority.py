@@ -77,11 +77,19 @@ def test_server_certificate_verifies_for_each_of_its_names(authority: Authority)
 
 
 def test_only_servers_get_names(authority: Authority) -> None:
-    for profile in PROFILES.keys() - {"tls-server", "chaincode"}:
+    for profile in PROFILES.keys() - {"tls-server", "chaincode", "producer"}:
         with pytest.raises(x509.ExtensionNotFound):
             issue(authority, profile).extensions.get_extension_for_class(
                 x509.SubjectAlternativeName
             )
+
+
+def test_producer_carries_its_name_as_uri_and_no_host(authority: Authority) -> None:
+    uri = x509.UniformResourceIdentifier("selvedge://producer/weather")
+    extensions = issue(authority, "producer", "weather", HOSTS).extensions
+    assert list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == [uri]
+    usages = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usages) == [ExtendedKeyUsageOID.CLIENT_AUTH]
 
 
 def test_chaincode_carries_its_name_as_uri_and_no_host_that_it_was_not_given(
@@ -143,6 +151,7 @@ def test_every_certificate_has_what_msp_and_go_ask_for(authority: Authority, pro
         ("tls-client", "sslclient"),
         ("chaincode", "sslclient"),
         ("chaincode", "sslserver"),
+        ("producer", "sslclient"),
         ("peer", "any"),
     ],
 )
@@ -286,6 +295,7 @@ def test_junk_is_refused(junk: bytes) -> None:
         ("tls-server", "a.b"),
         ("chaincode", "a--b"),
         ("chaincode", "a/b"),
+        ("producer", "a/b"),
     ],
 )
 def test_unfit_names_are_refused(profile: str, name: str) -> None:

@@ -27,7 +27,7 @@ def test_the_packaged_settings_are_good() -> None:
             (f"ca.lifetimes.{name}", value)
             for name in (
                 *("root", "tlsServer", "tlsClient", "peer"),
-                *("orderer", "user", "admin", "chaincode"),
+                *("orderer", "user", "admin", "chaincode", "producer"),
             )
             for value in ("0", "-1h", "90000000h")
         ),

@@ -27,6 +27,7 @@ from selvedge_common.enrolment import (
     Enrolment,
     EnrolmentError,
     enrol_chaincode,
+    enrol_producer,
     enrol_service,
     enrol_user,
     layout,
@@ -382,6 +383,19 @@ async def test_a_chaincode_does_not_take_another_ones_name(ca: RunningCa, tmp_pa
     with pytest.raises(EnrolmentError, match="instead of selvedge://chaincode/other"):
         await enrol_chaincode(tmp_path / "cc", ca.member_file("asset-transfer"), name="other")
     assert not (tmp_path / "cc").exists()
+
+
+async def test_a_producer_gets_a_certificate_of_its_name(ca: RunningCa, tmp_path: Path) -> None:
+    tokens = {"producer": ca.mint("weather", "producer")}
+    await enrol_producer(tmp_path / "weather", enrolment_with(ca, tokens), name="weather")
+    assert {file.name for file in (tmp_path / "weather").iterdir()} == {
+        "ca.crt",
+        "client.crt",
+        "client.key",
+    }
+    tokens = {"producer": ca.mint("weather", "producer")}
+    with pytest.raises(EnrolmentError, match="instead of selvedge://producer/other"):
+        await enrol_producer(tmp_path / "other", enrolment_with(ca, tokens), name="other")
 
 
 async def test_a_missing_profile_is_named_at_once(ca: RunningCa, tmp_path: Path) -> None:

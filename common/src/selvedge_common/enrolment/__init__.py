@@ -5,6 +5,7 @@ Usual use: `await enrol_service(volume, Path("/enrol/enrolment.json"), identitie
 
 from selvedge_common.enrolment.client import (
     enrol_chaincode,
+    enrol_producer,
     enrol_service,
     enrol_user,
     ensure_enrolled,
@@ -17,6 +18,7 @@ __all__ = [
     "Enrolment",
     "EnrolmentError",
     "enrol_chaincode",
+    "enrol_producer",
     "enrol_service",
     "enrol_user",
     "ensure_enrolled",

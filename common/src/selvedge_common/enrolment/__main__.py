@@ -10,6 +10,7 @@ from pathlib import Path
 from selvedge_common.enrolment import (
     EnrolmentError,
     enrol_chaincode,
+    enrol_producer,
     enrol_service,
     enrol_user,
 )
@@ -35,6 +36,10 @@ async def _enrol(arguments: argparse.Namespace) -> None:
     address, timeout = arguments.ca_address, arguments.timeout
     if arguments.holder == "chaincode":
         await enrol_chaincode(
+            folder, enrolment, name=arguments.name, ca_address=address, patience=timeout
+        )
+    elif arguments.holder == "producer":
+        await enrol_producer(
             folder, enrolment, name=arguments.name, ca_address=address, patience=timeout
         )
     elif arguments.holder == "user":
@@ -73,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
         "chaincode", parents=[common], help="ca.crt, client.crt, client.key"
     )
     chaincode.add_argument("--name", required=True, help="the chaincode's name")
+    producer = holders.add_parser(
+        "producer", parents=[common], help="ca.crt, client.crt, client.key, to publish events with"
+    )
+    producer.add_argument("--name", required=True, help="the producer's name")
     user = holders.add_parser("user", parents=[common], help="msp/ and tls/ of a user")
     user.add_argument("--profile", choices=("user", "admin"), default="user")
     service = holders.add_parser("service", parents=[common], help="tls/ and msp/ of a service")

@@ -123,6 +123,33 @@ async def enrol_chaincode(
     )
 
 
+async def enrol_producer(
+    folder: Path,
+    enrolment: Path | Enrolment,
+    *,
+    name: str,
+    ca_address: str | None = None,
+    patience: float = DEFAULT_PATIENCE,
+    renew: bool = False,
+) -> None:
+    """A producer's certificate for the event hub: `ca.crt`, `client.crt` and `client.key`.
+
+    Args:
+        name: the producer's name; the others as for `enrol_service`.
+
+    Raises:
+        EnrolmentError: see `ensure_enrolled`.
+    """
+    await ensure_enrolled(
+        folder,
+        layout.producer(name),
+        enrolment,
+        ca_address=ca_address,
+        patience=patience,
+        renew=renew,
+    )
+
+
 async def ensure_enrolled(
     folder: Path,
     credentials: Sequence[Credential],

@@ -84,3 +84,9 @@ def chaincode(name: str) -> list[Credential]:
             names_uri=f"selvedge://chaincode/{name}",
         )
     ]
+
+
+def producer(name: str) -> list[Credential]:
+    """A producer's: `client.crt`, `client.key` and `ca.crt`, in the folder itself."""
+    uri = f"selvedge://producer/{name}"
+    return [Credential("producer", "client.crt", "client.key", "ca.crt", names_uri=uri)]

@@ -37,6 +37,7 @@ class Lifetimes:
     user: _Lifetime
     admin: _Lifetime
     chaincode: _Lifetime
+    producer: _Lifetime
     backdate: _Pause
 
     def by_profile(self) -> dict[str, timedelta]:

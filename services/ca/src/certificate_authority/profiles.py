@@ -90,6 +90,10 @@ def _chaincode_names(holder: Holder) -> list[x509.GeneralName]:
     return [uri, *(alternative_name(host) for host in dict.fromkeys(holder.hosts))]
 
 
+def _producer_names(holder: Holder) -> list[x509.GeneralName]:
+    return [x509.UniformResourceIdentifier(f"selvedge://producer/{holder.name}")]
+
+
 def _no_names(_: Holder) -> list[x509.GeneralName]:
     return []
 
@@ -111,6 +115,8 @@ _PROFILES = (
     _identity("user", "client"),
     _identity("admin", "admin"),
     Profile(CHAINCODE, Signer.TLS, None, (_CLIENT, _SERVER), _CHAINCODE, _chaincode_names),
+    # A producer's events are told like those of a chaincode of its name.
+    Profile("producer", Signer.TLS, None, (_CLIENT,), _CHAINCODE, _producer_names),
 )
 PROFILES = {profile.name: profile for profile in _PROFILES}
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*selvedge/ca/v1/certificate_authority.proto\x12\x0eselvedge.ca.v1\"l\n\x0cIssueRequest\x12#\n\x1b\x63\x65rtificate_signing_request\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\t\x12(\n\x07profile\x18\x03 \x01(\x0e\x32\x17.selvedge.ca.v1.Profile\"3\n\rIssueResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\r\n\x05\x63hain\x18\x02 \x03(\x0c\"\x0e\n\x0cRootsRequest\"a\n\rRootsResponse\x12\x10\n\x08tls_root\x18\x01 \x01(\x0c\x12\x15\n\ridentity_root\x18\x02 \x01(\x0c\x12\x17\n\x0ftls_root_sha256\x18\x03 \x01(\t\x12\x0e\n\x06msp_id\x18\x04 \x01(\t*\xb5\x01\n\x07Profile\x12\x17\n\x13PROFILE_UNSPECIFIED\x10\x00\x12\x16\n\x12PROFILE_TLS_SERVER\x10\x01\x12\x16\n\x12PROFILE_TLS_CLIENT\x10\x02\x12\x10\n\x0cPROFILE_USER\x10\x03\x12\x11\n\rPROFILE_ADMIN\x10\x04\x12\x10\n\x0cPROFILE_PEER\x10\x05\x12\x13\n\x0fPROFILE_ORDERER\x10\x06\x12\x15\n\x11PROFILE_CHAINCODE\x10\x07\x32\xa2\x01\n\x14\x43\x65rtificateAuthority\x12\x44\n\x05Issue\x12\x1c.selvedge.ca.v1.IssueRequest\x1a\x1d.selvedge.ca.v1.IssueResponse\x12\x44\n\x05Roots\x12\x1c.selvedge.ca.v1.RootsRequest\x1a\x1d.selvedge.ca.v1.RootsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*selvedge/ca/v1/certificate_authority.proto\x12\x0eselvedge.ca.v1\"l\n\x0cIssueRequest\x12#\n\x1b\x63\x65rtificate_signing_request\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\t\x12(\n\x07profile\x18\x03 \x01(\x0e\x32\x17.selvedge.ca.v1.Profile\"3\n\rIssueResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\r\n\x05\x63hain\x18\x02 \x03(\x0c\"\x0e\n\x0cRootsRequest\"a\n\rRootsResponse\x12\x10\n\x08tls_root\x18\x01 \x01(\x0c\x12\x15\n\ridentity_root\x18\x02 \x01(\x0c\x12\x17\n\x0ftls_root_sha256\x18\x03 \x01(\t\x12\x0e\n\x06msp_id\x18\x04 \x01(\t*\xcb\x01\n\x07Profile\x12\x17\n\x13PROFILE_UNSPECIFIED\x10\x00\x12\x16\n\x12PROFILE_TLS_SERVER\x10\x01\x12\x16\n\x12PROFILE_TLS_CLIENT\x10\x02\x12\x10\n\x0cPROFILE_USER\x10\x03\x12\x11\n\rPROFILE_ADMIN\x10\x04\x12\x10\n\x0cPROFILE_PEER\x10\x05\x12\x13\n\x0fPROFILE_ORDERER\x10\x06\x12\x15\n\x11PROFILE_CHAINCODE\x10\x07\x12\x14\n\x10PROFILE_PRODUCER\x10\x08\x32\xa2\x01\n\x14\x43\x65rtificateAuthority\x12\x44\n\x05Issue\x12\x1c.selvedge.ca.v1.IssueRequest\x1a\x1d.selvedge.ca.v1.IssueResponse\x12\x44\n\x05Roots\x12\x1c.selvedge.ca.v1.RootsRequest\x1a\x1d.selvedge.ca.v1.RootsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'selvedge_protos.selvedge.ca
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROFILE']._serialized_start=341
-  _globals['_PROFILE']._serialized_end=522
+  _globals['_PROFILE']._serialized_end=544
   _globals['_ISSUEREQUEST']._serialized_start=62
   _globals['_ISSUEREQUEST']._serialized_end=170
   _globals['_ISSUERESPONSE']._serialized_start=172
@@ -41,6 +41,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROOTSREQUEST']._serialized_end=239
   _globals['_ROOTSRESPONSE']._serialized_start=241
   _globals['_ROOTSRESPONSE']._serialized_end=338
-  _globals['_CERTIFICATEAUTHORITY']._serialized_start=525
-  _globals['_CERTIFICATEAUTHORITY']._serialized_end=687
+  _globals['_CERTIFICATEAUTHORITY']._serialized_start=547
+  _globals['_CERTIFICATEAUTHORITY']._serialized_end=709
 # @@protoc_insertion_point(module_scope)

@@ -46,6 +46,10 @@ class _ProfileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Profile.Value
     authentication; the chaincode's name in a SAN URI, selvedge://chaincode/NAME, which must equal the
     name it registers; the hosts that its token was made for, if any, as further SANs.
     """
+    PROFILE_PRODUCER: _Profile.ValueType  # 8
+    """A program that publishes events of its own at the event hub: TLS root; client authentication; its name
+    in a SAN URI, selvedge://producer/NAME, under which its events are told.
+    """
 
 class Profile(_Profile, metaclass=_ProfileEnumTypeWrapper):
     """What a certificate is for. It decides the root that signs, the key usages, and the organisational unit
@@ -72,6 +76,10 @@ PROFILE_CHAINCODE: Profile.ValueType  # 7
 """A chaincode, that dials the chaincode listener or serves: TLS root; client and server
 authentication; the chaincode's name in a SAN URI, selvedge://chaincode/NAME, which must equal the
 name it registers; the hosts that its token was made for, if any, as further SANs.
+"""
+PROFILE_PRODUCER: Profile.ValueType  # 8
+"""A program that publishes events of its own at the event hub: TLS root; client authentication; its name
+in a SAN URI, selvedge://producer/NAME, under which its events are told.
 """
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
