@@ -217,6 +217,7 @@ COUNTS = [
     "peer.events.recentBytes",
     "peer.events.maxConsumers",
     "peer.events.maxInterests",
+    "peer.events.maxProducers",
     "peer.events.maxConcurrentStreams",
     "peer.events.outbox.maxEvents",
     "transport.maxConnections",

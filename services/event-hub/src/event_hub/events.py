@@ -26,6 +26,8 @@ class HubEvent:
         message: a serialised ``protos.Event``; all consumers share these bytes.
         chaincode: the chaincode's name, for CHAINCODE events only.
         name: the event name the chaincode chose, for CHAINCODE events only.
+        published: whether a producer published it and no ledger says so. Then it is only for those
+            who asked for its channel by name.
     """
 
     type: Kind
@@ -33,3 +35,4 @@ class HubEvent:
     message: bytes
     chaincode: str = ""
     name: str = ""
+    published: bool = False

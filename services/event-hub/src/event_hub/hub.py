@@ -10,6 +10,7 @@ from event_hub.interests import Interests
 from event_hub.material import Material
 from event_hub.outbox import Outbox
 from event_hub.processor import Processor
+from event_hub.producer import Producer, add_producer
 from event_hub.sources.feed import Feed
 from event_hub.validation import ValidationConfig, Validator
 from selvedge_common.comm import (
@@ -66,6 +67,7 @@ class Hub:
         self._feeds = {name: self._feed(name) for name in config.source.channels}
         self.server = GRPCServer(events.address, self._server_config())
         self.server.add_message_stream(METHOD, self._chat())
+        add_producer(self.server, self._producer())
 
     async def run(self, shutdown: asyncio.Event, operations: str) -> None:
         """Serve until told to stop, then drain: clients get what waits for them, and a farewell.
@@ -172,6 +174,15 @@ class Hub:
             self._material.msp(), ValidationConfig(events.timewindow, events.require_tls_binding)
         )
         return Chat(validator, self._interests, self._consumers)
+
+    def _producer(self) -> Producer:
+        events = self._config.peer.events
+        return Producer(
+            self._processor,
+            self._feeds,
+            max_streams=events.max_producers,
+            max_event_bytes=events.max_send_msg_size,
+        )
 
     def _feed(self, channel: str) -> Feed:
         return Feed(

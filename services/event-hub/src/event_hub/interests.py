@@ -196,7 +196,7 @@ class Interests(Generic[Consumer]):
         """Give everyone interested in an event, each once however many interests match."""
         lists = [
             found
-            for channel in {event.channel, EVERY_CHANNEL}
+            for channel in {event.channel, event.channel if event.published else EVERY_CHANNEL}
             for name in {event.name, EVERY_NAME}
             if (found := self._consumers.get(Topic(event.type, channel, event.chaincode, name)))
         ]

@@ -40,6 +40,16 @@ PUBLICATIONS_DROPPED = Counter(
     "eventhub_publications_dropped",
     "Events of publishers that found the processor full. Blocks of a source are never among them.",
 )
+PRODUCERS = Gauge("eventhub_producers", "Publish streams that are open.")
+PRODUCERS_REFUSED = Counter(
+    "eventhub_producers_refused", "Publish streams refused, as many being open as may be."
+)
+PUBLICATIONS_ACCEPTED = Counter(
+    "eventhub_publications_accepted", "Events of producers that entered the processor."
+)
+PUBLICATIONS_REFUSED = Counter(
+    "eventhub_publications_refused", "Events of producers that were not taken.", ["reason"]
+)
 PUBLICATIONS_FAILED = Counter(
     "eventhub_publications_failed", "Publications whose events could not be built."
 )

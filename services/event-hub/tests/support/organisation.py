@@ -39,7 +39,7 @@ class Root:
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(
-        self, name: str, unit: str = "client", minutes: float = 30
+        self, name: str, unit: str = "client", minutes: float = 30, uri: str | None = None
     ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         """A certificate that ends in so many minutes, or ended as many ago."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -49,8 +49,9 @@ class Root:
                 x509.NameAttribute(NameOID.COMMON_NAME, name),
             ]
         )
+        hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         names = x509.SubjectAlternativeName(
-            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            [x509.UniformResourceIdentifier(uri)] if uri else hosts
         )
         certificate = (
             self._builder(subject, key.public_key(), minutes)
@@ -87,8 +88,8 @@ class Organisation:
         certificate, key = self.identities.issue(name, unit, minutes)
         return SigningIdentity(self.mspid, certificate, key)
 
-    def tls_pair(self, name: str) -> tuple[bytes, bytes]:
-        certificate, key = self.tls.issue(name)
+    def tls_pair(self, name: str, uri: str | None = None) -> tuple[bytes, bytes]:
+        certificate, key = self.tls.issue(name, uri=uri)
         return certificate.public_bytes(serialization.Encoding.PEM), pem_key(key)
 
     def write_material(self, folder: Path) -> None:
