@@ -117,11 +117,11 @@ class Client:
         channel = await self.channel(self._addresses.orderer)
         return channel.stream_stream("/orderer.AtomicBroadcast/Broadcast")()
 
-    def registration(self) -> bytes:
-        """The request to Chat for the events of the measuring chaincode."""
+    def registration(self, chaincode: str = NAME) -> bytes:
+        """The request to Chat for the events of a chaincode."""
         signer = self._user.signer
         event = events_pb2.Event(
-            register=events_pb2.Register(events=[chaincode_interest(NAME)]),
+            register=events_pb2.Register(events=[chaincode_interest(chaincode)]),
             creator=signer.serialized,
             timestamp=timestamp_of(),
             tls_cert_hash=self._user.tls_hash,

@@ -18,7 +18,6 @@ class Effort:
         state_calls: state calls within one transaction; with large values a tenth.
         ranges: range queries within one transaction.
         puts: puts of one transaction, one by one and in batches.
-        events: events that each consumer of the fan-out gets.
         rounds: of each load on each server.
         round_seconds: how long each of them is, where it is not counted.
         idle_streams: streams opened to see what they take; with a connection each, a quarter.
@@ -26,6 +25,8 @@ class Effort:
         read: keys that simulations of a round read; of ranges a hundredth.
         keys: how many the growing ledger has, each time it is measured.
         replayed: blocks that are read from the beginning.
+        idle_consumers: of the hub, opened to see what they take.
+        delivering_seconds: of each pace of events from the hub.
         paces: transactions a second, and for how many seconds.
     """
 
@@ -36,7 +37,6 @@ class Effort:
     state_calls: int
     ranges: int
     puts: int
-    events: int
     rounds: int
     round_seconds: float
     idle_streams: int
@@ -44,6 +44,8 @@ class Effort:
     read: int
     keys: Sequence[int]
     replayed: int
+    idle_consumers: int
+    delivering_seconds: float
     paces: Sequence[tuple[int, float]]
 
 
@@ -55,7 +57,6 @@ FULL = Effort(
     state_calls=3000,
     ranges=10,
     puts=10_000,
-    events=2000,
     rounds=3,
     round_seconds=0.4,
     idle_streams=2000,
@@ -63,6 +64,8 @@ FULL = Effort(
     read=10_000,
     keys=(1000, 100_000, 1_000_000),
     replayed=10_000,
+    idle_consumers=5000,
+    delivering_seconds=5.0,
     paces=((1, 20), (100, 10), (1000, 5)),
 )
 QUICK = Effort(
@@ -73,7 +76,6 @@ QUICK = Effort(
     state_calls=1000,
     ranges=2,
     puts=1000,
-    events=100,
     rounds=1,
     round_seconds=0.1,
     idle_streams=400,
@@ -81,5 +83,7 @@ QUICK = Effort(
     read=1000,
     keys=(1000, 10_000, 100_000),
     replayed=200,
+    idle_consumers=400,
+    delivering_seconds=0.5,
     paces=((1, 2), (100, 1), (1000, 0.5)),
 )

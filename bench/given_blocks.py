@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from chaincode_support.ledger import Ledger
-from chaincode_support.ordering.errors import OrderingClosed
 
 
 class GivenBlocks:
-    """Implements chaincode-support's Ordering.
+    """Implements chaincode-support's OrderedBlocks.
 
     Args:
         ledger: its blocks come first.
@@ -27,9 +26,10 @@ class GivenBlocks:
         """How many there are, those of the ledger included."""
         return self._first + len(self._given)
 
-    def order(self, envelope: bytes) -> asyncio.Future[int]:
-        """Raises OrderingClosed."""
-        raise OrderingClosed("All blocks have been given.")
+    @property
+    def ordered_bytes(self) -> int:
+        """None come from now on."""
+        return 0
 
     def block(self, number: int) -> bytes:
         """A marshalled block. Raises BlockNotFound, IndexError."""

@@ -18,6 +18,7 @@ from bench.process import PATIENCE, BenchError, children
 from selvedge_cli.addresses import Addresses, port_of
 
 SELVEDGE = Path(sys.executable).with_name("selvedge")
+_POLL = 0.05
 PROCESSES = {
     "ca": "certificate_authority",
     "chaincode-support": "chaincode_support",
@@ -118,6 +119,34 @@ async def running(folder: Path) -> AsyncIterator[House]:
         yield house
     finally:
         await house.stop()
+
+
+def free_address() -> str:
+    """One on this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def reachable(address: str) -> None:
+    """Return once somebody listens there.
+
+    Raises:
+        BenchError: nobody does for too long.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(host, int(port))
+                except OSError:
+                    await asyncio.sleep(_POLL)
+                else:
+                    writer.close()
+                    return
+    except TimeoutError:
+        raise BenchError(f"nobody listens at {address}") from None
 
 
 def _free_offset() -> int:

@@ -201,7 +201,9 @@ class Commands:
     async def _follow(self, blocks: Sequence[bytes]) -> None:
         """Raises CommitterStopped."""
         given = GivenBlocks(self._ledger, blocks)
-        committer = Committer(given, self._ledger, self._validator, blocks_ahead=given.height)
+        committer = Committer(
+            given, self._ledger, self._validator, blocks_ahead=given.height, bytes_ahead=1
+        )
         committing = asyncio.create_task(committer.run())
         committed = asyncio.create_task(self._ledger.wait_for(given.height))
         await asyncio.wait((committing, committed), return_when=asyncio.FIRST_COMPLETED)

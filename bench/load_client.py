@@ -67,6 +67,10 @@ class LoadClient:
         answer = await self._running.ask(amount, patience=PATIENCE + amount)
         return Round(**json.loads(answer))
 
+    async def more(self, streams: int) -> None:
+        """Have a following client open so many streams on top. Raises as `round`."""
+        await self._running.ask(f"+{streams}", patience=PATIENCE + streams)
+
     def rounds(self, seconds: float) -> Callable[[float], Awaitable[Round]]:
         """What does a part of a round of so many seconds; raises as `round`."""
         return lambda part: self.round(seconds * part)

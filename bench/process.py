@@ -109,7 +109,10 @@ class Program:
 
 @asynccontextmanager
 async def program(
-    *words: str | Path, name: str = "", environment: Mapping[str, str] | None = None
+    *words: str | Path,
+    name: str = "",
+    environment: Mapping[str, str] | None = None,
+    terminate: bool = False,
 ) -> AsyncIterator[Program]:
     """Run a program, which ends with this process.
 
@@ -117,6 +120,7 @@ async def program(
         words: its command line.
         name: for messages, where it is not the file's.
         environment: variables beside those of this process.
+        terminate: whether a signal ends it, as its standard input means nothing to it.
     """
     process = await asyncio.create_subprocess_exec(
         *words,
@@ -132,6 +136,8 @@ async def program(
         yield Program(process, name or Path(words[0]).name)
     finally:
         process.stdin.close()
+        if terminate and process.returncode is None:
+            process.terminate()
         try:
             async with asyncio.timeout(_GRACE):
                 await process.wait()

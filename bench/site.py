@@ -64,6 +64,11 @@ class Site:
         """Both, by the names of their columns."""
         return {"raw": self.raw, "echo": self.echo}
 
+    @property
+    def user_tls(self) -> Path:
+        """The folder of the certificate that clients show."""
+        return self.house.home / "crypto" / "users" / "user1" / "tls"
+
     def pid(self, service: str) -> int:
         """The process of a service now."""
         return self.house.pids()[service]
@@ -81,13 +86,14 @@ class Site:
         window: int = 1,
         request: bytes = b"",
         count: int = 1,
+        secure: bool = True,
     ) -> load_client.Running:
         """A load client that is the user of this site."""
         return load_client.load_client(
             mode,
             address,
             built=self.load,
-            tls=self.house.home / "crypto" / "users" / "user1" / "tls",
+            tls=self.user_tls if secure else None,
             connections=connections,
             streams=streams,
             size=size,

@@ -21,6 +21,8 @@
 //	          the seconds on the line have not passed
 //	pace      the messages of a file on one stream, each answered by one; the line names the file, how
 //	          many to send a second, and a file for the answers
+//	follow    streams that each send the message in the file -requests and read one; the line says how
+//	          many more every one of them reads, or, as "+100", how many streams to open on top
 //	watch     all that comes on one stream for the message in the file -requests; the line names a file
 //	          for what came since the line before
 package main
@@ -60,7 +62,7 @@ var (
 	method      = flag.String("method", "", "against any server: /package.Service/Method")
 	answer      = flag.Int("answer", 100, "of exchange: bytes of an answer")
 	window      = flag.Int("window", 1, "of exchange: messages that wait for their answer at a time")
-	requests    = flag.String("requests", "", "of read and watch: a file with a message")
+	requests    = flag.String("requests", "", "of read, follow and watch: a file with a message")
 	count       = flag.Int("count", 1, "of read: messages after each request")
 	pause       = flag.Duration("pause", 0, "how long each stream or caller rests after an answer")
 )
@@ -91,6 +93,8 @@ func run() error {
 		return replayAll()
 	case "pace":
 		return paceAll()
+	case "follow":
+		return followAll()
 	case "watch":
 		return watchAll()
 	}
