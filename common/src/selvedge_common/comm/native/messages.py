@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import grpc
 
 from selvedge_common.comm.errors import StatusError
+from selvedge_common.comm.native.frames import DATA
 
 PREFIX_BYTES = 5
 _PREFIX = struct.Struct(">BL")
+_HEAD = struct.Struct(">HBBBLBL")
 _FREELY_INFLATED = 1024 * 1024  # bytes that a message may have once decompressed, however small
 _MAX_RATIO = 100  # above that, how many times what was sent
 _WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -117,6 +119,13 @@ def _not_compressed(encoding: str) -> StatusError:
         grpc.StatusCode.INTERNAL,
         f"A message that is marked as compressed is not {encoding}; send what grpc-encoding says.",
     )
+
+
+def message_head(stream: int, size: int, compressed: bool = False) -> bytes:
+    """What stands before a message of so many bytes that is a frame by itself: that frame's head,
+    and its prefix."""
+    framed = size + PREFIX_BYTES
+    return _HEAD.pack(framed >> 8, framed & 0xFF, DATA, 0, stream, compressed, size)
 
 
 def prefix(size: int, compressed: bool = False) -> bytes:

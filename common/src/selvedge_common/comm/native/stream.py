@@ -8,7 +8,7 @@ from selvedge_common.comm.native import frames
 from selvedge_common.comm.native.frames import ConnectionFault, ErrorCode, StreamFault
 from selvedge_common.comm.native.headers import Request, plain_response
 from selvedge_common.comm.native.inbox import Inbox
-from selvedge_common.comm.native.messages import PREFIX_BYTES, MessageReader, prefix
+from selvedge_common.comm.native.messages import PREFIX_BYTES, MessageReader, message_head, prefix
 from selvedge_common.comm.native.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -219,10 +219,7 @@ class Stream:
         ):
             self.send_window -= size
             connection.send_window -= size
-            connection.write(
-                frames.head(size, frames.DATA, 0, self.number) + prefix(len(message), compressed),
-                message,
-            )
+            connection.write(message_head(self.number, len(message), compressed), message)
             connection.worked(size)
             return
         self._wait(prefix(len(message), compressed), message)
