@@ -77,7 +77,7 @@ def test_running_services_are_in_the_way(home: Path) -> None:
     claim.release()
     assert refused.returncode == 1
     assert refused.stderr == (
-        f"chaincode-support-ledger: Channel {CHANNEL} is in use by a running chaincode-support, "
+        f"selvedge ledger rebuild: Channel {CHANNEL} is in use by a running chaincode-support, "
         f"which holds {files.lock}: stop that first.\n"
     )
 
@@ -91,8 +91,44 @@ def test_a_home_without_a_ledger_is_one_sentence(tmp_path: Path, words: tuple[st
     assert "there is no ledger in" in json.loads(as_json.stdout)["error"]
 
 
-@pytest.mark.parametrize("command", ["verify", "backup", "restore", "rebuild"])
-def test_help_gives_an_example_and_the_exit_statuses(command: str, tmp_path: Path) -> None:
+def test_a_home_whose_volume_has_no_channel_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "chaincode-support").mkdir()
+    done = run("verify", home=tmp_path)
+    assert done.stderr == (
+        f"selvedge ledger verify: There is no channel on {tmp_path}/chaincode-support: give the "
+        "home of `selvedge up` with --home.\n"
+    )
+
+
+def test_what_to_do_is_told_in_words_that_can_be_typed(home: Path) -> None:
+    damage_block(home / "chaincode-support" / "ledger" / f"{CHANNEL}.sqlite", 4)
+    assert "stop the service and run `selvedge ledger rebuild`" in run("verify", home=home).stdout
+
+
+def test_transactions_are_judged_again_unless_that_is_not_wanted(home: Path) -> None:
+    assert f"judged again     {BLOCKS}, to the same verdicts" in run("verify", home=home).stdout
+    unjudged = run("verify", "--no-judge", home=home)
+    assert (unjudged.returncode, "judged again" in unjudged.stdout) == (0, False)
+
+
+def test_where_a_failure_came_from_is_shown_to_who_asks(home: Path) -> None:
+    shown = run("verify", "--channel", "nope", "--debug", home=home)
+    assert shown.stderr.startswith("Traceback")
+    assert "NothingThere: There is no channel nope" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "statuses"),
+    [
+        ("verify", "1  it could not be done, and nothing was changed\n    3  a channel is damaged"),
+        ("backup", "1  it could not be done, and nothing was changed\n    3  it is complete, and"),
+        ("restore", "1  it could not be done, or the backup is not sound, and nothing was changed"),
+        ("rebuild", "1  it could not be done, and nothing was changed\n\n  Example"),
+    ],
+)
+def test_help_gives_an_example_and_the_exit_statuses(
+    command: str, statuses: str, tmp_path: Path
+) -> None:
     shown = run(command, "--help", home=tmp_path).stdout
     assert f"Example: selvedge ledger {command}" in shown
-    assert "3  a channel is damaged" in shown
+    assert statuses in shown

@@ -16,21 +16,23 @@ from typing import Any
 import click
 
 from selvedge_cli import ENVIRONMENT
+from selvedge_cli import options as cli_options
 from selvedge_cli.errors import CommandError
 from selvedge_cli.options import debug_option, home_option, json_option
 
 SERVICE = "chaincode-support"
 """Whose volume holds the ledger."""
 
-_EXIT_STATUSES = """\b
-Exit status:
-  0  {done}
-  1  it could not be done, and nothing was changed
-  3  a channel is damaged
-
-Example: selvedge ledger {example}"""
+_NOTHING_DONE = "it could not be done, and nothing was changed"
 
 _force = click.option("--force", is_flag=True, help="Replace channels that are there already.")
+
+
+def _epilog(example: str, *, done: str, failed: str = _NOTHING_DONE, damaged: str = "") -> str:
+    statuses = [f"  0  {done}", f"  1  {failed}"]
+    if damaged:
+        statuses.append(f"  3  {damaged}")
+    return "\n".join(["\b", "Exit status:", *statuses, "", f"Example: selvedge ledger {example}"])
 
 
 def _home_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +63,7 @@ def ledger() -> None:
 
 @ledger.command(
     short_help="See whether it is sound.",
-    epilog=_EXIT_STATUSES.format(done="all is sound", example="verify"),
+    epilog=_epilog("verify", done="all is sound", damaged="a channel is damaged"),
 )
 @click.option(
     "--scratch",
@@ -69,22 +71,31 @@ def ledger() -> None:
     metavar="FOLDER",
     help="Where the state is made once more, to be compared.  [default: beside the ledger]",
 )
+@click.option(
+    "--no-judge", is_flag=True, help="Take the verdicts on transactions as they are: faster."
+)
 @_home_options
-def verify(scratch: Path | None, channels: Sequence[str], home: Path, as_json: bool) -> None:
+def verify(
+    scratch: Path | None, no_judge: bool, channels: Sequence[str], home: Path, as_json: bool
+) -> None:
     """See whether the ledger is sound; the services may run.
 
     Of ledger and ordering log each page, and each block's data, signatures and link to the one
-    before; that the two agree; and that state, history and index are what the blocks lead to. Two
-    peers that committed the same print the same state hash.
+    before; that the two agree; that state, history and index are what the blocks lead to; and that
+    each transaction has the verdict that it has when it is judged again. Two peers that committed
+    the same print the same state hash.
     """
     _require_volume(home)
-    _run("verify", home, channels, *_given("--scratch", scratch), as_json=as_json)
+    options = ["--no-judge"] if no_judge else []
+    _run("verify", home, channels, *_given("--scratch", scratch), *options, as_json=as_json)
 
 
 @ledger.command(
     short_help="Copy it, also while it is written.",
-    epilog=_EXIT_STATUSES.format(
-        done="the copy is complete and sound", example="backup --to backups/monday"
+    epilog=_epilog(
+        "backup --to backups/monday",
+        done="the copy is complete and sound",
+        damaged="it is complete, and as damaged as the channel is",
     ),
 )
 @click.option(
@@ -108,8 +119,10 @@ def backup(
 
 @ledger.command(
     short_help="Put a copy in its place.",
-    epilog=_EXIT_STATUSES.format(
-        done="the backup was sound, and is in its place", example="restore --from backups/monday"
+    epilog=_epilog(
+        "restore --from backups/monday",
+        done="the backup was sound, and is in its place",
+        failed="it could not be done, or the backup is not sound, and nothing was changed",
     ),
 )
 @click.option(
@@ -130,7 +143,7 @@ def restore(folder: Path, force: bool, channels: Sequence[str], home: Path, as_j
 
 @ledger.command(
     short_help="Make all but the blocks again.",
-    epilog=_EXIT_STATUSES.format(done="it was rebuilt", example="rebuild"),
+    epilog=_epilog("rebuild", done="it was rebuilt"),
 )
 @click.option(
     "--force",
@@ -162,12 +175,14 @@ def _given(option: str, path: Path | None) -> list[str]:
 
 def _run(command: str, home: Path, channels: Sequence[str], *options: str, as_json: bool) -> None:
     """Run the service's command on a home's volume, and end as it does."""
-    words = [sys.executable, "-m", "chaincode_support.maintenance", command, *options]
-    words += ["--volume", str(home / SERVICE)]
+    words = [sys.executable, "-m", "chaincode_support.maintenance", "--typed", "selvedge ledger"]
+    words += [command, *options, "--volume", str(home / SERVICE)]
     for channel in channels:
         words += ["--channel", channel]
     if as_json:
         words.append("--json")
+    if cli_options.debugging:
+        words.append("--debug")
     process = subprocess.Popen(words, env=ENVIRONMENT, stdin=subprocess.DEVNULL)  # noqa: S603
     with suppress(KeyboardInterrupt):
         process.wait()

@@ -24,7 +24,7 @@ from volumes import (
     quiet,
 )
 
-from chaincode_support.ledger import LedgerInUse
+from chaincode_support.ledger import LedgerInUse, LedgerUnusable
 from chaincode_support.maintenance import scratch
 from chaincode_support.maintenance.backup import back_up
 from chaincode_support.maintenance.errors import (
@@ -34,6 +34,7 @@ from chaincode_support.maintenance.errors import (
     NoRoom,
     NothingThere,
 )
+from chaincode_support.maintenance.judging import Judging
 from chaincode_support.maintenance.manifest import MANIFEST, CopiedFile, Manifest
 from chaincode_support.maintenance.restoring import restore
 from chaincode_support.maintenance.verification import verify
@@ -90,6 +91,7 @@ def test_a_backup_is_read_where_nothing_can_be_written(backup: Path) -> None:
     verify(files, quiet)
     for file in (files.ledger, files.ordering):
         assert [each.name for each in file.parent.iterdir()] == [file.name]
+        assert file.stat().st_mode & 0o777 == 0o600
     assert backup.stat().st_mode & 0o777 == 0o700
 
 
@@ -109,10 +111,32 @@ def test_a_folder_in_use_is_not_written_into(sound: Path, tmp_path: Path) -> Non
         back_up(sound, [CHANNEL], tmp_path, quiet)
 
 
+@pytest.mark.parametrize("place", ["ledger", "ordering", "ledger/monday", "ordering/a/b", "link"])
+def test_a_backup_among_the_channels_is_refused(
+    files: ChannelFiles, tmp_path: Path, place: str
+) -> None:
+    volume = tmp_path / "volume"
+    (volume / "link").symlink_to(volume / "ledger", target_is_directory=True)
+    for left in files.ledger.parent.iterdir():
+        left.unlink()
+    before = sorted(volume.rglob("*"))
+    with pytest.raises(InTheWay, match=r"where the channels themselves are: name a folder somewh"):
+        back_up(volume, [CHANNEL], volume / place, quiet)
+    assert sorted(volume.rglob("*")) == before
+
+
 def test_a_damaged_channel_is_not_taken_for_a_backup(files: ChannelFiles, tmp_path: Path) -> None:
     files.ordering.write_bytes(b"no database" * 1000)
-    with pytest.raises(MaintenanceError, match=r"cannot be copied: .* `verify` says what is wron"):
+    with pytest.raises(
+        MaintenanceError,
+        match=rf"cannot be copied, for {files.ordering} is not sound: it is no database.* `verify`",
+    ):
+        back_up(tmp_path / "volume", [CHANNEL], tmp_path / "new" / "backup", quiet)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "backup").mkdir()
+    with pytest.raises(MaintenanceError, match=r"cannot be copied"):
         back_up(tmp_path / "volume", [CHANNEL], tmp_path / "backup", quiet)
+    assert list((tmp_path / "backup").iterdir()) == []
     with pytest.raises(NoBackup, match=r"holds no backup, or one that was not finished"):
         restore(tmp_path / "backup", tmp_path / "new", [], quiet, force=False)
 
@@ -123,7 +147,7 @@ def test_a_backup_that_does_not_fit_is_refused_before_it_is_begun(
     monkeypatch.setattr(scratch, "_SPARE_BYTES", 1 << 60)
     with pytest.raises(NoRoom, match=r"make room on it"):
         back_up(sound, [CHANNEL], tmp_path / "backup", quiet)
-    assert list((tmp_path / "backup").iterdir()) == []
+    assert not (tmp_path / "backup").exists()
 
 
 def test_nothing_is_replaced_unless_that_is_said(
@@ -167,8 +191,47 @@ def test_a_backup_that_was_changed_is_refused(backup: Path, tmp_path: Path, part
     file = getattr(ChannelFiles.on(backup, CHANNEL), part)
     damage_block(file, 1)
     with pytest.raises(NoBackup, match=rf"{file} is not as it was when the backup was made"):
-        restore(backup, tmp_path / "new", [], quiet, force=False)
-    assert not list((tmp_path / "new").rglob("*.sqlite"))
+        restore(backup, tmp_path / "home" / "new", [], quiet, force=False)
+    # Nor are there folders or a lock that were not there before.
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_restore_that_fails_leaves_a_volume_as_it_was(
+    files: ChannelFiles, backup: Path, tmp_path: Path
+) -> None:
+    damage_block(ChannelFiles.on(backup, CHANNEL).ledger, 1)
+    shutil.rmtree(files.ledger.parent)
+    files.lock.unlink(missing_ok=True)
+    before = sorted((tmp_path / "volume").rglob("*"))
+    with pytest.raises(NoBackup):
+        restore(backup, tmp_path / "volume", [], quiet, force=True)
+    assert sorted((tmp_path / "volume").rglob("*")) == before
+
+
+def test_a_link_to_nothing_is_not_replaced(
+    files: ChannelFiles, backup: Path, tmp_path: Path
+) -> None:
+    files.ordering.unlink()
+    files.ordering.symlink_to(tmp_path / "disk")
+    for work in (
+        lambda: back_up(tmp_path / "volume", [CHANNEL], tmp_path / "another", quiet),
+        lambda: restore(backup, tmp_path / "volume", [], quiet, force=True),
+    ):
+        with pytest.raises(LedgerUnusable, match=rf"{files.ordering} is a link to .*, where there"):
+            work()
+    assert files.ordering.is_symlink()
+
+
+def test_a_backup_of_a_release_that_judged_otherwise_is_restored(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(*_: object) -> None:
+        raise AssertionError("it was judged again")
+
+    back_up(sound, [CHANNEL], tmp_path / "backup", quiet)
+    monkeypatch.setattr(Judging, "judge", judge)
+    [report] = restore(tmp_path / "backup", tmp_path / "new", [], quiet, force=False)
+    assert (report.blocks, report.judged, report.sound) == (BLOCKS, 0, True)
 
 
 def test_a_file_that_grew_is_refused_before_it_is_copied(
@@ -231,7 +294,7 @@ def test_of_several_channels_one_can_be_restored(sound: Path, backup: Path, tmp_
     with pytest.raises(NothingThere, match=rf"no channel third: it has {CHANNEL}, another"):
         restore(backup, tmp_path / "new", ["third"], quiet, force=False)
     # The files of the other one are not in the backup.
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NoBackup, match=r"ledger/another.sqlite is missing: use another backup"):
         restore(backup, tmp_path / "new", [], quiet, force=False)
     assert not list((tmp_path / "new").rglob("*.sqlite"))
     [report] = restore(backup, tmp_path / "new", [CHANNEL], quiet, force=False)

@@ -11,6 +11,8 @@ from testchannel import CHANNEL
 from volumes import BLOCKS, changing, damage_block
 
 from chaincode_support.volume import ChannelFiles, Claim
+from selvedge_common.protoutil import blocks, metadata
+from selvedge_protos.peer import transaction_pb2
 
 
 def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -27,8 +29,10 @@ def test_a_sound_volume(sound: Path) -> None:
     done = run("verify", "--volume", sound)
     assert done.returncode == 0
     assert done.stdout.startswith(
-        f"channel {CHANNEL}: sound\n  blocks           {BLOCKS}, {BLOCKS}"
+        f"channel {CHANNEL}: sound\n  blocks           {BLOCKS}, {BLOCKS} in the ordering log\n"
+        f"  judged again     {BLOCKS}, to the same verdicts\n"
     )
+    assert "judged again" not in run("verify", "--volume", sound, "--no-judge").stdout
     assert f"{CHANNEL}: blocks of the ledger: {BLOCKS} of {BLOCKS}" in done.stderr.splitlines()
 
 
@@ -38,7 +42,32 @@ def test_a_damaged_one_says_where_and_what_to_do(files: ChannelFiles, tmp_path: 
     assert done.returncode == 3
     assert f"channel {CHANNEL}: DAMAGED" in done.stdout
     assert f"{files.ledger}: the data of block 2 does not fit its header" in done.stdout
-    assert "stop the service and run `rebuild`" in done.stdout
+    assert "stop the service and run `chaincode-support-ledger rebuild`; what" in done.stdout
+    assert "judged otherwise" not in done.stdout
+
+
+def test_a_verdict_that_differs_is_told_with_what_it_may_come_from(
+    files: ChannelFiles, tmp_path: Path
+) -> None:
+    with changing(files.ledger) as connection:
+        query = "SELECT bytes FROM block WHERE number = 5"
+        block = blocks.parse_block(connection.execute(query).fetchone()[0])
+        # It wrote metadata to a key, of which there is no history: nothing but the state shows it.
+        metadata.set_validation_codes(block, [transaction_pb2.MVCC_READ_CONFLICT])
+        connection.execute(
+            "UPDATE block SET bytes = ? WHERE number = 5", (block.SerializeToString(),)
+        )
+        connection.execute(
+            "UPDATE tx SET code = ? WHERE block = 5", (transaction_pb2.MVCC_READ_CONFLICT,)
+        )
+        connection.execute("UPDATE state SET metadata = NULL, block = 2, tx = 0 WHERE key = 'a'")
+    done = run("verify", "--volume", tmp_path / "volume")
+    assert done.returncode == 3
+    assert " of block 5 is MVCC_READ_CONFLICT, and judged again it is VALID\n" in done.stdout
+    assert f"judged again     {BLOCKS - 1}, to the same verdicts" in done.stdout
+    assert "an earlier release that committed that block may have judged otherwise" in done.stdout
+    assert "what neither file holds" not in done.stdout
+    assert run("verify", "--volume", tmp_path / "volume", "--no-judge").returncode == 0
 
 
 def test_json_holds_the_same(files: ChannelFiles, tmp_path: Path) -> None:
@@ -51,7 +80,8 @@ def test_json_holds_the_same(files: ChannelFiles, tmp_path: Path) -> None:
     [channel] = record["channels"]
     assert (channel["channel"], channel["blocks"], channel["sound"]) == (CHANNEL, BLOCKS, False)
     [finding] = channel["findings"]
-    assert finding["file"] == str(files.ledger)
+    assert (finding["file"], finding["verdict"]) == (str(files.ledger), False)
+    assert channel["judged"] == BLOCKS
 
 
 def test_there_and_back(files: ChannelFiles, tmp_path: Path) -> None:
@@ -63,9 +93,13 @@ def test_there_and_back(files: ChannelFiles, tmp_path: Path) -> None:
     again = run("restore", "--volume", volume, "--from", backup)
     assert again.returncode == 1
     assert again.stderr.splitlines()[-1].startswith(
-        f"chaincode-support-ledger: Channel {CHANNEL} is there already"
+        f"chaincode-support-ledger restore: Channel {CHANNEL} is there already"
     )
-    assert run("restore", "--volume", volume, "--from", backup, "--force").returncode == 0
+    restored = run("restore", "--volume", volume, "--from", backup, "--force")
+    assert restored.returncode == 0
+    assert restored.stdout.startswith(
+        f"channel {CHANNEL}: {BLOCKS} blocks restored from {backup}\nchannel {CHANNEL}: sound\n"
+    )
     rebuilt = run("rebuild", "--volume", volume)
     assert rebuilt.returncode == 0
     assert rebuilt.stdout == f"channel {CHANNEL}: made again from {BLOCKS} blocks\n"
@@ -83,6 +117,8 @@ def test_a_backup_of_what_is_damaged_says_so(files: ChannelFiles, tmp_path: Path
     assert done.returncode == 3
     record = json.loads(done.stdout)
     assert (record["sound"], record["copied"][CHANNEL]["blocks"]) == (False, BLOCKS)
+    told = run("backup", "--volume", volume, "--to", tmp_path / "again")
+    assert "the copy is as the channel is: do not rely on it; stop the service, run" in told.stdout
     blindly = run("backup", "--volume", volume, "--to", tmp_path / "blindly", "--no-verify")
     assert blindly.returncode == 0
 
@@ -103,6 +139,20 @@ def test_a_backup_of_what_is_damaged_says_so(files: ChannelFiles, tmp_path: Path
             "{volume} holds no backup, or one that was not finished: it has no manifest.json.",
         ),
         (
+            ("restore", "--from", "{volume}/nope"),
+            "There is no folder {volume}/nope: name the one that the backup was made to.",
+        ),
+        (
+            ("backup", "--to", "{volume}/ledger/monday"),
+            "{volume}/ledger/monday is in {volume}/ledger, where the channels themselves are: name "
+            "a folder somewhere else for the backup, best on another disk.",
+        ),
+        (
+            ("backup", "--to", "/dev/null/monday"),
+            "/dev/null/monday cannot be used: Not a directory. Check that path, and the disk that "
+            "it is on.",
+        ),
+        (
             ("rebuild",),
             "Channel mychannel is in use by a test, which holds {volume}/ordering/mychannel.lock: "
             "stop that first.",
@@ -119,7 +169,7 @@ def test_what_cannot_be_done_is_one_sentence(
     claim.release()
     said = sentence.format(volume=volume)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"chaincode-support-ledger: {said}\n"
+    assert done.stderr == f"chaincode-support-ledger {words[0]}: {said}\n"
     assert (as_json.returncode, json.loads(as_json.stdout)) == (1, {"error": said})
 
 
@@ -141,7 +191,9 @@ def test_a_file_that_cannot_be_written_is_one_sentence(
     )
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"chaincode-support-ledger: {files.ledger.parent}/.maintenance-")
+    assert last.startswith(
+        f"chaincode-support-ledger {command}: {files.ledger.parent}/.maintenance-"
+    )
     assert "cannot be written: " in last
     assert [file.read_bytes() for file in (files.ledger, files.ordering)] == before
     assert not list(files.ledger.parent.glob(".maintenance-*"))
@@ -151,13 +203,41 @@ def test_a_volume_without_channels_is_one_sentence(tmp_path: Path) -> None:
     done = run("verify", "--volume", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"chaincode-support-ledger: There is no channel on {tmp_path}: name the volume of "
+        f"chaincode-support-ledger verify: There is no channel on {tmp_path}: name the volume of "
         "chaincode-support with --volume.\n"
     )
 
 
-@pytest.mark.parametrize("command", ["verify", "backup", "restore", "rebuild"])
-def test_help_gives_an_example_and_the_exit_statuses(command: str) -> None:
+def test_sentences_go_by_the_name_that_was_typed(files: ChannelFiles, tmp_path: Path) -> None:
+    damage_block(files.ledger, 2)
+    typed = ("--typed", "selvedge ledger")
+    damaged = run(*typed, "verify", "--volume", tmp_path / "volume")
+    assert "stop the service and run `selvedge ledger rebuild`" in damaged.stdout
+    empty = run(*typed, "verify", "--volume", tmp_path)
+    assert empty.stderr == (
+        f"selvedge ledger verify: There is no channel on {tmp_path}: give the home of `selvedge "
+        "up` with --home.\n"
+    )
+
+
+def test_where_a_failure_came_from_is_shown_to_who_asks(tmp_path: Path) -> None:
+    shown = run("verify", "--volume", tmp_path, "--debug")
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("Traceback")
+    assert "NothingThere: There is no channel on" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "statuses"),
+    [
+        ("verify", "1  it could not be done, and nothing was changed\n  3  a channel is damaged"),
+        ("backup", "1  it could not be done, and nothing was changed\n  3  it is complete, and as"),
+        ("restore", "1  it could not be done, or the backup is not sound, and nothing was changed"),
+        ("rebuild", "1  it could not be done, and nothing was changed\n\nexample"),
+    ],
+)
+def test_help_gives_an_example_and_the_exit_statuses(command: str, statuses: str) -> None:
     shown = run(command, "--help").stdout
     assert f"example:\n  chaincode-support-ledger {command}" in shown
-    assert "  3  a channel is damaged" in shown
+    assert statuses in shown
+    assert "--typed" not in shown + run("--help").stdout

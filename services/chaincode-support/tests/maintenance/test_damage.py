@@ -26,7 +26,7 @@ FLIPS = 400
 
 
 @pytest.mark.parametrize("part", ["ledger", "ordering"])
-async def test_a_page_of_garbage_is_found_and_mended_wherever_it_is(
+def test_a_page_of_garbage_is_found_and_mended_wherever_it_is(
     sound: Path, tmp_path: Path, part: str
 ) -> None:
     original = ChannelFiles.on(sound, CHANNEL)
@@ -41,8 +41,8 @@ async def test_a_page_of_garbage_is_found_and_mended_wherever_it_is(
         assert {finding.file for finding in report.findings} == {str(damaged)}, number
         # Of a log without a readable first page nobody knows how far it went.
         with suppress(BlockLost) if part == "ordering" else nullcontext():
-            await rebuild(files, quiet, force=False)
-        await rebuild(files, quiet, force=part == "ordering")
+            rebuild(files, quiet, force=False)
+        rebuild(files, quiet, force=part == "ordering")
         assert verify(files, quiet).findings == [], number
         assert [contents(files.ledger), contents(files.ordering)] == before
         assert fingerprints(files.ledger) == state

@@ -10,20 +10,23 @@ import pytest
 from testchannel import CHAINCODE, CHANNEL, Network, Service, writes
 from volumes import (
     BLOCKS,
+    PAGE,
     SETTINGS,
     changing,
     contents,
     damage_block,
+    damage_page,
     fill,
     fingerprints,
     order,
     quiet,
 )
 
-from chaincode_support.ledger import Ledger
+from chaincode_support.ledger import Ledger, LedgerUnusable
 from chaincode_support.maintenance import scratch, stored_blocks
 from chaincode_support.maintenance.errors import MaintenanceError, NoRoom, NothingThere, NotNow
-from chaincode_support.maintenance.verification import Report, verify
+from chaincode_support.maintenance.report import Report
+from chaincode_support.maintenance.verification import verify
 from chaincode_support.volume import ChannelFiles
 from selvedge_common.protoutil import blocks, metadata
 from selvedge_protos.common import common_pb2
@@ -278,6 +281,14 @@ async def test_a_ledger_of_another_chain_is_named(
 
 
 @pytest.mark.parametrize("part", ["ledger", "ordering"])
+def test_a_block_that_is_none_is_named(files: ChannelFiles, part: str) -> None:
+    with changing(getattr(files, part)) as connection:
+        connection.execute("UPDATE block SET bytes = x'ff' WHERE number = 2")
+    what = "block 2 is damaged: its bytes are not those of a block"
+    assert (part, what) in findings(files)
+
+
+@pytest.mark.parametrize("part", ["ledger", "ordering"])
 def test_a_missing_file_is_named(files: ChannelFiles, part: str) -> None:
     getattr(files, part).unlink()
     assert findings(files) == [(part, "it is missing")]
@@ -287,7 +298,11 @@ def test_a_missing_file_is_named(files: ChannelFiles, part: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"no database" * 1000])
 def test_a_file_of_something_else_is_named(files: ChannelFiles, part: str, content: bytes) -> None:
     getattr(files, part).write_bytes(content)
-    what = "file is not a database" if content else "it holds no blocks"
+    what = (
+        "it is no database, or its first page is damaged (SQLite says: file is not a database)"
+        if content
+        else "it holds no blocks"
+    )
     assert findings(files) == [(part, what)]
 
 
@@ -337,3 +352,37 @@ def test_a_disk_without_room_for_the_comparison_is_said(
     monkeypatch.setattr(scratch, "_SPARE_BYTES", 1 << 60)
     with pytest.raises(NoRoom, match=rf"The disk of {tmp_path} has \d+ MB left, and \d+ MB are"):
         verify(files, quiet, tmp_path)
+
+
+@pytest.mark.parametrize("part", ["ledger", "ordering"])
+def test_what_sqlite_says_comes_after_a_sentence_and_is_cut(files: ChannelFiles, part: str) -> None:
+    file: Path = getattr(files, part)
+    with changing(file) as connection:
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'block'"
+        ).fetchone()
+    # Each entry of its list of cells leads out of the page.
+    damage_page(file, root - 1, b"\x0d\x00\x00\x00\x40" + bytes(PAGE - 5))
+    report = verify(files, quiet)
+    told = [finding.what for finding in report.findings if finding.file == str(file)]
+    assert told[0].startswith("its pages, indexes or types are damaged (SQLite says: ")
+    assert "***" not in told[0]
+    assert len(told[0]) < 260
+    assert told[0].endswith("…)")
+
+
+@pytest.mark.parametrize("part", ["ledger", "ordering"])
+def test_a_file_without_its_tables_is_named(files: ChannelFiles, part: str) -> None:
+    with changing(getattr(files, part)) as connection:
+        connection.execute("DROP TABLE block")
+    what = "it does not hold the tables that it should (SQLite says: no such table: block)"
+    assert set(findings(files)) == {(part, what)}
+
+
+@pytest.mark.parametrize("part", ["ledger", "ordering"])
+def test_a_link_to_nothing_is_no_damage(files: ChannelFiles, tmp_path: Path, part: str) -> None:
+    file: Path = getattr(files, part)
+    file.unlink()
+    file.symlink_to(tmp_path / "disk")
+    with pytest.raises(LedgerUnusable, match=rf"{file} is a link to {tmp_path}/disk, where"):
+        verify(files, quiet)

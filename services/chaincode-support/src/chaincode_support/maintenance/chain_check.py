@@ -33,7 +33,7 @@ class ChainCheck:
 
     def check(self, number: int, marshalled: bytes) -> common_pb2.Block:
         """Parse block `number` and check whether it can be the next. Raises Damaged."""
-        block = parse(marshalled)
+        block = parse(number, marshalled)
         if block.header.number != number:
             raise Damaged(f"block {number} says that it is block {block.header.number}")
         if blocks.data_hash(block.data.data) != block.header.data_hash:
@@ -109,15 +109,15 @@ class Signatures:
         return signer
 
 
-def parse(marshalled: bytes) -> common_pb2.Block:
-    """Parse a block as this project writes it. Raises Damaged for any other bytes."""
+def parse(number: int, marshalled: bytes) -> common_pb2.Block:
+    """Parse block `number` as this project writes it. Raises Damaged for any other bytes."""
     try:
         block = blocks.parse_block(marshalled)
     except MalformedBlock as error:
-        raise Damaged(str(error)) from error
+        raise Damaged(f"block {number} is damaged: its bytes are not those of a block") from error
     block.DiscardUnknownFields()
     if block.SerializeToString() != marshalled:
-        raise Damaged(f"block {block.header.number} has bytes that belong to nothing in it")
+        raise Damaged(f"block {number} has bytes that belong to nothing in it")
     return block
 
 

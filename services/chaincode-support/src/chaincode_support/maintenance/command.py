@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
+import errno
 import json
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaincode_support import config
 from chaincode_support.ledger import LedgerError
+from chaincode_support.maintenance import arguments
 from chaincode_support.maintenance.errors import MaintenanceError, NothingThere
 from chaincode_support.maintenance.progress import ProgressLine
-from chaincode_support.maintenance.verification import Report, verify
+from chaincode_support.maintenance.report import Report
+from chaincode_support.maintenance.verification import verify
 from chaincode_support.volume import ChannelFiles, channels_on
 from selvedge_common import logs
 from selvedge_common.config import ConfigError
@@ -30,97 +32,104 @@ FAILED = 1
 DAMAGED = 3
 """Something is wrong with a channel."""
 
-_DESCRIPTION = "Look after the ledgers and the ordering logs of chaincode-support."
-_STATUSES = """exit status:
-  0  done; what was verified is sound
-  1  it could not be done, and nothing was changed
-  3  a channel is damaged"""
+_REMEDIES = {
+    errno.EACCES: "Run this as the user to whom the volume belongs, or choose another folder.",
+    errno.EPERM: "Run this as the user to whom the volume belongs, or choose another folder.",
+    errno.EROFS: "Choose a folder on a disk that can be written.",
+    errno.ENOSPC: "Make room on its disk.",
+}
+_CHECK = "Check that path, and the disk that it is on."
 
 
 def main() -> None:
     """Run one of the commands; whatever goes wrong becomes one sentence and an exit status."""
-    arguments = _parser().parse_args()
+    given = arguments.parse()
     # Scratch files are removed whoever ends the command.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    # Rejected transactions, which a rebuild may judge again, are no news.
+    # Rejected transactions, which are judged again here, are no news.
     logs.configure("error", "console")
     try:
-        volume = arguments.volume or config.read(None).peer.file_system_path
-        status: int = arguments.command(volume, arguments)
-    except OSError as error:
-        status = _fail(f"{error.filename or 'the system'}: {error.strerror or error}.", arguments)
-    except (MaintenanceError, LedgerError, MalformedBlock, ConfigError) as error:
-        status = _fail(str(error), arguments)
+        volume = given.volume or config.read(None).peer.file_system_path
+        status = _COMMANDS[given.command](volume, given)
+    except (OSError, MaintenanceError, LedgerError, MalformedBlock, ConfigError) as error:
+        if given.debug:
+            raise
+        status = _fail(error, given)
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
 
 
-def _fail(sentence: str, arguments: argparse.Namespace) -> int:
-    if arguments.json:
+def _fail(error: Exception, given: Namespace) -> int:
+    sentence = str(error)
+    if isinstance(error, OSError):
+        remedy = _REMEDIES.get(error.errno or 0, _CHECK)
+        where = error.filename or "A file or folder"
+        sentence = f"{where} cannot be used: {error.strerror or error}. {remedy}"
+    if given.json:
         print(json.dumps({"error": sentence}))
-    print(f"chaincode-support-ledger: {sentence}", file=sys.stderr)
+    print(f"{given.typed} {given.command}: {sentence}", file=sys.stderr)
     return FAILED
 
 
-def _verify(volume: Path, arguments: argparse.Namespace) -> int:
+def _verify(volume: Path, given: Namespace) -> int:
     progress = ProgressLine(sys.stderr)
     reports = [
-        verify(ChannelFiles.on(volume, channel), progress, arguments.scratch)
-        for channel in _channels(volume, arguments.channel)
+        verify(ChannelFiles.on(volume, channel), progress, given.scratch, judge=not given.no_judge)
+        for channel in _channels(volume, given)
     ]
-    return _tell_reports(reports, arguments, {"volume": str(volume)})
+    return _tell_reports(reports, given, {"volume": str(volume)})
 
 
-def _backup(volume: Path, arguments: argparse.Namespace) -> int:
+def _backup(volume: Path, given: Namespace) -> int:
     from chaincode_support.maintenance.backup import back_up
 
     progress = ProgressLine(sys.stderr)
-    channels = _channels(volume, arguments.channel)
-    copied = back_up(volume, channels, arguments.to, progress)
+    channels = _channels(volume, given)
+    copied = back_up(volume, channels, given.to, progress)
     facts = {
-        "backup": str(arguments.to),
+        "backup": str(given.to),
         "copied": {channel: asdict(each) for channel, each in copied.items()},
     }
-    if not arguments.json:
+    if not given.json:
         for channel, each in copied.items():
             print(
-                f"channel {channel}: {each.blocks} blocks copied to {arguments.to}, and "
+                f"channel {channel}: {each.blocks} blocks copied to {given.to}, and "
                 f"{each.ordered} of its ordering log"
             )
-    if arguments.no_verify:
-        if arguments.json:
+    if given.no_verify:
+        if given.json:
             print(json.dumps(facts))
         return 0
+    # By the verdicts as they are: it is the copy that is looked at, not who has judged.
     reports = [
-        verify(ChannelFiles.on(arguments.to, channel), progress, arguments.to)
+        verify(ChannelFiles.on(given.to, channel), progress, given.to, judge=False)
         for channel in channels
     ]
-    return _tell_reports(reports, arguments, facts)
+    return _tell_reports(reports, given, facts)
 
 
-def _restore(volume: Path, arguments: argparse.Namespace) -> int:
+def _restore(volume: Path, given: Namespace) -> int:
     from chaincode_support.maintenance.restoring import restore
 
     reports = restore(
-        arguments.source,
-        volume,
-        arguments.channel,
-        ProgressLine(sys.stderr),
-        force=arguments.force,
+        given.source, volume, given.channel, ProgressLine(sys.stderr), force=given.force
     )
-    return _tell_reports(reports, arguments, {"volume": str(volume)})
+    if not given.json:
+        for report in reports:
+            print(f"channel {report.channel}: {report.blocks} blocks restored from {given.source}")
+    return _tell_reports(reports, given, {"volume": str(volume)})
 
 
-def _rebuild(volume: Path, arguments: argparse.Namespace) -> int:
+def _rebuild(volume: Path, given: Namespace) -> int:
     from chaincode_support.maintenance.rebuilding import rebuild
 
     progress = ProgressLine(sys.stderr)
     rebuilt = [
-        asyncio.run(rebuild(ChannelFiles.on(volume, channel), progress, force=arguments.force))
-        for channel in _channels(volume, arguments.channel)
+        rebuild(ChannelFiles.on(volume, channel), progress, force=given.force)
+        for channel in _channels(volume, given)
     ]
-    if arguments.json:
+    if given.json:
         record = {"volume": str(volume), "channels": [asdict(each) for each in rebuilt]}
         print(json.dumps(record))
         return 0
@@ -129,43 +138,71 @@ def _rebuild(volume: Path, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _channels(volume: Path, wanted: Sequence[str]) -> list[str]:
+_COMMANDS = {"verify": _verify, "backup": _backup, "restore": _restore, "rebuild": _rebuild}
+
+
+def _channels(volume: Path, given: Namespace) -> list[str]:
     """The channels that are meant, which are there. Raises NothingThere."""
     found = channels_on(volume)
     if not found:
         raise NothingThere(
-            f"There is no channel on {volume}: name the volume of chaincode-support with --volume."
+            f"There is no channel on {volume}: "
+            + (
+                "name the volume of chaincode-support with --volume."
+                if given.typed == arguments.NAME
+                else "give the home of `selvedge up` with --home."
+            )
         )
-    for channel in wanted:
+    for channel in given.channel:
         if channel not in found:
             raise NothingThere(
                 f"There is no channel {channel} on {volume}: it has {', '.join(found)}."
             )
-    return list(wanted) or found
+    return given.channel or found
 
 
-def _tell_reports(
-    reports: Sequence[Report], arguments: argparse.Namespace, facts: Mapping[str, object]
-) -> int:
+def _tell_reports(reports: Sequence[Report], given: Namespace, facts: Mapping[str, object]) -> int:
     sound = all(report.sound for report in reports)
-    if arguments.json:
+    if given.json:
         record = {**facts, "sound": sound, "channels": [report.record() for report in reports]}
         print(json.dumps(record))
     else:
         for report in reports:
-            _print_report(report)
+            _print_report(report, given)
     return 0 if sound else DAMAGED
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: Report, given: Namespace) -> None:
     print(f"channel {report.channel}: {'sound' if report.sound else 'DAMAGED'}")
     print(f"  blocks           {report.blocks}, {report.ordered} in the ordering log")
+    if report.judged:
+        print(f"  judged again     {report.judged}, to the same verdicts")
     print(f"  last block hash  {report.last_block_hash or 'none'}")
     print(f"  state hash       {report.state_hash or 'none'}")
     for finding in report.findings:
         print(f"  {finding.file}: {finding.what}")
-    if not report.sound:
-        print("  stop the service and run `rebuild`; what neither file holds is in a backup only")
+    for remedy in _remedies_of(report, given):
+        print(f"  {remedy}")
+
+
+def _remedies_of(report: Report, given: Namespace) -> Iterator[str]:
+    rebuild = f"`{given.typed} rebuild`"
+    if report.sound:
+        return
+    if given.command == "backup":
+        yield (
+            f"the copy is as the channel is: do not rely on it; stop the service, run {rebuild}, "
+            "and back up again"
+        )
+        return
+    if not all(finding.verdict for finding in report.findings):
+        yield f"stop the service and run {rebuild}; what neither file holds is in a backup only"
+    if any(finding.verdict for finding in report.findings):
+        yield (
+            "an earlier release that committed that block may have judged otherwise: then verify "
+            "with --no-judge; if it was this one, the file was changed: stop the service, move "
+            f"the file away and run {rebuild}, which judges all blocks of the ordering log"
+        )
 
 
 def _print_rebuilt(rebuilt: Rebuilt) -> None:
@@ -176,97 +213,3 @@ def _print_rebuilt(rebuilt: Rebuilt) -> None:
         print(f"  {rebuilt.recovered} taken from the ledger: the ordering log had lost them")
     if rebuilt.given_up:
         print(f"  {rebuilt.given_up} given up, for neither file holds the first of them")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="chaincode-support-ledger", description=_DESCRIPTION)
-    commands = parser.add_subparsers(required=True, metavar="{verify,backup,restore,rebuild}")
-    verifying = _command(
-        commands,
-        "verify",
-        _verify,
-        "see whether channels are sound; a service may run",
-        "chaincode-support-ledger verify --channel mychannel",
-    )
-    verifying.add_argument(
-        "--scratch",
-        type=Path,
-        metavar="FOLDER",
-        help="where the state is made once more, to be compared; beside the ledger if not given",
-    )
-    backing_up = _command(
-        commands,
-        "backup",
-        _backup,
-        "copy channels, and verify the copy; a service may run",
-        "chaincode-support-ledger backup --to /var/lib/selvedge/backups/monday",
-    )
-    backing_up.add_argument(
-        "--to", type=Path, required=True, metavar="FOLDER", help="a new folder for the backup"
-    )
-    backing_up.add_argument(
-        "--no-verify", action="store_true", help="do not verify the copy, which may take long"
-    )
-    restoring = _command(
-        commands,
-        "restore",
-        _restore,
-        "put channels back from a backup, which is verified first; the service must be stopped",
-        "chaincode-support-ledger restore --from /var/lib/selvedge/backups/monday",
-    )
-    restoring.add_argument(
-        "--from",
-        dest="source",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="the backup's folder",
-    )
-    restoring.add_argument(
-        "--force", action="store_true", help="replace channels that are there already"
-    )
-    rebuilding = _command(
-        commands,
-        "rebuild",
-        _rebuild,
-        "make state, history and indexes again from the blocks; the service must be stopped",
-        "chaincode-support-ledger rebuild --channel mychannel",
-    )
-    rebuilding.add_argument(
-        "--force",
-        action="store_true",
-        help="give up a block that is lost in both files, and all that follow",
-    )
-    return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[Path, argparse.Namespace], int],
-    summary: str,
-    example: str,
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"{_STATUSES}\n\nexample:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument(
-        "--volume",
-        type=Path,
-        metavar="FOLDER",
-        help="of chaincode-support; if not given, peer.fileSystemPath of its settings",
-    )
-    command.add_argument(
-        "--channel",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="this channel only; may be given again",
-    )
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(command=run)
-    return command

@@ -69,6 +69,10 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read a backup's. Raises NoBackup."""
+        if not folder.is_dir():
+            raise NoBackup(
+                f"There is no folder {folder}: name the one that the backup was made to."
+            )
         file = folder / MANIFEST
         try:
             content = json.loads(file.read_bytes())

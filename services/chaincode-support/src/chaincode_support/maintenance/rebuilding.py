@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from chaincode_support.chain import make_validator
-from chaincode_support.ledger import index
-from chaincode_support.ledger.admission import Admission
 from chaincode_support.ledger.replay import proved_ids, replay
 from chaincode_support.ledger.store import connect, insert_block
-from chaincode_support.ledger.validation import Validator
 from chaincode_support.maintenance.chain_check import ChainCheck, as_ordered, check_ordered
 from chaincode_support.maintenance.errors import BlockLost, Damaged, NothingThere, TwoChains
+from chaincode_support.maintenance.judging import Judging
 from chaincode_support.maintenance.progress import Progress
 from chaincode_support.maintenance.scratch import (
     check_room,
@@ -28,13 +25,20 @@ from chaincode_support.maintenance.scratch import (
 )
 from chaincode_support.maintenance.stored_blocks import LedgerBlocks, OrderedBlocks
 from chaincode_support.ordering import log as ordering_log
-from chaincode_support.volume import ChannelFiles, Claim, make_folder
+from chaincode_support.volume import ChannelFiles, claimed
 from selvedge_common.protoutil import blocks, metadata
-from selvedge_common.protoutil.config_block import open_config
 from selvedge_common.protoutil.errors import MalformedBlock, ValidationCode
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
 
+# Verdicts on transactions that had their endorsements: no later one with that id can be valid.
+_MAKES_DUPLICATES = frozenset(
+    {
+        transaction_pb2.VALID,
+        transaction_pb2.MVCC_READ_CONFLICT,
+        transaction_pb2.PHANTOM_READ_CONFLICT,
+    }
+)
 _S = TypeVar("_S", LedgerBlocks, OrderedBlocks)
 
 
@@ -58,7 +62,7 @@ class Rebuilt:
     given_up: int = 0
 
 
-async def rebuild(files: ChannelFiles, progress: Progress, *, force: bool) -> Rebuilt:
+def rebuild(files: ChannelFiles, progress: Progress, *, force: bool) -> Rebuilt:
     """Make a channel's ledger again: its state, history and indexes, from its blocks.
 
     A block that one of the two files has lost is taken from the other one. What was committed stays
@@ -80,16 +84,15 @@ async def rebuild(files: ChannelFiles, progress: Progress, *, force: bool) -> Re
         raise NothingThere(
             f"There is no channel {files.channel}: {files.ledger} and {files.ordering} are missing."
         )
+    files.check_links()
     with ExitStack() as stack:
-        claim = Claim(files, "`selvedge ledger rebuild`")
-        stack.callback(claim.release)
-        make_folder(files.ledger.parent)
+        stack.enter_context(claimed(files, "`selvedge ledger rebuild`"))
         check_room(files.ledger.parent, _size(files.ledger) + 2 * _size(files.ordering))
         new = stack.enter_context(scratch_folder(files.ledger.parent)) / files.ledger.name
         with ExitStack() as sources:
             rebuilding = _Rebuilding(files, progress, sources, force=force)
             with scratch_ledger(new, files.channel) as connection:
-                rebuilt = await rebuilding.run(connection)
+                rebuilt = rebuilding.run(connection)
         make_durable(new)
         if rebuilding.log_is_damaged:
             new_log = stack.enter_context(scratch_folder(files.ordering.parent)) / "ordering"
@@ -110,16 +113,16 @@ class _Rebuilding:
         self._ledger = self._open(LedgerBlocks)
         self._log = self._open(OrderedBlocks)
         self._chain = ChainCheck()
-        self._validator: Validator | None = None
+        self._judging: Judging | None = None
         self._rebuilt = Rebuilt(files.channel)
-        self.log_is_damaged = self._log is None or bool(_faults(self._log))
+        self.log_is_damaged = self._log is None or not _is_sound(self._log)
 
     def _open(self, kind: type[_S]) -> _S | None:
         with suppress(Damaged):
             return self._sources.enter_context(closing(kind.of(self._files)))
         return None
 
-    async def run(self, connection: sqlite3.Connection) -> Rebuilt:
+    def run(self, connection: sqlite3.Connection) -> Rebuilt:
         total = self._total()
         for number in range(total):
             block, held = self._choose(number)
@@ -127,11 +130,14 @@ class _Rebuilding:
                 self._give_up(number, total)
                 break
             self._chain.accept(block)
+            if self._judging is None:
+                self._judging = Judging(connection, self._files.channel, block)
+                self._sources.callback(self._judging.close)
             if held is not None and self._confirmed(held):
                 replay(connection, held)
                 insert_block(connection, held)
             else:
-                metadata.set_validation_codes(block, await self._judge(connection, block))
+                metadata.set_validation_codes(block, self._judging.judge(block))
                 insert_block(connection, block)
                 self._rebuilt.judged += 1
             self._rebuilt.blocks += 1
@@ -192,38 +198,36 @@ class _Rebuilding:
             if number == 0:
                 return True
             codes = metadata.validation_codes(held)
-            for position, (txid, code) in enumerate(zip(txids, codes, strict=True)):
-                place = self._ledger.place(txid) if txid else None
-                if place == (number, position, code):
-                    continue
-                # Of several with one id, the first has it; one without an id has none.
-                is_later = place is not None and place[:2] < (number, position)
-                if code == transaction_pb2.VALID or (txid and not is_later):
-                    return False
+            places = [self._ledger.place(txid) if txid else None for txid in txids]
         except (Damaged, MalformedBlock):
             return False
-        return True
-
-    async def _judge(
-        self, connection: sqlite3.Connection, block: common_pb2.Block
-    ) -> list[ValidationCode]:
-        number = block.header.number
-        if number == 0:
-            return [transaction_pb2.VALID for _ in block.data.data]
-        validator = self._validator or self._make_validator(connection)
-        checked = await validator.check(block)
-        codes = Admission(connection, self._files.channel, number).admit(checked)
-        index.add(connection, number, [transaction.txid for transaction in checked], codes)
-        return codes
-
-    def _make_validator(self, connection: sqlite3.Connection) -> Validator:
-        (first,) = connection.execute("SELECT bytes FROM block WHERE number = 0").fetchone()
-        config = open_config(blocks.parse_block(first))
-        self._validator = make_validator(
-            self._files.channel, config.policies, config.msps, os.cpu_count() or 1
+        return all(
+            _fits(place, number, position, txids, codes) for position, place in enumerate(places)
         )
-        self._sources.callback(self._validator.close)
-        return self._validator
+
+
+def _fits(
+    place: tuple[int, int, int] | None,
+    number: int,
+    position: int,
+    txids: Sequence[str],
+    codes: Sequence[ValidationCode],
+) -> bool:
+    """Whether the verdict on the transaction at `position` of block `number` is one that can be
+    where the index has its id at `place`, (block, position, code)."""
+    txid, code = txids[position], codes[position]
+    if not txid:
+        return code != transaction_pb2.VALID
+    if place is None or place[:2] > (number, position):
+        return False
+    if place[:2] == (number, position):
+        return place[2] == code
+    # Of several with one id the index has the first. Another one is valid only where that is in the
+    # same block, and makes no duplicates.
+    first = txids.index(txid)
+    return code != transaction_pb2.VALID or (
+        place == (number, first, codes[first]) and codes[first] not in _MAKES_DUPLICATES
+    )
 
 
 def _write_log(ledger: Path, target: Path) -> None:
@@ -253,11 +257,11 @@ def _height(stored: LedgerBlocks | OrderedBlocks | None) -> int | None:
     return None
 
 
-def _faults(stored: OrderedBlocks) -> list[str]:
+def _is_sound(stored: OrderedBlocks) -> bool:
     try:
-        return stored.check_pages()
-    except Damaged as error:
-        return [str(error)]
+        return stored.check_pages() is None
+    except Damaged:
+        return False
 
 
 def _size(file: Path) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from chaincode_support.maintenance.errors import InTheWay, NoBackup, NothingThere
 from chaincode_support.maintenance.manifest import CopiedFile, Manifest
 from chaincode_support.maintenance.progress import Progress
+from chaincode_support.maintenance.report import Report
 from chaincode_support.maintenance.scratch import (
     check_room,
     make_durable,
@@ -18,8 +19,8 @@ from chaincode_support.maintenance.scratch import (
     remove,
     scratch_folder,
 )
-from chaincode_support.maintenance.verification import Report, verify
-from chaincode_support.volume import ChannelFiles, Claim, make_folder
+from chaincode_support.maintenance.verification import verify
+from chaincode_support.volume import ChannelFiles, claimed
 
 
 def restore(
@@ -28,8 +29,9 @@ def restore(
     """Put channels of a backup, all if none is named, onto a volume.
 
     No service may work on them there. They are copied beside where they go, compared with the
-    manifest and verified; only when all of them are sound they take their places. `force` allows to
-    replace what is there.
+    manifest and verified; only when all of them are sound they take their places. Their verdicts
+    are taken as they are: the release that made the backup may have judged otherwise. `force`
+    allows to replace what is there.
 
     Raises MaintenanceError, LedgerInUse and OSError.
     """
@@ -44,7 +46,8 @@ def restore(
     with ExitStack() as stack:
         places = [ChannelFiles.on(volume, channel) for channel in chosen]
         for files in places:
-            _take(files, stack, force=force)
+            stack.enter_context(claimed(files, "`selvedge ledger restore`"))
+            _check_free(files, force=force)
         copies: list[ChannelFiles] = []
         reports: list[Report] = []
         for files in places:
@@ -59,10 +62,8 @@ def restore(
     return reports
 
 
-def _take(files: ChannelFiles, stack: ExitStack, *, force: bool) -> None:
-    make_folder(files.ledger.parent)
-    claim = Claim(files, "`selvedge ledger restore`")
-    stack.callback(claim.release)
+def _check_free(files: ChannelFiles, *, force: bool) -> None:
+    files.check_links()
     there = [str(file) for file in (files.ledger, files.ordering) if file.exists()]
     if there and not force:
         raise InTheWay(
@@ -87,7 +88,10 @@ def _copy(
             f"{source} is not as it was when the backup was made: use another backup."
         )
         # Before it is copied: what took its place may have no end.
-        found = source.stat()
+        try:
+            found = source.stat()
+        except FileNotFoundError:
+            raise NoBackup(f"{source} is missing: use another backup.") from None
         if not stat.S_ISREG(found.st_mode) or found.st_size != expected.bytes:
             raise changed
         check_room(target.parent, expected.bytes)
@@ -103,7 +107,7 @@ def _copy(
 
 
 def _verify(copy: ChannelFiles, backup: Path, progress: Progress) -> Report:
-    report = verify(copy, progress)
+    report = verify(copy, progress, judge=False)
     if not report.sound:
         first = report.findings[0]
         raise NoBackup(

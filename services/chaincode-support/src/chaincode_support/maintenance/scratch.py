@@ -40,9 +40,23 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 def scratch_ledger(file: Path, channel: str) -> Iterator[sqlite3.Connection]:
     """A new ledger's file, in one transaction. Raises NotNow."""
     with writing(file), closing(make_scratch(file, channel)) as connection:
+        # Without any journal nothing could be undone.
+        connection.execute("PRAGMA journal_mode = MEMORY")
         connection.execute("BEGIN")
         yield connection
         connection.execute("COMMIT")
+
+
+@contextmanager
+def undone(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is written to a scratch ledger meanwhile is gone afterwards. Raises sqlite3.Error."""
+    connection.execute("SAVEPOINT undone")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:  # a full disk has ended it
+            connection.execute("ROLLBACK TO undone")
+            connection.execute("RELEASE undone")
 
 
 @contextmanager

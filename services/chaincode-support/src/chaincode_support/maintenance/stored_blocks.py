@@ -13,9 +13,17 @@ from chaincode_support.ledger.trouble import can_pass
 from chaincode_support.maintenance.errors import Damaged, MaintenanceError, NotNow
 from chaincode_support.ordering import log
 from chaincode_support.volume import ChannelFiles
+from selvedge_common.quoting import printable
 
-# So many of the faults that SQLite finds in a file are told.
+# SQLite looks for so many faults of a file, and of its words about them so much is told.
 _MOST_FAULTS = 10
+_MOST_CHARACTERS = 200
+_PREFACE = "*** in database main ***\n"
+_MEANINGS = {
+    sqlite3.SQLITE_CORRUPT: "its pages are damaged",
+    sqlite3.SQLITE_NOTADB: "it is no database, or its first page is damaged",
+    sqlite3.SQLITE_ERROR: "it does not hold the tables that it should",
+}
 
 
 class StoredBlocks:
@@ -73,11 +81,15 @@ class StoredBlocks:
         """The marshalled block `number`."""
         return self._bytes("SELECT bytes FROM block WHERE number = ?", number)
 
-    def check_pages(self) -> list[str]:
+    def check_pages(self) -> str | None:
         """What SQLite finds wrong with the file: its pages, its indexes, its types."""
         with reading(self.file):
             found = self.connection.execute(f"PRAGMA integrity_check({_MOST_FAULTS})").fetchall()
-        return [] if found == [("ok",)] else [fault for (fault,) in found]
+        if found == [("ok",)]:
+            return None
+        # Of a database's faults the first begins with its name.
+        faults = "; ".join(fault.removeprefix(_PREFACE).replace("\n", "; ") for (fault,) in found)
+        return f"its pages, indexes or types are damaged ({_quote(faults)})"
 
     @contextmanager
     def at_one_moment(self) -> Iterator[None]:
@@ -169,7 +181,14 @@ def reading(file: Path) -> Iterator[None]:
                 f"{file} cannot be read now: {error}. Check who else holds it, its permissions and "
                 "the disk."
             ) from error
-        raise Damaged(str(error)) from error
+        # Errors of the module itself have no code.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        meaning = _MEANINGS.get(code, "it cannot be read as it was written")
+        raise Damaged(f"{meaning} ({_quote(str(error))})") from error
     except UnicodeDecodeError as error:
         # Of a text, or of SQLite's own words about a damaged schema.
         raise Damaged(f"it holds text that is not UTF-8 ({error})") from error
+
+
+def _quote(words: str) -> str:
+    return f"SQLite says: {printable(words, limit=_MOST_CHARACTERS)}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from chaincode_support.ledger.fingerprint import differences, fingerprint
-from chaincode_support.ledger.replay import TABLES, replay
+from chaincode_support.ledger.replay import TABLES, proved_ids, replay
 from chaincode_support.maintenance.chain_check import (
     ChainCheck,
     as_ordered,
@@ -20,96 +20,72 @@ from chaincode_support.maintenance.chain_check import (
     parse,
 )
 from chaincode_support.maintenance.errors import Damaged, NothingThere
+from chaincode_support.maintenance.judging import Judging
 from chaincode_support.maintenance.progress import Progress
-from chaincode_support.maintenance.scratch import check_room, scratch_folder, scratch_ledger
+from chaincode_support.maintenance.report import Finding, Report
+from chaincode_support.maintenance.scratch import (
+    check_room,
+    scratch_folder,
+    scratch_ledger,
+    undone,
+)
 from chaincode_support.maintenance.stored_blocks import (
     LedgerBlocks,
     OrderedBlocks,
     reading,
 )
 from chaincode_support.volume import ChannelFiles
-from selvedge_common.protoutil import blocks
-from selvedge_common.protoutil.errors import MalformedBlock
+from selvedge_common.protoutil import blocks, metadata
+from selvedge_common.protoutil.errors import MalformedBlock, ValidationCode
 from selvedge_common.quoting import printable
 from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import transaction_pb2
 
 # Of each file, and of each table, so many findings are told; one fault often shows in many places.
 _MOST_FINDINGS = 10
 _S = TypeVar("_S", LedgerBlocks, OrderedBlocks)
-_HOLDS = {"state": "state", "history": "history", "tx": "index of transactions"}
+HOLDS = {"state": "state", "history": "history", "tx": "index of transactions"}
+"""What each of replay.TABLES holds, for people."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it should be.
-
-    Attributes:
-        file: where.
-        what: what is the case there.
-    """
-
-    file: str
-    what: str
-
-
-@dataclass
-class Report:
-    """What was found.
-
-    Attributes:
-        channel: the channel.
-        blocks: in the ledger.
-        ordered: blocks in the ordering log; those beyond the ledger's are committed by the service.
-        last_block_hash: of the ledger's newest block's header, in hexadecimal.
-        state_hash: fingerprint of the state; empty where it could not be read.
-        findings: what is wrong; none for a sound channel.
-    """
-
-    channel: str
-    blocks: int = 0
-    ordered: int = 0
-    last_block_hash: str = ""
-    state_hash: str = ""
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
-
-    def record(self) -> dict[str, object]:
-        """As `--json` prints it."""
-        return {**asdict(self), "sound": self.sound}
-
-
-def verify(files: ChannelFiles, progress: Progress, scratch: Path | None = None) -> Report:
+def verify(
+    files: ChannelFiles, progress: Progress, scratch: Path | None = None, *, judge: bool = True
+) -> Report:
     """Verify a channel, also while a service works on it; nothing in its files is changed.
 
     Of both files the pages, as SQLite checks them, and of each block its form, data, signatures and
     link to the one before. Of the ledger that its blocks are those of the ordering log, and that
-    state, history and index are what its blocks lead to, applied once more to an empty ledger.
+    state, history and index are what its blocks lead to, applied once more to an empty ledger by
+    the verdicts in them. And that these verdicts are those that the service would give.
 
     Args:
         files: where the channel lies.
         progress: is told of each block.
         scratch: where that empty ledger is written, on a disk with room for all state; beside the
             ledger if not given.
+        judge: whether to judge the transactions again, up to the first verdict that differs. A
+            release may judge otherwise than the one that committed a block.
 
     Raises:
         MaintenanceError: there is no such channel, a file cannot be read now, or there is no room.
+        LedgerUnusable: a file is a link to nothing.
     """
+    files.check_links()
     if not files.ledger.exists() and not files.ordering.exists():
         raise NothingThere(
             f"There is no channel {files.channel}: {files.ledger} and {files.ordering} are missing."
         )
-    return _Verification(files, progress, scratch or files.ledger.parent).run()
+    return _Verification(files, progress, scratch or files.ledger.parent, judge=judge).run()
 
 
 class _Verification:
-    def __init__(self, files: ChannelFiles, progress: Progress, scratch: Path) -> None:
+    def __init__(
+        self, files: ChannelFiles, progress: Progress, scratch: Path, *, judge: bool
+    ) -> None:
         self._files = files
         self._progress = progress
         self._scratch = scratch
+        self._judge = judge
         self._report = Report(files.channel)
         self._told: Counter[Path] = Counter()
         # Blocks of the ordering log up to here were checked, and found sound but for some.
@@ -131,10 +107,10 @@ class _Verification:
             stored = stack.enter_context(closing(kind.of(self._files)))
             what = f"{self._files.channel}: SQLite's check of the {kind.what}"
             self._progress(what, 0, 1)
-            faults = stored.check_pages()
+            fault = stored.check_pages()
             self._progress(what, 1, 1)
-            for fault in faults:
-                self._note(file, f"SQLite finds: {printable(fault, limit=300)}")
+            if fault is not None:
+                self._note(file, fault)
             return stored
         return None
 
@@ -158,8 +134,10 @@ class _Verification:
             with (
                 scratch_folder(self._scratch) as folder,
                 scratch_ledger(folder / self._files.ledger.name, self._files.channel) as replayed,
+                ExitStack() as stack,
             ):
                 walk = _Walk(ledger, log, replayed)
+                stack.callback(walk.close)
                 height = ledger.height()
                 for number in self._numbers(ledger.file, 0, height):
                     self._check_ledger_block(walk, number, height)
@@ -181,18 +159,37 @@ class _Verification:
             if walk.ledger.hash(number) != blocks.header_hash(block.header):
                 raise Damaged(f"the index of hashes has another hash for block {number}")
             if walk.sound:
-                replay(walk.replayed, block)
+                self._replay(walk, block)
             sound = True
         if not sound:
             walk.chain.skip()
             walk.sound = False
         self._count(walk.ledger.what, number, height)
 
+    def _replay(self, walk: _Walk, block: common_pb2.Block) -> None:
+        number = block.header.number
+        if number == 0 and self._judge:
+            walk.judging = Judging(walk.replayed, self._files.channel, block)
+        judged = None
+        if walk.judging is not None:
+            with undone(walk.replayed):
+                judged = walk.judging.judge(block)
+        replay(walk.replayed, block)
+        if judged is None:
+            return
+        difference = _first_difference(block, judged)
+        if difference is None:
+            self._report.judged += 1
+        else:
+            # Others may follow from it.
+            walk.close()
+            self._note(walk.ledger.file, difference, verdict=True)
+
     def _ledger_block(self, walk: _Walk, number: int) -> common_pb2.Block:
         marshalled = walk.ledger.block(number)
         ordered = self._ordered(walk.log, number)
         if ordered is not None and number < self._checked:
-            block = parse(marshalled)
+            block = parse(number, marshalled)
             if as_ordered(block) == ordered:
                 walk.chain.accept(block)
                 return block
@@ -224,7 +221,7 @@ class _Verification:
         for key in itertools.islice(keys, _MOST_FINDINGS):
             named = ", ".join(printable(str(part)) for part in key)
             self._note(
-                walk.ledger.file, f"its {_HOLDS[table]} at {named} is not what its blocks say"
+                walk.ledger.file, f"its {HOLDS[table]} at {named} is not what its blocks say"
             )
 
     def _compare_heights(self, log: OrderedBlocks | None) -> None:
@@ -252,12 +249,31 @@ class _Verification:
         except (Damaged, MalformedBlock) as error:
             self._note(file, str(error))
 
-    def _note(self, file: Path, what: str) -> None:
+    def _note(self, file: Path, what: str, *, verdict: bool = False) -> None:
         self._told[file] += 1
         if self._told[file] <= _MOST_FINDINGS:
-            self._report.findings.append(Finding(str(file), what.rstrip(".")))
+            self._report.findings.append(Finding(str(file), what.rstrip("."), verdict))
         elif self._told[file] == _MOST_FINDINGS + 1:
             self._report.findings.append(Finding(str(file), "there is more, which is not told"))
+
+
+def _first_difference(block: common_pb2.Block, judged: Sequence[ValidationCode]) -> str | None:
+    """The first transaction of a sound block that has another verdict than the one given now."""
+    name = transaction_pb2.TxValidationCode.Name
+    stored = metadata.validation_codes(block)
+    if stored == judged:
+        return None
+    position, code, now = next(
+        (position, *codes)
+        for position, codes in enumerate(zip(stored, judged, strict=True))
+        if codes[0] != codes[1]
+    )
+    txid = proved_ids(block)[position]
+    whose = f" ({printable(txid)})" if txid else ""
+    return (
+        f"the verdict on transaction {position}{whose} of block {block.header.number} is "
+        f"{name(code)}, and judged again it is {name(now)}"
+    )
 
 
 def _size_of_state(ledger: LedgerBlocks) -> int:
@@ -270,12 +286,20 @@ def _size_of_state(ledger: LedgerBlocks) -> int:
 class _Walk:
     """A ledger's blocks, one after the other, and what they lead to.
 
-    `sound` says whether all of them so far could be applied, so that there is something to compare.
+    `sound` says whether all of them so far could be applied, so that there is something to compare;
+    `judging` is there while each had the verdicts that it gives.
     """
 
     ledger: LedgerBlocks
     log: OrderedBlocks | None
     replayed: sqlite3.Connection
     chain: ChainCheck = field(default_factory=ChainCheck)
+    judging: Judging | None = None
     next: int = 0
     sound: bool = True
+
+    def close(self) -> None:
+        """Judge no more; harmless when repeated."""
+        judging, self.judging = self.judging, None
+        if judging is not None:
+            judging.close()
