@@ -115,14 +115,6 @@ class Site:
         channel = await self.client.channel(self.raw.address)
         return channel.stream_stream(STREAM)()
 
-    async def raw_events(self, size: int) -> Any:
-        """A stream of the raw server that sends as many events of this size as it is told to."""
-        await self.set_size(self.raw, size)
-        channel = await self.client.channel(self.raw.address)
-        stream = channel.stream_stream(EVENTS)()
-        await stream.initial_metadata()
-        return stream
-
     async def idle(self) -> None:
         """Return once nothing is left of what was done before."""
         await settle([*self.house.pids().values(), self.raw.pid, self.echo.pid])

@@ -92,14 +92,3 @@ async def read(stream: Any) -> bytes:
         raise ConnectionError(f"the stream ended: {await stream.code()} {await stream.details()}")
     assert isinstance(message, bytes)
     return message
-
-
-async def read_all(streams: Sequence[Any], count: int) -> float:
-    """Read `count` messages from each of the streams; gives the moment the last one had them."""
-
-    async def consume(stream: Any) -> None:
-        for _ in range(count):
-            await read(stream)
-
-    await asyncio.gather(*map(consume, streams))
-    return time.perf_counter()
