@@ -18,7 +18,9 @@ def quoted(text: str | bytes, limit: int = QUOTED_CHARACTERS) -> str:
 def printable(text: str | bytes, limit: int = QUOTED_CHARACTERS) -> str:
     """Give the same without the quotation marks, for text that shows by itself where it ends."""
     shown, rest = _cut(text, limit)
-    return "".join(_escaped(character) for character in shown) + rest
+    if not shown.isprintable():
+        shown = "".join(map(_escaped, shown))
+    return shown + rest
 
 
 def _cut(text: str | bytes, limit: int) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from selvedge_common.config import (
     ConfigError,
     Duration,
     HostPort,
+    Like,
     Range,
     Size,
     load,
@@ -270,6 +271,81 @@ def test_wrong_file_is_named(defaults: Path, overlay: Path, text: str, sentence:
     assert sentence in str(refused.value)
     assert str(overlay) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@dataclass(frozen=True)
+class Shop:
+    stock: Events
+    names: list[str]
+    owner: str | None
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("names is empty; give it one")
+
+
+@dataclass(frozen=True)
+class Town:
+    shop: Shop
+    shops: Annotated[list[Shop], Like("shop")]
+
+
+TOWN = """
+shop:
+  stock: {buffersize: 1, timeout: 1s, maxBytes: 1KB, ratio: 0.5}
+  names: [first]
+  owner: ada
+shops: []
+"""
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Path:
+    file = tmp_path / "core.yaml"
+    file.write_text(TOWN)
+    return file
+
+
+def test_section_of_a_list_is_like_another_one_where_it_says_nothing(
+    town: Path, overlay: Path
+) -> None:
+    overlay.write_text(
+        "shop: {stock: {timeout: 2s}}\n"
+        "shops: [{names: [second], owner: null}, {stock: {ratio: 0.1}}, {stock: null}]\n"
+    )
+    config = load(Town, town, overlay, {"CORE_SHOP_STOCK_BUFFERSIZE": "7"})
+    stock = Events(7, Duration(2), Size(1024), 0.5)
+    assert config.shop == Shop(stock, ["first"], "ada")
+    assert config.shops == [
+        Shop(stock, ["second"], None),
+        Shop(Events(7, Duration(2), Size(1024), 0.1), ["first"], "ada"),
+        config.shop,
+    ]
+    assert load(Town, town, None, {}).shops == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("shops: [{names: [a]}, {nmaes: [b]}]", "unknown key shops[1].nmaes; perhaps names was"),
+        ("shops: [{stock: {buffersize: x}}]", "shops[0].stock.buffersize is 'x', but must be a"),
+        ("shops: [{names: []}]", "shops[0]: names is empty; give it one"),
+        ("shops: {names: [a]}", "shops is {'names': ['a']}, but must be a list."),
+    ],
+)
+def test_wrong_section_of_a_list_is_named(
+    town: Path, overlay: Path, text: str, sentence: str
+) -> None:
+    overlay.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(Town, town, overlay, {})
+    assert sentence in str(refused.value)
+    assert str(overlay) in str(refused.value)
+
+
+def test_list_of_sections_has_no_variable(town: Path) -> None:
+    with pytest.raises(ConfigError, match="CORE_SHOPS: shops is a list of sections; set it in the"):
+        load(Town, town, None, {"CORE_SHOPS": "a"})
 
 
 def test_file_that_cannot_be_read_is_named(defaults: Path, overlay: Path) -> None:

@@ -10,8 +10,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selvedge_common.msp import ORDERER, PolicyNotSatisfied
-from selvedge_common.msp.policies import signed_by_role
 from selvedge_common.protoutil import block_events, blocks, metadata
 from selvedge_common.protoutil.errors import MalformedBlock
 from selvedge_common.protoutil.transactions import open_transaction
@@ -75,26 +73,6 @@ def test_an_orderer_signs_value_signature_header_and_block_header(org1: Any) -> 
     assert metadata.last_config(block) == 4
     metadata.set_metadata(block, common_pb2.SIGNATURES, b"")
     assert metadata.last_config(block) == 4
-
-
-def test_signatures_of_others_and_changed_blocks_are_refused(org1: Any, client: Any) -> None:
-    policy = signed_by_role(["Org1MSP"], [ORDERER])
-    msps = {"Org1MSP": org1.msp}
-    block = blocks.new_block(9, b"previous", [b"one"])
-    with pytest.raises(PolicyNotSatisfied):
-        blocks.verify_block_signatures(block, policy, msps)
-    blocks.sign_block(block, client, 0)
-    with pytest.raises(PolicyNotSatisfied, match="user1"):
-        blocks.verify_block_signatures(block, policy, msps)
-    blocks.sign_block(block, org1.issue("orderer", "orderer"), 0)
-    blocks.verify_block_signatures(block, policy, msps)
-    block.header.number = 10
-    with pytest.raises(PolicyNotSatisfied, match="does not match the message"):
-        blocks.verify_block_signatures(block, policy, msps)
-    block.header.number = 9
-    block.data.data.append(b"two")
-    with pytest.raises(MalformedBlock, match="data of block 9"):
-        blocks.verify_block_signatures(block, policy, msps)
 
 
 def test_validation_codes_are_one_byte_a_transaction() -> None:

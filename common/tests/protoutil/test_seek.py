@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import itertools
+import math
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,12 +18,16 @@ from prometheus_client import REGISTRY
 
 from selvedge_common.msp import PolicyNotSatisfied, identify
 from selvedge_common.protoutil import block_events, blocks
-from selvedge_common.protoutil.errors import MalformedSeek
+from selvedge_common.protoutil.errors import BlockUnavailable, MalformedBlock, MalformedSeek
 from selvedge_common.protoutil.responses import (
+    AHEAD_BLOCKS,
     Backlog,
+    MakeResponse,
     Responses,
+    Sender,
     block_response,
     filtered_block_response,
+    private_data_response,
 )
 from selvedge_common.protoutil.seek import client_certificate_hash, deliver
 from selvedge_common.protoutil.seek_request import (
@@ -47,11 +52,19 @@ PATIENCE = 5.0
 
 
 class Chain:
-    """Blocks in memory that grow while they are read."""
+    """Blocks that grow while they are read.
+
+    Those whose numbers are `in_memory` need no reading, which waits until they are `readable`; for
+    those that are `lost` there is a status instead. `reads` has the numbers that each read gave.
+    """
 
     def __init__(self, height: int) -> None:
         self.blocks: list[bytes] = []
-        self.read: list[int] = []
+        self.reads: list[list[int]] = []
+        self.in_memory: set[int] = set()
+        self.readable = asyncio.Event()
+        self.readable.set()
+        self.lost: dict[int, common_pb2.Status.ValueType] = {}
         self.awaited = 0
         self._grown = asyncio.Condition()
         for number in range(height):
@@ -61,9 +74,27 @@ class Chain:
     def height(self) -> int:
         return len(self.blocks)
 
-    def block(self, number: int) -> bytes:
-        self.read.append(number)
-        return self.blocks[number]
+    def held(self, number: int) -> bytes | None:
+        return self.blocks[number] if number in self.in_memory else None
+
+    async def read(self, first: int, last: int, max_bytes: int, make: MakeResponse) -> list[bytes]:
+        await self.readable.wait()
+        if first in self.lost:
+            raise BlockUnavailable(self.lost[first], f"Block {first} is lost.")
+        made: list[bytes] = []
+        size = 0
+        for number in range(first, last + 1):
+            if made and (number in self.lost or size >= max_bytes):
+                break
+            try:
+                made.append(make(self.blocks[number]))
+            except MalformedBlock:
+                if made:
+                    break
+                raise
+            size += len(self.blocks[number])
+        self.reads.append([*range(first, first + len(made))])
+        return made
 
     async def wait_for(self, height: int) -> None:
         self.awaited = height
@@ -142,6 +173,16 @@ class Stream:
         ]
 
 
+class Crowd(Backlog):
+    """Counts the streams that have had to wait."""
+
+    waiting = 0
+
+    async def wait_for(self, stream: Sender, size: int) -> None:
+        self.waiting += 1
+        await super().wait_for(stream, size)
+
+
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():
@@ -150,6 +191,11 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 def always(_: OpenedSeek) -> datetime:
     return datetime.now(UTC) + timedelta(days=1)
+
+
+def checked_response(block: bytes) -> bytes:
+    """As when something has to be made of a block."""
+    return block_response(blocks.parse_block(block).SerializeToString())
 
 
 async def run(stream: Stream, chain: Chain, **how: Any) -> None:
@@ -312,7 +358,7 @@ async def test_who_may_not_read_is_forbidden(client: Any, org2: Any) -> None:
         stream = Stream(seek_envelope("mychannel", OLDEST, NEWEST, WAIT, client))
         await run(stream, chain, check_access=check)
         assert stream.answers == ["FORBIDDEN"]
-        assert chain.read == []
+        assert chain.reads == []
 
 
 async def test_a_client_whose_certificate_expires_meanwhile_is_forbidden(client: Any) -> None:
@@ -327,6 +373,41 @@ async def test_a_client_whose_certificate_expires_meanwhile_is_forbidden(client:
     await chain.grow()
     await task
     assert stream.answers == [0, "FORBIDDEN"]
+
+
+async def test_an_idle_stream_ends_when_the_certificate_does(client: Any) -> None:
+    # The injected clock stands still, so the loop's counts what is left by it.
+    now = datetime(2001, 9, 9, tzinfo=UTC)
+    stream, chain = Stream(seek_envelope("mychannel", OLDEST, FOREVER, WAIT, client)), Chain(1)
+    access = {
+        "check_access": lambda _: now + timedelta(milliseconds=20),
+        "clock": now.timestamp,
+        "time_window": math.inf,
+    }
+    await run(stream, chain, **access)
+    assert (chain.awaited, stream.answers) == (2, [0, "FORBIDDEN"])
+
+
+async def test_a_certificate_that_expires_while_there_is_no_room_ends_the_stream(
+    client: Any,
+) -> None:
+    now = datetime.now(UTC)
+    times = [now.timestamp()]
+    chain = Chain(1)
+    size = len(block_response(chain.blocks[0]))
+    backlog = Crowd(size, 1000)
+    hog = Stream()
+    backlog.join(hog)
+    assert backlog.take(hog, size)
+    hog.unread = size
+    stream = Stream(seek_envelope("mychannel", OLDEST, OLDEST, WAIT, client))
+    access = {"check_access": lambda _: now + timedelta(seconds=5), "clock": lambda: times[0]}
+    task = asyncio.create_task(run(stream, chain, backlog=backlog, **access))
+    await eventually(lambda: backlog.waiting == 1)
+    times[0] += 6
+    hog.read_all()
+    await task
+    assert stream.answers == ["FORBIDDEN"]
 
 
 @pytest.mark.parametrize("skew", [-901, 901])
@@ -373,7 +454,8 @@ async def test_a_slow_reader_bounds_what_is_read_for_it(client: Any) -> None:
     await eventually(lambda: stream.full)
     for _ in range(100):
         await asyncio.sleep(0)
-    assert len(chain.read) <= 5
+    assert stream.unread <= mark + len(block_response(chain.blocks[-1]))
+    assert len(chain.reads) == 1
     while not task.done():
         stream.read_all()
         await asyncio.sleep(0)
@@ -389,6 +471,25 @@ async def test_filtered_blocks_are_sent_where_asked_for(client: Any, transact: A
     stream.half_close()
     await run(stream, chain, make_response=filtered_block_response, data_type="filtered_block")
     assert stream.sent[0].filtered_block == block_events.filtered_block(block)
+
+
+async def test_blocks_come_without_private_data_where_there_is_none(client: Any) -> None:
+    labels = {"channel": "mychannel", "filtered": "false", "data_type": "block_and_pvtdata"}
+
+    def sent() -> float:
+        return REGISTRY.get_sample_value("deliver_blocks_sent", labels) or 0
+
+    before = sent()
+    chain = Chain(1)
+    stream = Stream(seek_envelope("mychannel", OLDEST, OLDEST, WAIT, client))
+    stream.half_close()
+    await run(stream, chain, make_response=private_data_response, data_type="block_and_pvtdata")
+    assert stream.sent[0] == events_pb2.DeliverResponse(
+        block_and_private_data=events_pb2.BlockAndPrivateData(
+            block=common_pb2.Block.FromString(chain.blocks[0])
+        )
+    )
+    assert sent() == before + 1
 
 
 async def test_requests_and_blocks_are_counted(client: Any) -> None:
@@ -427,30 +528,102 @@ async def test_a_long_replay_leaves_others_their_turn(client: Any) -> None:
     assert max(after - before for before, after in itertools.pairwise(seen)) <= 16
 
 
-async def test_readers_share_what_was_made_of_a_block() -> None:
-    chain, made = Chain(40), []
+async def test_a_block_in_memory_is_given_at_once_and_made_once_for_all() -> None:
+    chain, made = Chain(3), []
 
     def make(block: bytes) -> bytes:
         made.append(block)
         return block_response(block)
 
+    chain.in_memory = {2}
+    responses = Responses(chain, make)
+    assert responses.remembered(1) is None
+    assert responses.remembered(2) == block_response(chain.blocks[2])
+    assert responses.remembered(2) is responses.remembered(2)
+    assert (made, chain.reads) == ([chain.blocks[2]], [])
+
+
+async def test_readers_share_one_read() -> None:
+    chain = Chain(8)
+    responses = Responses(chain)
+    chain.readable.clear()
+    readers = [asyncio.create_task(responses.fetch(n, 7)) for n in (2, 2, 5, 1)]
+    await asyncio.sleep(0)
+    readers.pop(0).cancel()  # who asked first need not stay
+    await asyncio.sleep(0)
+    chain.readable.set()
+    async with asyncio.timeout(PATIENCE):
+        found = await asyncio.gather(*readers)
+    assert found == [block_response(chain.blocks[n]) for n in (2, 5, 1)]
+    assert sorted(chain.reads) == [[1], [2, 3, 4, 5, 6, 7]]
+    assert responses.remembered(7) == block_response(chain.blocks[7])
+
+
+async def test_no_more_is_read_than_the_reader_goes_on_to() -> None:
+    chain = Chain(2 * AHEAD_BLOCKS)
+    responses = Responses(chain)
+    await responses.fetch(3, 5)
+    await responses.fetch(20, FOREVER)
+    assert chain.reads == [[3, 4, 5], [*range(20, 20 + AHEAD_BLOCKS)]]
+
+
+async def test_what_is_remembered_is_bounded_and_the_last_one_is_in_any_case() -> None:
+    chain = Chain(40)
     size = len(block_response(chain.blocks[-1]))
-    responses = Responses(chain, make, max_bytes=3 * size)
-    assert responses.response(0) is responses.response(0)
-    assert [responses.response(number) for number in (1, 2, 0, 3)]
-    kept = responses.response(0)
-    assert made == chain.blocks[:4]
-    assert responses.response(1) == block_response(chain.blocks[1])  # it had to go for block 3
-    assert len(made) == 5
-    assert responses.response(0) is kept
+    responses = Responses(chain, max_bytes=3 * size)
+    for number in (10, 11, 12, 10, 13):
+        assert await responses.fetch(number, number)
+    assert responses.remembered(10)
+    assert responses.remembered(11) is None  # it had to go for block 13
+    one = Responses(chain, max_bytes=1)
+    for number in (0, 1):
+        response = await one.fetch(number, number)
+        assert one.remembered(number) is response
+    assert one.remembered(0) is None
 
 
-def test_a_response_above_what_is_remembered_is_shared_all_the_same() -> None:
+async def test_readers_in_many_places_do_not_read_in_vain() -> None:
+    chain = Chain(4000)
+    size = len(block_response(chain.blocks[-1]))
+    # Room for four blocks a reader, and one would fill it with those that follow its own.
+    responses = Responses(chain, max_bytes=400 * size)
+    for turn in range(20):
+        for start in range(0, 4000, 40):
+            await responses.fetch(start + turn, FOREVER)
+    given = 20 * 100
+    assert sum(map(len, chain.reads)) < 2 * given
+
+
+async def test_a_block_that_is_lost_ends_the_answer_with_its_status(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain = Chain(9)
+    for number, status in ((4, "INTERNAL_SERVER_ERROR"), (6, "SERVICE_UNAVAILABLE")):
+        chain.lost[number] = common_pb2.Status.Value(status)
+        stream = Stream(
+            seek_envelope("mychannel", number - 1, FOREVER, WAIT, client),
+            seek_envelope("mychannel", OLDEST, NEWEST, WAIT, client),
+        )
+        await run(stream, chain)
+        assert stream.answers == [number - 1, status]
+    refusals = [record for record in caplog.records if "deliver refused" in record.getMessage()]
+    assert len(refusals) == 2
+    assert "Block 4 is lost." in refusals[0].getMessage()
+    # Others are given all the same.
+    stream = Stream(seek_envelope("mychannel", 7, NEWEST, WAIT, client))
+    stream.half_close()
+    await run(stream, chain)
+    assert stream.answers == [7, 8, "SUCCESS"]
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+async def test_a_block_that_is_none_cannot_be_delivered(client: Any, in_memory: bool) -> None:
     chain = Chain(2)
-    responses = Responses(chain, max_bytes=1)
-    assert responses.response(0) is responses.response(0)
-    assert responses.response(1) is responses.response(1)
-    assert chain.read == [0, 1]
+    chain.blocks[1] = b"\xff"
+    chain.in_memory = {1} if in_memory else set()
+    stream = Stream(seek_envelope("mychannel", OLDEST, NEWEST, WAIT, client))
+    await run(stream, chain, make_response=checked_response)
+    assert stream.answers == [0, "INTERNAL_SERVER_ERROR"]
 
 
 async def test_what_waits_for_all_readers_together_is_bounded(client: Any) -> None:

@@ -1,18 +1,24 @@
 """Disks that fail, for processes of their own: below SQLite, which does not know of it."""
 
+import os
 import random
 import struct
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Self
 
 SOURCE = Path(__file__).with_name("ledger") / "disk.c"
 SECTOR = 512
 _HEAD = struct.Struct("=6Q")
-_TRUNCATED, _SYNCED = 2, 3
+_TRUNCATED, _SYNCED, _FORGOTTEN = 2, 3, 4
+# Of processes, which is gone with them.
+_SHARED_MEMORY = "-shm"
+# What the system keeps of a file in memory, and writes as a whole.
+_PAGE = 4096
 
 
 class Fault(Enum):
@@ -40,6 +46,12 @@ class _Change:
             file.write(self.before)
             file.truncate(self.size)
 
+    def touches(self, page: int) -> bool:
+        """Whether it changes anything in this page of the file."""
+        if self.kind == _TRUNCATED:
+            return self.offset < (page + 1) * _PAGE
+        return page * _PAGE < self.offset + len(self.written) and self.offset < (page + 1) * _PAGE
+
     def redo(self, chosen: random.Random) -> None:
         """Do it again, or of a write some of its sectors."""
         with open(self.path, "r+b") as file:
@@ -50,6 +62,52 @@ class _Change:
                 if chosen.random() < 0.9:
                     file.seek(self.offset + start)
                     file.write(self.written[start : start + SECTOR])
+
+
+@dataclass(frozen=True)
+class _LostPage:
+    """What was in a page before it was written and a sync failed: no later sync writes it."""
+
+    path: str
+    page: int
+    offset: int
+    before: bytes
+
+    @classmethod
+    def of(cls, change: _Change) -> Iterator[Self]:
+        end = change.offset + len(change.written)
+        for page in range(change.offset // _PAGE, -(-end // _PAGE)):
+            start = max(change.offset, page * _PAGE)
+            length = min(end, (page + 1) * _PAGE) - start
+            before = change.before[start - change.offset :][:length]
+            yield cls(change.path, page, start, before.ljust(length, b"\0"))
+
+    def undo(self) -> None:
+        with open(self.path, "r+b") as file:
+            if self.offset < file.seek(0, os.SEEK_END):
+                file.seek(self.offset)
+                file.write(self.before)
+
+
+@dataclass
+class _Volatile:
+    """What a power cut takes from one file."""
+
+    unsynced: list[_Change] = field(default_factory=list)
+    lost: list[_LostPage] = field(default_factory=list)
+
+    def sync(self) -> None:
+        self.lost = [
+            lost
+            for lost in self.lost
+            if not any(change.touches(lost.page) for change in self.unsynced)
+        ]
+        self.unsynced.clear()
+
+    def forget(self) -> None:
+        for change in self.unsynced:
+            self.lost += _LostPage.of(change)
+        self.unsynced.clear()
 
 
 def build(folder: Path, compiler: str) -> Path:
@@ -84,25 +142,28 @@ class Disk:
 
     def cut_power(self, chosen: random.Random | None) -> None:
         """Undo what no sync has followed: all of it, or what `chosen` chooses. Nobody may run."""
-        for path, changes in self._unsynced().items():
-            for change in reversed(changes):
+        for path, volatile in self._volatile().items():
+            for change in reversed(volatile.unsynced):
                 change.undo()
-            for change in changes if chosen is not None else ():
+            for lost in reversed(volatile.lost):
+                lost.undo()
+            for change in volatile.unsynced if chosen is not None else ():
                 assert chosen is not None
                 if chosen.random() < 0.5:
                     change.redo(chosen)
-            # Memory that processes share, which is gone.
-            Path(path.removesuffix("-wal") + "-shm").unlink(missing_ok=True)
+            Path(path.removesuffix("-wal") + _SHARED_MEMORY).unlink(missing_ok=True)
         self._journal.write_bytes(b"")
 
-    def _unsynced(self) -> dict[str, list[_Change]]:
-        unsynced: defaultdict[str, list[_Change]] = defaultdict(list)
+    def _volatile(self) -> dict[str, _Volatile]:
+        files: defaultdict[str, _Volatile] = defaultdict(_Volatile)
         for change in _noted(self._journal):
             if change.kind == _SYNCED:
-                unsynced.pop(change.path, None)
-            elif Path(change.path).exists():
-                unsynced[change.path].append(change)
-        return unsynced
+                files[change.path].sync()
+            elif change.kind == _FORGOTTEN:
+                files[change.path].forget()
+            elif Path(change.path).exists() and not change.path.endswith(_SHARED_MEMORY):
+                files[change.path].unsynced.append(change)
+        return files
 
 
 def _noted(journal: Path) -> Iterator[_Change]:

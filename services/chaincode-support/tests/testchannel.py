@@ -13,17 +13,17 @@ from cryptography.x509.oid import NameOID
 
 from chaincode_support.chain import make_validator
 from chaincode_support.channel import Channel
-from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
+from chaincode_support.deliver import BlockReader, Deliver, Readable, add_peer_deliver, one_by_one
 from chaincode_support.ledger import CheckedTransaction, Ledger
 from chaincode_support.ledger.committer import Committer
 from chaincode_support.ledger.validation import Validator
-from chaincode_support.ordering import EmbeddedOrdering, OrderingSettings
+from chaincode_support.ordering import EmbeddedOrdering, OrderingSettings, SqliteLog
 from chaincode_support.ordering.broadcast import Broadcast, OrderedChannel
 from chaincode_support.ordering.service import add_atomic_broadcast
 from selvedge_common.comm import GRPCServer, ServerConfig
 from selvedge_common.msp import MSP, SigningIdentity
 from selvedge_common.protoutil import blocks, config_block, endorsements, proposals
-from selvedge_common.protoutil.responses import Backlog, BlockSource
+from selvedge_common.protoutil.responses import Backlog
 from selvedge_protos.common import common_pb2
 from selvedge_protos.ledger.rwset import rwset_pb2
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -50,7 +50,7 @@ class Organisation:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ca.{mspid}")])
         key_usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         self._certificate = (
-            self._builder(self._name, self._key.public_key(), datetime.timedelta(days=1))
+            self._builder(self._name, self._key.public_key(), datetime.timedelta(days=7))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(key_usage, critical=True)
             .sign(self._key, hashes.SHA256())
@@ -292,10 +292,13 @@ class Service:
         broadcast_streams: int = 100,
         pipeline: int = 50,
         blocks_ahead: int = 100,
+        bytes_ahead: int = 1 << 30,
+        max_envelope_bytes: int = 1 << 20,
     ) -> None:
         self.network = network
+        log = SqliteLog.open(folder / "ordering", CHANNEL)
         self.ordering = EmbeddedOrdering.open(
-            folder / "ordering", CHANNEL, network.orderer, settings, network.genesis
+            log, CHANNEL, network.orderer, settings, network.genesis
         )
         self.ledger = Ledger.open(folder / "ledger", CHANNEL)
         configuration = config_block.open_config(blocks.parse_block(self.ordering.block(0)))
@@ -307,13 +310,14 @@ class Service:
         )
         self._validator = validator_of(configuration)
         self.committer = Committer(
-            self.ordering, self.ledger, self._validator, blocks_ahead=blocks_ahead
+            self.ordering,
+            self.ledger,
+            self._validator,
+            blocks_ahead=blocks_ahead,
+            bytes_ahead=bytes_ahead,
         )
         ordered = OrderedChannel(
-            channel,
-            self.ordering,
-            settings.batch.absolute_bytes,
-            self.committer.check_committing,
+            channel, self.ordering, max_envelope_bytes, self.committer.check_committing
         )
         broadcast = Broadcast({CHANNEL: ordered}, max_streams=broadcast_streams, pipeline=pipeline)
         config = server or ServerConfig()
@@ -321,7 +325,12 @@ class Service:
 
         backlog = Backlog(256 * 1024 * 1024, 2 * max_streams)
 
-        def deliver(source: BlockSource) -> Deliver:
+        self._committed_blocks = BlockReader(
+            CHANNEL, self.ledger, self.ledger.blocks, self.ledger.held
+        )
+        self._ordered_blocks = BlockReader(CHANNEL, self.ordering, one_by_one(self.ordering))
+
+        def deliver(source: BlockReader) -> Deliver:
             return Deliver(
                 {CHANNEL: Readable(channel, source)},
                 mutual_tls=config.secure.require_client_certificate,
@@ -329,8 +338,8 @@ class Service:
                 backlog=backlog,
             )
 
-        add_atomic_broadcast(self.server, broadcast, deliver(self.ordering))
-        add_peer_deliver(self.server, deliver(self.ledger))
+        add_atomic_broadcast(self.server, broadcast, deliver(self._ordered_blocks))
+        add_peer_deliver(self.server, deliver(self._committed_blocks))
 
     async def __aenter__(self) -> "Service":
         self.committing = asyncio.create_task(self.committer.run())
@@ -341,6 +350,7 @@ class Service:
         await self.server.stop(0)
         self.committing.cancel()
         await asyncio.gather(self.committing, return_exceptions=True)
+        await asyncio.gather(self._committed_blocks.close(), self._ordered_blocks.close())
         await self.ordering.close()
         self._validator.close()
         self.ledger.close()

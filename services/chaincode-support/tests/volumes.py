@@ -7,9 +7,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from testchannel import CHAINCODE, CHANNEL, Network, Service, results_of, writes
 
+from chaincode_support.ledger import Ledger
 from chaincode_support.ledger.fingerprint import fingerprint
 from chaincode_support.ledger.replay import TABLES
 from chaincode_support.ledger.simulator import Simulator
@@ -17,7 +19,7 @@ from chaincode_support.ordering import BatchSize, OrderingSettings
 from chaincode_support.volume import ChannelFiles
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 
-SETTINGS = OrderingSettings(BatchSize(4, 1 << 20, 1 << 20), 0.001, 100, 1 << 24)
+SETTINGS = OrderingSettings(BatchSize(4, 1 << 20), 0.001, 100, 1 << 24)
 # Blocks of `fill`, block 0 among them.
 BLOCKS = 6
 PAGE = 4096
@@ -115,6 +117,22 @@ def changing(file: Path) -> Iterator[sqlite3.Connection]:
     """A connection for changes that no service would make."""
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         yield connection
+
+
+@contextmanager
+def failing_disk(ledger: Ledger) -> Iterator[None]:
+    """Meanwhile the disk does not give what is looked up in the ledger's blocks."""
+
+    class Connection:
+        def execute(self, *_: object) -> None:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+
+    connections: Any = [Connection()]
+    ledger._readers._idle, kept = connections, ledger._readers._idle
+    yield
+    ledger._readers._idle = kept
 
 
 def damage_page(file: Path, number: int, garbage: bytes) -> None:

@@ -11,6 +11,7 @@ from selvedge_common.comm.errors import (
 )
 from selvedge_common.comm.grpcio.dialled import dial_message_stream
 from selvedge_common.comm.message_stream import MessageStream, MessageStreamHandler
+from selvedge_common.comm.places import Places
 from selvedge_common.comm.server import GRPCServer
 from selvedge_common.comm.server_certificate import server_uris
 from selvedge_common.comm.settings import (
@@ -36,6 +37,7 @@ __all__ = [
     "MessageStream",
     "MessageStreamHandler",
     "NoClientRootCertificates",
+    "Places",
     "SecureServerConfig",
     "ServerConfig",
     "StatusError",

@@ -9,8 +9,9 @@ and core/policy/application.go.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from google.protobuf.message import DecodeError
@@ -18,7 +19,6 @@ from google.protobuf.message import DecodeError
 from selvedge_common.msp.errors import (
     IdentityError,
     MalformedPolicy,
-    PolicyError,
     PolicyNotSatisfied,
 )
 from selvedge_common.msp.identity import Identity
@@ -40,14 +40,17 @@ class SignedData:
 
 
 def verified_identities(
-    signed_data: Iterable[SignedData], msps: Mapping[str, MSP]
+    signed_data: Iterable[SignedData], identify: Callable[[bytes], Identity]
 ) -> tuple[list[Identity], list[str]]:
-    """Give the identities whose signatures hold, each once, and why the others do not."""
+    """Give the identities whose signatures hold, each once, and why the others do not.
+
+    `identify` reads and validates a serialized identity, or raises IdentityError.
+    """
     identities: list[Identity] = []
     reasons: list[str] = []
     for signed in signed_data:
         try:
-            identity = identify(signed.identity, msps)
+            identity = identify(signed.identity)
             if identity in identities:
                 continue
             identity.verify(signed.message, signed.signature)
@@ -68,9 +71,9 @@ def evaluate(
     Raises PolicyNotSatisfied, with why signatures did not count, or MalformedPolicy.
     """
     _check_version(policy)
-    identities, reasons = verified_identities(signed_data, msps)
+    identities, reasons = verified_identities(signed_data, partial(identify, msps=msps))
     if not satisfied(policy, identities, msps):
-        raise _not_satisfied("The signature policy", identities, reasons)
+        raise not_satisfied("The signature policy", identities, reasons)
 
 
 def satisfied(
@@ -286,9 +289,9 @@ def evaluate_path(
 
     Raises PolicyNotSatisfied (also where there is no such policy) or MalformedPolicy.
     """
-    identities, reasons = verified_identities(signed_data, msps)
+    identities, reasons = verified_identities(signed_data, partial(identify, msps=msps))
     if not root.satisfied_at(path, identities, msps):
-        raise _not_satisfied(f"The policy {path}", identities, reasons)
+        raise not_satisfied(f"The policy {path}", identities, reasons)
 
 
 def _check_version(policy: policies_pb2.SignaturePolicyEnvelope) -> None:
@@ -298,9 +301,10 @@ def _check_version(policy: policies_pb2.SignaturePolicyEnvelope) -> None:
         )
 
 
-def _not_satisfied(
-    what: str, identities: Sequence[Identity], reasons: Sequence[str]
-) -> PolicyError:
+def not_satisfied(
+    what: str, identities: Sequence[Identity], reasons: Sequence[str] = ()
+) -> PolicyNotSatisfied:
+    """Say that those who signed do not satisfy the policy `what`, and why others do not count."""
     signers = ", ".join(map(str, identities)) or "nobody"
     detail = f" Not counted: {' '.join(reasons)}" if reasons else ""
     return PolicyNotSatisfied(

@@ -1,4 +1,5 @@
-"""What subscribers see of a block: filtered blocks, and blocks without read-write sets.
+"""What subscribers see of a block: filtered blocks, blocks without read-write sets, and notices of
+its transactions.
 
 Follows Fabric 2.5's core/peer/deliverevents.go (filtered blocks) and 1.2's
 events/producer/eventhelper.go (what the event hub removed from a block). A transaction that cannot
@@ -8,17 +9,22 @@ in a whole one, instead of failing the block for everybody.
 
 from __future__ import annotations
 
-from selvedge_common.protoutil.errors import MalformedMessage
+from selvedge_common.protoutil.errors import MalformedMessage, ValidationCode
 from selvedge_common.protoutil.metadata import validation_codes
 from selvedge_common.protoutil.wire import marshal, parse
 from selvedge_protos.common import common_pb2
+from selvedge_protos.msp import identities_pb2
 from selvedge_protos.peer import (
     chaincode_event_pb2,
+    chaincode_pb2,
     events_pb2,
     proposal_pb2,
     proposal_response_pb2,
     transaction_pb2,
 )
+from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
+
+MAX_FUNCTION_CHARACTERS = 100
 
 
 def filtered_block(block: common_pb2.Block) -> events_pb2.FilteredBlock:
@@ -68,6 +74,52 @@ def chaincode_events(envelope: bytes) -> list[chaincode_event_pb2.ChaincodeEvent
     if channel_header.type != common_pb2.ENDORSER_TRANSACTION:
         return []
     return _events(payload.data)
+
+
+def transaction_notice(envelope: bytes, code: ValidationCode) -> event_hub_pb2.TransactionNotice:
+    """Tell of a marshalled transaction, with its event whole, as far as it can be read."""
+    notice = event_hub_pb2.TransactionNotice(code=code)
+    try:
+        payload, header = _open(envelope)
+        notice.txid = header.tx_id
+        notice.type = common_pb2.HeaderType.ValueType(header.type)
+        if header.HasField("timestamp"):
+            notice.timestamp.CopyFrom(header.timestamp)
+        signature_header = parse(
+            common_pb2.SignatureHeader, payload.header.signature_header, "signature header"
+        )
+        creator = parse(identities_pb2.SerializedIdentity, signature_header.creator, "creator")
+        notice.creator_msp_id = creator.mspid
+        if header.type == common_pb2.ENDORSER_TRANSACTION:
+            extension = parse(
+                proposal_pb2.ChaincodeHeaderExtension, header.extension, "header extension"
+            )
+            notice.chaincode = extension.chaincode_id.name
+            _tell_actions(payload.data, notice)
+    except MalformedMessage as error:
+        notice.error = str(error)
+    return notice
+
+
+def _tell_actions(data: bytes, notice: event_hub_pb2.TransactionNotice) -> None:
+    # A transaction that any committer takes has one action.
+    for action in parse(transaction_pb2.Transaction, data, "transaction").actions[:1]:
+        payload, _, chaincode_action = _open_action(action)
+        notice.function = _function(payload.chaincode_proposal_payload)
+        event = parse(
+            chaincode_event_pb2.ChaincodeEvent, chaincode_action.events, "chaincode event"
+        )
+        if event.chaincode_id:
+            notice.event.CopyFrom(event)
+
+
+def _function(proposal_payload: bytes) -> str:
+    payload = parse(proposal_pb2.ChaincodeProposalPayload, proposal_payload, "proposal's payload")
+    call = parse(chaincode_pb2.ChaincodeInvocationSpec, payload.input, "chaincode's input")
+    args = call.chaincode_spec.input.args
+    # A character has four bytes at most.
+    start = args[0][: 4 * MAX_FUNCTION_CHARACTERS] if args else b""
+    return start.decode(errors="replace")[:MAX_FUNCTION_CHARACTERS]
 
 
 def _open(envelope: bytes) -> tuple[common_pb2.Payload, common_pb2.ChannelHeader]:

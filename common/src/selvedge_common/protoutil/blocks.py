@@ -1,15 +1,16 @@
 """Blocks: their hashes, their metadata and signatures.
 
-Follows Fabric 2.5's protoutil/blockutils.go and orderer/common/multichannel/blockwriter.go.
+Follows Fabric 2.5's protoutil/blockutils.go and orderer/common/multichannel/blockwriter.go, and for
+the signatures of BFT channels 3.1's blockutils.go.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
-from selvedge_common.msp import MSP
-from selvedge_common.msp.policies import SignedData, evaluate
+from selvedge_common.msp.policies import SignedData
 from selvedge_common.protoutil.errors import MalformedBlock, MalformedMessage
 from selvedge_common.protoutil.metadata import (
     METADATA_ENTRIES,
@@ -18,7 +19,7 @@ from selvedge_common.protoutil.metadata import (
     set_metadata,
 )
 from selvedge_common.protoutil.wire import Signer, marshal, new_nonce, parse
-from selvedge_protos.common import common_pb2, policies_pb2
+from selvedge_protos.common import common_pb2
 
 
 def new_block(number: int, previous_hash: bytes, envelopes: Sequence[bytes]) -> common_pb2.Block:
@@ -89,48 +90,40 @@ def sign_block(block: common_pb2.Block, signer: Signer, last_config: int) -> Non
 
 
 def block_signatures(
-    block: common_pb2.Block, index: MetadataIndex = common_pb2.SIGNATURES
+    block: common_pb2.Block,
+    index: MetadataIndex = common_pb2.SIGNATURES,
+    consenters: Mapping[int, bytes] = MappingProxyType({}),
 ) -> list[SignedData]:
     """Give the orderers' signatures of the block with what each covers. Raises MalformedBlock.
 
-    `index`: SIGNATURES, or LAST_CONFIG, which orderers of 1.x sign as well.
+    Args:
+        index: SIGNATURES, or LAST_CONFIG, which orderers of 1.x sign as well.
+        consenters: the serialized identities of a BFT channel's orderers, which sign by number.
+            As in Fabric a signature by any other number is none.
     """
     metadata = get_metadata(block, index)
     header = header_bytes(block.header)
+    where = f"in the metadata of block {block.header.number}"
+    found = []
     try:
-        return [
-            SignedData(
-                metadata.value + signature.signature_header + header,
-                parse(
-                    common_pb2.SignatureHeader,
-                    signature.signature_header,
-                    f"signature header in the metadata of block {block.header.number}",
-                ).creator,
-                signature.signature,
-            )
-            for signature in metadata.signatures
-        ]
+        for signature in metadata.signatures:
+            signer: bytes | None
+            if signature.identifier_header and not signature.signature_header:
+                said = signature.identifier_header
+                identifier = parse(common_pb2.IdentifierHeader, said, f"identifier header {where}")
+                signer = consenters.get(identifier.identifier)
+            else:
+                said = signature.signature_header
+                signer = parse(
+                    common_pb2.SignatureHeader, said, f"signature header {where}"
+                ).creator
+            if signer is not None:
+                found.append(
+                    SignedData(metadata.value + said + header, signer, signature.signature)
+                )
     except MalformedMessage as error:
         raise MalformedBlock(str(error)) from error
-
-
-def verify_block_signatures(
-    block: common_pb2.Block,
-    policy: policies_pb2.SignaturePolicyEnvelope,
-    msps: Mapping[str, MSP],
-) -> None:
-    """Return when the block's data fits its header and its signatures satisfy `policy`.
-
-    For readers that have the policy from elsewhere than from the blocks; the event hub has none.
-    For a policy of the channel's configuration, give `block_signatures` to
-    `ChannelConfig.evaluate`. Raises MalformedBlock, or msp.PolicyError.
-    """
-    if block.header.data_hash != data_hash(block.data.data):
-        raise MalformedBlock(
-            f"The data of block {block.header.number} does not have the hash in its header:"
-            " fetch the block again, from another source."
-        )
-    evaluate(policy, block_signatures(block), msps)
+    return found
 
 
 def _der(tag: int, content: bytes) -> bytes:

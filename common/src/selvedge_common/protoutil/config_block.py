@@ -42,7 +42,7 @@ from selvedge_protos.common import (
     configuration_pb2,
     policies_pb2,
 )
-from selvedge_protos.msp import msp_config_pb2
+from selvedge_protos.msp import identities_pb2, msp_config_pb2
 from selvedge_protos.orderer import configuration_pb2 as orderer_pb2
 
 _M = TypeVar("_M", bound=Message)
@@ -52,6 +52,7 @@ READERS = "Readers"
 WRITERS = "Writers"
 ENDORSEMENT = "Endorsement"
 CAPABILITY = "V2_0"
+BFT_CAPABILITY = "V3_0"
 CONSORTIUM = "SampleConsortium"
 
 _ANY = policies_pb2.ImplicitMetaPolicy.ANY
@@ -86,6 +87,7 @@ class ChannelConfig:
         policies: the policies, as a tree from /Channel down.
         orderer_addresses: where to submit, as host:port.
         batch: how blocks are cut.
+        consenters: the serialized identities of who signs blocks by a number, on a BFT channel.
     """
 
     channel: str
@@ -95,6 +97,7 @@ class ChannelConfig:
     policies: PolicyGroup
     orderer_addresses: Sequence[str]
     batch: Batch
+    consenters: Mapping[int, bytes]
 
     def evaluate(self, path: str, signed_data: Iterable[SignedData]) -> None:
         """Return when the signatures satisfy the policy at `path`, like /Channel/Readers.
@@ -156,6 +159,21 @@ def genesis_block(
     return block
 
 
+def is_config_block(block: common_pb2.Block) -> bool:
+    """Tell whether the block's one transaction is a configuration, sound or not."""
+    if len(block.data.data) != 1:
+        return False
+    try:
+        envelope = parse(common_pb2.Envelope, block.data.data[0], "envelope")
+        header = parse(common_pb2.Payload, envelope.payload, "payload").header
+        return (
+            parse(common_pb2.ChannelHeader, header.channel_header, "channel header").type
+            == common_pb2.CONFIG
+        )
+    except MalformedMessage:
+        return False
+
+
 def open_config(block: common_pb2.Block) -> ChannelConfig:
     """Read a configuration block. Raises MalformedBlock."""
     number = block.header.number
@@ -198,6 +216,7 @@ def _open(channel: str, config: configtx_pb2.Config) -> ChannelConfig:
             size.preferred_max_bytes,
             _value(orderer, "BatchTimeout", orderer_pb2.BatchTimeout).timeout,
         ),
+        consenters=_consenters(root, orderer),
     )
 
 
@@ -334,6 +353,21 @@ def _orderer_addresses(
     for org in orderer.groups.values():
         addresses += _value(org, "Endpoints", kind).addresses
     return tuple(dict.fromkeys(addresses))
+
+
+def _consenters(
+    root: configtx_pb2.ConfigGroup, orderer: configtx_pb2.ConfigGroup
+) -> dict[int, bytes]:
+    """Give the consenters' identities where the channel's capabilities allow BFT, as in Fabric."""
+    capabilities = _value(root, "Capabilities", configuration_pb2.Capabilities).capabilities
+    if BFT_CAPABILITY not in capabilities:
+        return {}
+    return {
+        consenter.id: marshal(
+            identities_pb2.SerializedIdentity(mspid=consenter.msp_id, id_bytes=consenter.identity)
+        )
+        for consenter in _value(orderer, "Orderers", configuration_pb2.Orderers).consenter_mapping
+    }
 
 
 def _policies(group: configtx_pb2.ConfigGroup) -> PolicyGroup:

@@ -28,7 +28,7 @@ class DeliverRequests:
     def __init__(self, channel: str, data_type: str) -> None:
         self._labels = (channel, str(data_type == "filtered_block").lower(), data_type)
         deliver_requests_received.labels(*self._labels).inc()
-        self.block_sent = deliver_blocks_sent.labels(*self._labels).inc
+        self.blocks_sent = deliver_blocks_sent.labels(*self._labels).inc
 
     def completed(self, success: bool) -> None:
         """Count the end of the request."""

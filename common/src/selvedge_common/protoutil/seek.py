@@ -9,15 +9,18 @@ import asyncio
 import hashlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
+
+import grpc
 
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import IdentityError, PolicyError
 from selvedge_common.protoutil import metrics
-from selvedge_common.protoutil.errors import MalformedSeek
-from selvedge_common.protoutil.responses import Backlog, Responses, Sender
+from selvedge_common.protoutil.errors import BlockUnavailable, MalformedSeek
+from selvedge_common.protoutil.reading import Allowance, BlockStream, Reading
+from selvedge_common.protoutil.responses import Backlog, ResponseSource
 from selvedge_common.protoutil.seek_request import (
     OpenedSeek,
     SeekRefused,
@@ -32,27 +35,22 @@ from selvedge_protos.peer import events_pb2
 
 TIME_WINDOW = 15 * 60.0
 
-# A long replay to a fast reader never waits for anything: let others have their turn in between.
-_BLOCKS_A_TURN = 16
+# How long a new stream may take to say what it wants.
+FIRST_REQUEST_SECONDS = 30.0
 
 _log = get_logger("common.deliver")
 
 
-class DeliverStream(Sender, Protocol):
+class DeliverStream(BlockStream, Protocol):
     """What the loop needs of comm.MessageStream."""
-
-    @property
-    def full(self) -> bool:
-        """Whether more is waiting to be sent than should be."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The client's messages."""
 
-    def send(self, message: bytes) -> None:
-        """Queue a message."""
 
-    async def drained(self) -> None:
-        """Return once little is waiting to be sent."""
+async def next_turn() -> None:
+    """Let everything else have its turn."""
+    await asyncio.sleep(0)
 
 
 def status_response(status: Status) -> bytes:
@@ -75,101 +73,99 @@ def client_certificate_hash(auth_context: Mapping[str, Sequence[bytes]]) -> byte
 async def deliver(
     stream: DeliverStream,
     *,
-    responses_of: Callable[[str], Responses | None],
+    responses_of: Callable[[str], ResponseSource | None],
     check_access: Callable[[OpenedSeek], datetime],
+    check_still: Callable[[], None] = lambda: None,
     backlog: Backlog,
     tls_binding: bytes | None = None,
     time_window: float = TIME_WINDOW,
     data_type: str = "block",
     clock: Callable[[], float] = time.time,
-) -> None:
+    turn: Callable[[], Awaitable[None]] = next_turn,
+    on_reading: Callable[[Reading], None] = lambda _: None,
+) -> Status:
     """Answer the Deliver requests of one stream until the client half-closes or one fails.
 
     Each request is answered by its blocks and one status; after SUCCESS the next one is read, any
-    other status is the last message. Blocks go out as the source marshalled them. A client that
-    reads slowly holds up only itself, until the backlog is full.
+    other status is the last message. Blocks go out as the source marshalled them; one that it
+    cannot give ends the stream with the status that the source says. So does, with FORBIDDEN, the
+    moment at which the client may no longer read, whether a block comes or not. A client that reads
+    slowly holds up only itself, until the backlog is full. One that asks for nothing is ended.
 
     Args:
-        responses_of: gives the blocks of a channel, None for an unknown one.
+        responses_of: gives the blocks of a channel, None for an unknown one; may raise SeekRefused.
         check_access: says until when the client may read; raises msp.IdentityError or
             msp.PolicyError to refuse it.
+        check_still: raises the same, before a block is sent, when who may read has changed since.
         backlog: bounds what waits for all clients together.
         tls_binding: the `client_certificate_hash` that the request must repeat; empty refuses
             every request, None asks for nothing. Give it where TLS is mutual.
         time_window: how far the request's timestamp may be from `clock`, in seconds.
-        data_type: "block" or "filtered_block", for the metrics.
+        data_type: "block", "filtered_block" or "block_and_pvtdata", for the metrics.
         clock: gives the time in seconds since 1970.
+        turn: waits until one that has much to read may go on.
+        on_reading: is given each request that is answered, before the first block.
+
+    Returns:
+        The last status: SUCCESS where it was the client that ended the stream.
     """
+
+    def begin(message: bytes) -> Reading:
+        request = open_seek(message)
+        _check_binding(request, tls_binding, time_window, clock())
+        responses = responses_of(request.channel)
+        if responses is None:
+            raise SeekRefused(
+                common_pb2.NOT_FOUND,
+                f"The Deliver request is for the channel {request.channel!r}, which is not"
+                " here: name a channel of this service.",
+            )
+        counted = metrics.DeliverRequests(request.channel, data_type)
+        try:
+            until = check_access(request).timestamp()
+            blocks = resolve(request.seek, responses.height)
+        except Exception:
+            counted.completed(False)
+            raise
+        waits = request.seek.behavior != ab_pb2.SeekInfo.FAIL_IF_NOT_READY
+        allowance = Allowance(until, check_still, clock)
+        return Reading(stream, responses, blocks, waits, allowance, backlog, counted, turn)
+
     metrics.deliver_streams_opened.inc()
     backlog.join(stream)
+    silence = asyncio.get_running_loop().call_later(FIRST_REQUEST_SECONDS, _end_silent, stream)
+    status: Status = common_pb2.SUCCESS
     try:
         async for message in stream:
+            silence.cancel()
             try:
-                request = open_seek(message)
-                _check_binding(request, tls_binding, time_window, clock())
-                responses = responses_of(request.channel)
-                if responses is None:
-                    raise SeekRefused(
-                        common_pb2.NOT_FOUND,
-                        f"The Deliver request is for the channel {request.channel!r}, which is not"
-                        " here: name a channel of this service.",
-                    )
+                reading = begin(message)
+                del message  # a stream may wait for blocks as long as it likes
+                on_reading(reading)
+                await reading.run()
             except MalformedSeek as error:
                 status = _refuse(stream, common_pb2.BAD_REQUEST, error)
-            except SeekRefused as error:
+            except (SeekRefused, BlockUnavailable) as error:
                 status = _refuse(stream, error.status, error)
-            else:
-                counted = metrics.DeliverRequests(request.channel, data_type)
-                status = await _answer(
-                    stream, request, responses, check_access, backlog, clock, counted
-                )
-                counted.completed(status == common_pb2.SUCCESS)
+            except (IdentityError, PolicyError) as error:
+                status = _refuse(stream, common_pb2.FORBIDDEN, error)
             stream.send(status_response(status))
             if status != common_pb2.SUCCESS:
                 break
         # What was not read yet counts for as long as it is here.
         await stream.drained()
     finally:
+        silence.cancel()
         backlog.leave(stream)
         metrics.deliver_streams_closed.inc()
+    return status
 
 
-async def _answer(
-    stream: DeliverStream,
-    request: OpenedSeek,
-    responses: Responses,
-    check_access: Callable[[OpenedSeek], datetime],
-    backlog: Backlog,
-    clock: Callable[[], float],
-    counted: metrics.DeliverRequests,
-) -> Status:
-    try:
-        allowed_until = check_access(request).timestamp()
-        blocks = resolve(request.seek, responses.height)
-    except (IdentityError, PolicyError) as error:
-        return _refuse(stream, common_pb2.FORBIDDEN, error)
-    except SeekRefused as error:
-        return _refuse(stream, error.status, error)
-    number = blocks.start
-    while True:
-        if number >= responses.height:
-            if request.seek.behavior == ab_pb2.SeekInfo.FAIL_IF_NOT_READY:
-                return common_pb2.NOT_FOUND
-            await responses.wait_for(number + 1)
-        if clock() > allowed_until:
-            return _refuse(stream, common_pb2.FORBIDDEN, "The client's certificate has expired.")
-        if not backlog.take(stream, len(responses.response(number))):
-            # Nothing is held meanwhile: many may wait here, each for another block.
-            await backlog.wait_for(stream, len(responses.response(number)))
-        stream.send(responses.response(number))
-        counted.block_sent()
-        if stream.full:
-            await stream.drained()
-        elif number % _BLOCKS_A_TURN == 0:
-            await asyncio.sleep(0)
-        if number == blocks.stop:
-            return common_pb2.SUCCESS
-        number += 1
+def _end_silent(stream: DeliverStream) -> None:
+    stream.abort(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        f"No request came within {FIRST_REQUEST_SECONDS:g} s: open the stream when there is one.",
+    )
 
 
 def _check_binding(

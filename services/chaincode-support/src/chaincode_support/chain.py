@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 
 from chaincode_support.channel import Channel
 from chaincode_support.config import Config
+from chaincode_support.deliver import BlockReader, one_by_one
 from chaincode_support.genesis import ForeignVolume, open_channel, open_ordering
 from chaincode_support.ledger import LedgerError, LedgerUnusable, metrics
 from chaincode_support.ledger.committer import Committer
 from chaincode_support.ledger.endorsement_policies import DefaultPolicies, EndorsementPolicies
 from chaincode_support.ledger.validation import Validator
 from chaincode_support.material import Material
-from chaincode_support.ordering import LogUnusable, OrderingError
+from chaincode_support.ordering import Ordering, OrderingError
 from chaincode_support.ordering.broadcast import OrderedChannel
-from chaincode_support.ordering.log import MEND
 from chaincode_support.volume import ChannelFiles, Claim
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import MSP
@@ -41,8 +41,7 @@ class Chain:
         files = ChannelFiles.on(config.peer.file_system_path, name)
         self._claim = Claim(files, "a running chaincode-support")
         try:
-            _check_log_is_there(files)
-            self.ordering = open_ordering(name, config, material)
+            self.ordering: Ordering = open_ordering(name, config, material)
             try:
                 self.channel: Channel = open_channel(name, config, material, self.ordering)
             except BaseException:
@@ -59,6 +58,7 @@ class Chain:
             self.channel.ledger,
             self._validator,
             blocks_ahead=config.orderer.limits.blocks_ahead,
+            bytes_ahead=config.orderer.limits.bytes_ahead,
         )
         self.ordered = OrderedChannel(
             self.channel,
@@ -66,6 +66,11 @@ class Chain:
             config.orderer.batch_size.absolute_max_bytes,
             self.committer.check_committing,
         )
+        ledger = self.channel.ledger
+        self.committed_blocks = BlockReader(name, ledger, ledger.blocks, ledger.held)
+        """For the peer's Deliver."""
+        self.ordered_blocks = BlockReader(name, self.ordering, one_by_one(self.ordering))
+        """For the orderer's Deliver."""
         self._committing: asyncio.Task[None] | None = None
 
     @property
@@ -117,6 +122,7 @@ class Chain:
         if self._committing is not None:
             self._committing.cancel()
             await asyncio.gather(self._committing, return_exceptions=True)
+        await asyncio.gather(self.committed_blocks.close(), self.ordered_blocks.close())
         await self.ordering.close()
         self._validator.close()
         self.channel.ledger.close()
@@ -157,12 +163,3 @@ def open_chains(config: Config, material: Material) -> tuple[list[Chain], dict[s
         metrics.commit_failing.labels(name).set(1)
         _log.critical("channel not served", channel=name, error=str(failure))
     return chains, {name: str(failure) for name, failure in failures.items()}
-
-
-def _check_log_is_there(files: ChannelFiles) -> None:
-    """A log that was lost must not begin anew beside the ledger of the old one."""
-    if files.ledger.exists() and not files.ordering.exists():
-        raise LogUnusable(
-            f"The ordering log {files.ordering} of channel {files.channel} is missing, and its "
-            f"ledger is there. {MEND}"
-        )

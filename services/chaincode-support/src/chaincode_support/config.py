@@ -180,6 +180,7 @@ class OrdererLimits:
     streams: int
     stream_pipeline: int
     blocks_ahead: int
+    bytes_ahead: Size
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,16 @@ from chaincode_support.channel import Channel
 from chaincode_support.config import Config
 from chaincode_support.ledger import Ledger
 from chaincode_support.material import Material
-from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingSettings
+from chaincode_support.ordering import (
+    BatchSize,
+    EmbeddedOrdering,
+    LogUnusable,
+    Ordering,
+    OrderingSettings,
+    SqliteLog,
+)
+from chaincode_support.ordering.log import MEND
+from chaincode_support.volume import ChannelFiles
 from selvedge_common.msp import IdentityError
 from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.config_block import Batch, genesis_block, open_config
@@ -21,8 +30,15 @@ class ForeignVolume(Exception):
     """The volume's channel belongs to another organisation than this peer was enrolled in."""
 
 
-def open_ordering(name: str, config: Config, material: Material) -> EmbeddedOrdering:
+def open_ordering(name: str, config: Config, material: Material) -> Ordering:
     """The channel's ordering; an empty volume gets its block 0. Raises LogUnusable."""
+    files = ChannelFiles.on(config.peer.file_system_path, name)
+    if files.ledger.exists() and not files.ordering.exists():
+        # A log that was lost must not begin anew beside the ledger of the old one.
+        raise LogUnusable(
+            f"The ordering log {files.ordering} of channel {name} is missing, and its ledger is "
+            f"there. {MEND}"
+        )
     orderer = config.orderer
     size = orderer.batch_size
     batch = Batch(
@@ -36,14 +52,13 @@ def open_ordering(name: str, config: Config, material: Material) -> EmbeddedOrde
         organisation = material.msp().config()
         return genesis_block(name, [organisation], [orderer.address], batch)
 
+    signer = material.orderer()
     return EmbeddedOrdering.open(
-        config.peer.file_system_path / "ordering",
+        SqliteLog.open(files.ordering.parent, name, max_wal_bytes=config.ledger.max_wal_bytes),
         name,
-        material.orderer(),
+        signer,
         OrderingSettings(
-            batch=BatchSize(
-                size.max_message_count, size.absolute_max_bytes, size.preferred_max_bytes
-            ),
+            batch=BatchSize(size.max_message_count, size.preferred_max_bytes),
             timeout=orderer.batch_timeout,
             max_pending_messages=orderer.limits.pending_messages,
             max_pending_bytes=orderer.limits.pending_bytes,
@@ -52,9 +67,7 @@ def open_ordering(name: str, config: Config, material: Material) -> EmbeddedOrde
     )
 
 
-def open_channel(
-    name: str, config: Config, material: Material, ordering: EmbeddedOrdering
-) -> Channel:
+def open_channel(name: str, config: Config, material: Material, ordering: Ordering) -> Channel:
     """The channel as block 0 configures it.
 
     Raises LedgerUnusable, MalformedBlock, and ForeignVolume when this peer is no member of it.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from chaincode_support import listeners
 from chaincode_support.admin.admin import Admin, add_admin
 from chaincode_support.admin.chaincodes import Chaincodes, add_chaincodes
-from chaincode_support.admin.signed_requests import SignedRequests
+from chaincode_support.admin.signed_requests import signed_requests
 from chaincode_support.chain import open_chains
 from chaincode_support.config import Config
 from chaincode_support.configured_chaincode import chaincode_support
@@ -95,15 +95,19 @@ class Peer:
 
         # GRPCServer has the two methods of grpc.aio.Server that generated code calls.
         add_EndorserServicer_to_server(self._endorser, self.api)  # type: ignore[arg-type]
-        committed = {name: Readable(channel, channel.ledger) for name, channel in channels.items()}
+        committed = {
+            chain.name: Readable(chain.channel, chain.committed_blocks) for chain in self._chains
+        }
         add_peer_deliver(self.api, deliver(committed))
-        requests = SignedRequests(organisation, max_bytes=config.peer.limits.admin_request_bytes)
+        requests = signed_requests(organisation, max_bytes=config.peer.limits.admin_request_bytes)
         add_admin(self.api, Admin(requests))
         add_chaincodes(self.api, Chaincodes(requests, self._launchers, self._chaincodes.describe))
         self.chaincode.add_message_stream(
             "/protos.ChaincodeSupport/Register", self._chaincodes.register
         )
-        ordered = {chain.name: Readable(chain.channel, chain.ordering) for chain in self._chains}
+        ordered = {
+            chain.name: Readable(chain.channel, chain.ordered_blocks) for chain in self._chains
+        }
         add_atomic_broadcast(self.orderer, self._broadcast, deliver(ordered))
 
     @property

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from testchannel import Organisation
 
 from chaincode_support.admin.admin import Admin, add_admin
-from chaincode_support.admin.signed_requests import SignedRequests
+from chaincode_support.admin.signed_requests import signed_requests
 from selvedge_common import logs
 from selvedge_common.comm import GRPCServer, ServerConfig
 from selvedge_protos.peer.admin_pb2 import (
@@ -51,7 +51,7 @@ def levels() -> Iterator[None]:
 @pytest.fixture(params=["native", "grpcio"])
 async def call(request: pytest.FixtureRequest, organisation: Organisation) -> AsyncIterator[Call]:
     server = GRPCServer("127.0.0.1:0", ServerConfig(transport=request.param))
-    requests = SignedRequests(organisation.msp, max_bytes=10_000, now=lambda: NOW)
+    requests = signed_requests(organisation.msp, max_bytes=10_000, now=lambda: NOW)
     add_admin(server, Admin(requests))
     await server.start()
     async with grpc.aio.insecure_channel(server.address) as channel:

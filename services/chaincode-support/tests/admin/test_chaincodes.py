@@ -13,7 +13,7 @@ from launching import BOUNDS, CCAAS, CONNECTION, PAUSES, drop, id_of, package
 from testchannel import Organisation
 
 from chaincode_support.admin.chaincodes import Chaincodes, add_chaincodes
-from chaincode_support.admin.signed_requests import SignedRequests
+from chaincode_support.admin.signed_requests import signed_requests
 from chaincode_support.chaincode.known_names import KnownNames
 from chaincode_support.chaincode.registry import Registry
 from chaincode_support.launchers.external import ExternalLauncher
@@ -98,7 +98,7 @@ def never(*_: Any) -> NoReturn:
 async def client(launchers: Launchers) -> AsyncIterator[Client]:
     organisation = Organisation("Org1MSP")
     server = comm.GRPCServer("127.0.0.1:0", comm.ServerConfig())
-    requests = SignedRequests(organisation.msp, max_bytes=1 << 20)
+    requests = signed_requests(organisation.msp, max_bytes=1 << 20)
     registered = [Chaincode(name="other", version="3.0")]
     add_chaincodes(server, Chaincodes(requests, launchers, lambda: registered))
     await server.start()

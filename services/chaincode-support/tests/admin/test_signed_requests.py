@@ -10,9 +10,10 @@ from cryptography import x509
 from prometheus_client import REGISTRY
 from testchannel import Organisation
 
-from chaincode_support.admin.signed_requests import SignedRequests
+from chaincode_support.admin.signed_requests import signed_requests
 from selvedge_common.comm import StatusError
 from selvedge_common.msp import MSP
+from selvedge_common.signed_requests import SignedRequests
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer.admin_pb2 import LogLevelRequest
 
@@ -27,7 +28,7 @@ def organisation() -> Organisation:
 
 @pytest.fixture
 def requests(organisation: Organisation) -> SignedRequests:
-    return SignedRequests(organisation.msp, max_bytes=MAX_BYTES, now=lambda: NOW)
+    return signed_requests(organisation.msp, max_bytes=MAX_BYTES, now=lambda: NOW)
 
 
 def refusal(
@@ -61,7 +62,7 @@ def test_administrator_may_be_one_by_the_organisations_list(organisation: Organi
     listed = organisation.issue("client", "ada")
     root = x509.load_pem_x509_certificate(organisation.root)
     msp = MSP("Org1MSP", [root], admins=[listed.certificate])
-    requests = SignedRequests(msp, max_bytes=MAX_BYTES, now=lambda: NOW)
+    requests = signed_requests(msp, max_bytes=MAX_BYTES, now=lambda: NOW)
     assert requests.read(request(listed), admin=True).data == b""
 
 
@@ -89,13 +90,13 @@ def test_time_beyond_the_window_is_refused(
     client = organisation.issue("client", "someone")
     code, sentence = refusal(requests, request(client, stamped=late))
     assert code == grpc.StatusCode.UNAUTHENTICATED
-    assert "timestamp is 906 s from the clock of the peer, more than 900 s" in sentence
+    assert "timestamp is 906 s from the clock of this service, more than 900 s" in sentence
 
 
 def test_stranger_is_refused(requests: SignedRequests) -> None:
     code, sentence = refusal(requests, request(Organisation("OtherMSP").issue("admin", "mallory")))
     assert code == grpc.StatusCode.UNAUTHENTICATED
-    assert "not of a member of Org1MSP, the organisation of this peer:" in sentence
+    assert "not of a member of Org1MSP, the organisation of this service:" in sentence
     assert "'OtherMSP'" in sentence
 
 

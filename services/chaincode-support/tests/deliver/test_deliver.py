@@ -15,7 +15,7 @@ from chaincode_support.deliver.deliver import Deliver
 from chaincode_support.ordering import BatchSize, OrderingSettings
 from selvedge_common import comm
 from selvedge_common.msp import ORDERER
-from selvedge_common.msp.policies import signed_by_role
+from selvedge_common.msp.policies import evaluate, signed_by_role
 from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.responses import Backlog
 from selvedge_common.protoutil.seek_request import FOREVER, NEWEST, OLDEST, seek_envelope
@@ -25,7 +25,7 @@ from selvedge_protos.orderer.ab_pb2_grpc import AtomicBroadcastStub
 from selvedge_protos.peer import transaction_pb2
 from selvedge_protos.peer.events_pb2_grpc import DeliverStub
 
-SETTINGS = OrderingSettings(BatchSize(10, 1 << 20, 1 << 20), 0.001, 100, 1 << 24)
+SETTINGS = OrderingSettings(BatchSize(10, 1 << 20), 0.001, 100, 1 << 24)
 WAIT = ab_pb2.SeekInfo.BLOCK_UNTIL_READY
 FAIL = ab_pb2.SeekInfo.FAIL_IF_NOT_READY
 
@@ -66,6 +66,8 @@ async def answers(method: Any, *requests: common_pb2.Envelope) -> list[int | str
                 found.append(response.block.header.number)
             elif kind == "filtered_block":
                 found.append(response.filtered_block.number)
+            elif kind == "block_and_private_data":
+                found.append(response.block_and_private_data.block.header.number)
             else:
                 found.append(common_pb2.Status.Name(response.status))
     return found
@@ -113,7 +115,7 @@ async def test_the_peer_gives_blocks_as_committed_and_the_orderer_as_ordered(
     assert committed.block.metadata.metadata[codes] == b"\x00"
     assert ordered.block.metadata.metadata[codes] == b""
     policy = signed_by_role(service.network.msps, [ORDERER])
-    blocks.verify_block_signatures(committed.block, policy, service.network.msps)
+    evaluate(policy, blocks.block_signatures(committed.block), service.network.msps)
 
 
 async def test_who_waits_gets_the_next_block_as_it_is_committed(
@@ -153,12 +155,14 @@ async def test_refusals(
     assert await answers(DeliverStub(channel).Deliver, request) == [status]
 
 
-async def test_private_data_is_unimplemented(channel: Any) -> None:
-    # Nothing is asked: grpc.aio has no status left for a write that comes after the refusal.
-    call = DeliverStub(channel).DeliverWithPrivateData()
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await call.read()
-    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+async def test_blocks_with_private_data_have_none(service: Service, channel: Any) -> None:
+    request = ask(service.network, 1, 2)
+    stub = DeliverStub(channel)
+    assert await answers(stub.DeliverWithPrivateData, request) == [1, 2, "SUCCESS"]
+    response = await stub.DeliverWithPrivateData(iter([request])).read()
+    whole = await stub.Deliver(iter([request])).read()
+    assert response.block_and_private_data.block == whole.block
+    assert not response.block_and_private_data.private_data_map
 
 
 async def test_streams_are_bounded(tmp_path: Path, network: Network) -> None:
@@ -249,7 +253,7 @@ async def test_one_certificate_has_its_share_of_the_streams(network: Network) ->
 async def test_a_stream_that_asks_for_nothing_is_ended(
     channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chaincode_support.deliver.deliver.FIRST_REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr("selvedge_common.protoutil.seek.FIRST_REQUEST_SECONDS", 0.05)
     open_stream: Any = channel.stream_stream  # the stubs want what may be left out
     call = open_stream("/protos.Deliver/Deliver")()
     assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED

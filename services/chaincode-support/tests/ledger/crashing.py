@@ -16,14 +16,20 @@ from pathlib import Path
 from testchannel import CHANNEL, Network, validator_of, writes
 
 from chaincode_support.ledger import Ledger, committer, store
-from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingFailed, OrderingSettings
+from chaincode_support.ordering import (
+    BatchSize,
+    EmbeddedOrdering,
+    OrderingFailed,
+    OrderingSettings,
+    SqliteLog,
+)
 from chaincode_support.volume import LEDGER, ORDERING
 from selvedge_common import logs
 from selvedge_common.protoutil.blocks import parse_block
 from selvedge_common.protoutil.config_block import open_config
 
 SETTINGS = OrderingSettings(
-    batch=BatchSize(max_messages=3, absolute_bytes=1 << 20, preferred_bytes=1 << 20),
+    batch=BatchSize(max_messages=3, preferred_bytes=1 << 20),
     timeout=0.001,
     max_pending_messages=100,
     max_pending_bytes=1 << 24,
@@ -41,13 +47,14 @@ def say(*words: object) -> None:
 
 
 async def main(folder: Path, network: Network) -> None:
-    ordering = EmbeddedOrdering.open(
-        folder / ORDERING, CHANNEL, network.orderer, SETTINGS, network.genesis
-    )
+    log = SqliteLog.open(folder / ORDERING, CHANNEL, max_wal_bytes=MAX_WAL_BYTES)
+    ordering = EmbeddedOrdering.open(log, CHANNEL, network.orderer, SETTINGS, network.genesis)
     ledger = Ledger.open(folder / LEDGER, CHANNEL, max_wal_bytes=MAX_WAL_BYTES)
     validator = validator_of(open_config(parse_block(ordering.block(0))))
     committing = asyncio.create_task(
-        committer.Committer(ordering, ledger, validator, blocks_ahead=100).run()
+        committer.Committer(
+            ordering, ledger, validator, blocks_ahead=100, bytes_ahead=1 << 30
+        ).run()
     )
 
     nursery = os.getppid()

@@ -4,8 +4,9 @@
    DISK_CONTROL  a file of one byte, looked at each time: 'w' writes fail with EIO, 'f' the disk is
                  full (ENOSPC), 's' syncs fail with EIO, 'l' the disk lies: it says that it has
                  synced and has not; anything else lets all through
-   DISK_JOURNAL  if set, each change is noted there before it is made, and each sync once it is done,
-                 so that a power cut can be acted out: what no sync has followed is lost
+   DISK_JOURNAL  if set, each change is noted there before it is made, and each sync once it is done
+                 or has failed, so that a power cut can be acted out: what no sync has followed is
+                 lost, and so is what a failed one left, for the system takes it for written
 
    A record of the journal: kind, lengths of path, of the bytes before and of those written, offset
    and the file's size before, 64 bits each; then path, bytes before, bytes written. */
@@ -25,7 +26,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { WRITTEN = 1, TRUNCATED = 2, SYNCED = 3 };
+enum { WRITTEN = 1, TRUNCATED = 2, SYNCED = 3, FORGOTTEN = 4 };
 
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off64_t);
@@ -162,8 +163,12 @@ static int sync_file(int file, int (*real)(int)) {
     char path[PATH_MAX];
     if (!ours(file, path))
         return real(file);
-    if (fails('s', EIO))
+    if (fails('s', EIO)) {
+        if (journal >= 0)
+            note(FORGOTTEN, path, 0, 0, NULL, 0, NULL, 0);
+        errno = EIO;
         return -1;
+    }
     if (fails('l', 0))
         return 0;
     int done = real(file);

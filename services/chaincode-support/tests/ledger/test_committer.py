@@ -11,9 +11,13 @@ from chaincode_support.ledger.committer import Committer, CommitterStopped
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
 
+LIMITS = {"blocks_ahead": 10, "bytes_ahead": 1 << 20}
+
 
 class Ordered:
-    """An ordering that has these blocks and no more to come."""
+    """These blocks of an ordering, and no more to come."""
+
+    ordered_bytes = 0
 
     def __init__(self, *ordered: common_pb2.Block) -> None:
         self._blocks = [block.SerializeToString() for block in ordered]
@@ -21,9 +25,6 @@ class Ordered:
     @property
     def height(self) -> int:
         return len(self._blocks)
-
-    def order(self, envelope: bytes) -> asyncio.Future[int]:
-        raise NotImplementedError
 
     def block(self, number: int) -> bytes:
         return self._blocks[number]
@@ -47,7 +48,7 @@ async def test_it_commits_from_the_genesis_block_on(chain: Any) -> None:
     first = blocks.parse_block(chain.ledger.block(0))
     more[1].header.previous_hash = blocks.header_hash(first.header)
     ordering = Ordered(first, more[1])
-    committer = Committer(ordering, chain.ledger, chain.validator, blocks_ahead=10)
+    committer = Committer(ordering, chain.ledger, chain.validator, **LIMITS)
     running = asyncio.create_task(committer.run())
     async with asyncio.timeout(10):
         await chain.ledger.wait_for(2)
@@ -66,7 +67,7 @@ async def test_it_commits_from_the_genesis_block_on(chain: Any) -> None:
 async def test_an_empty_ledger_begins_with_block_zero(ledger: Any, network: Any) -> None:
     validator = network.validator()
     ordering = Ordered(*chain_of(network, [network.transaction()[1]]))
-    running = asyncio.create_task(Committer(ordering, ledger, validator, blocks_ahead=10).run())
+    running = asyncio.create_task(Committer(ordering, ledger, validator, **LIMITS).run())
     async with asyncio.timeout(10):
         await ledger.wait_for(2)
     running.cancel()
@@ -89,7 +90,7 @@ async def test_a_block_that_cannot_be_committed_stops_it(
     block = blocks.new_block(1, chain.ledger.last_hash, [chain.network.transaction()[1]])
     break_it(block)
     first = blocks.parse_block(chain.ledger.block(0))
-    committer = Committer(Ordered(first, block), chain.ledger, chain.validator, blocks_ahead=10)
+    committer = Committer(Ordered(first, block), chain.ledger, chain.validator, **LIMITS)
     async with asyncio.timeout(10):
         with pytest.raises(CommitterStopped, match=f"stopped at block 1: .*{why}"):
             await committer.run()
@@ -112,7 +113,7 @@ async def test_the_loop_goes_on_while_a_large_block_is_opened(
     block = blocks.new_block(1, chain.ledger.last_hash, [chain.network.transaction()[1]])
     first = blocks.parse_block(chain.ledger.block(0))
     monkeypatch.setattr(blocks, "data_hash", slow)
-    committer = Committer(Ordered(first, block), chain.ledger, chain.validator, blocks_ahead=10)
+    committer = Committer(Ordered(first, block), chain.ledger, chain.validator, **LIMITS)
     running = asyncio.create_task(committer.run())
     async with asyncio.timeout(10):
         while not hashing.is_set():
@@ -130,7 +131,7 @@ async def test_a_log_that_was_lost_or_replaced_is_found_at_once(chain: Any) -> N
         (Ordered(first), "the ledger has 2 blocks and the ordering log 1"),
         (Ordered(*chain_of(chain.network, [b"another"])), "block 1 .* is not the ledger's"),
     ]:
-        committer = Committer(ordering, chain.ledger, chain.validator, blocks_ahead=10)
+        committer = Committer(ordering, chain.ledger, chain.validator, **LIMITS)
         async with asyncio.timeout(10):
             with pytest.raises(CommitterStopped, match=why):
                 await committer.run()

@@ -21,7 +21,7 @@ from chaincode_support.ordering import (
     OrderingSettings,
 )
 
-SETTINGS = OrderingSettings(BatchSize(1, 1 << 20, 1 << 20), 0.001, 100, 1 << 24)
+SETTINGS = OrderingSettings(BatchSize(1, 1 << 20), 0.001, 100, 1 << 24)
 LIMIT = 3
 
 
@@ -142,6 +142,46 @@ async def test_ordering_may_not_run_away_from_a_ledger_in_trouble(service: Servi
     async with asyncio.timeout(10):
         await service.ledger.wait_for(1 + LIMIT)
     service.committer.check_committing()
+
+
+async def test_nor_by_few_large_blocks(
+    tmp_path: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committing, "pauses", lambda: itertools.repeat(0.005))
+    async with Service(network, tmp_path, SETTINGS, bytes_ahead=100_000) as service:
+        async with asyncio.timeout(10):
+            await service.ledger.wait_for(1)
+        fill_disk(service.ledger._writer)
+        for _ in range(2):  # 50 KB each
+            service.committer.check_committing()
+            await order(service)
+        behind = sum(len(service.ordering.block(number)) for number in (1, 2))
+        assert gauge("ledger_bytes_behind") == behind > 100_000
+        with pytest.raises(
+            LedgerBehind,
+            match=rf"{behind} bytes behind .* orderer\.limits\.bytesAhead \(100000\)",
+        ):
+            service.committer.check_committing()
+        make_room(service.ledger._writer)
+        await until(lambda: gauge("ledger_bytes_behind") == 0)
+        service.committer.check_committing()
+
+
+async def test_what_was_left_from_before_the_start_counts_as_blocks_alone(
+    tmp_path: Path, network: Network
+) -> None:
+    """Nothing is served until it is committed, and to measure it would take as long."""
+    async with Service(network, tmp_path, SETTINGS) as before:
+        await order(before)
+    for file in (tmp_path / "ledger").iterdir():
+        file.unlink()
+    async with Service(network, tmp_path, SETTINGS, bytes_ahead=100_000) as service:
+        assert (gauge("ledger_blocks_behind"), gauge("ledger_bytes_behind")) == (2, 0)
+        async with asyncio.timeout(10):
+            await service.ledger.wait_for(2)
+        await order(service)
+        await until(lambda: gauge("ledger_blocks_behind") == 0)
+        await until(lambda: gauge("ledger_bytes_behind") == 0)
 
 
 async def test_what_cannot_pass_stops_it_at_once(

@@ -1,15 +1,13 @@
 """Damage that a running ledger or ordering comes upon: named for operators, the channel stops."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from testchannel import CHAINCODE, CHANNEL, Network, Service, writes
-from volumes import PAGE, SETTINGS, changing, damage_page, fill, order
+from volumes import PAGE, SETTINGS, changing, damage_page, failing_disk, fill, order
 
 from chaincode_support.ledger import Ledger, LedgerClosed, LedgerUnusable, ReadFailed
 from chaincode_support.ledger.committer import CommitterStopped
@@ -107,6 +105,33 @@ def test_a_look_up_that_meets_it_says_so_and_blocks_are_still_read(
     assert all(ledger.block(number) for number in range(ledger.height))
 
 
+@pytest.mark.parametrize(
+    "read", [lambda ledger: ledger.block(3), lambda ledger: [*ledger.blocks(3, 5)]]
+)
+def test_a_block_that_is_gone_is_damage(volume: Path, read: Callable[[Ledger], object]) -> None:
+    file = volume / "ledger" / f"{CHANNEL}.sqlite"
+    with changing(file) as connection:
+        connection.execute("DELETE FROM block WHERE number = 3")
+    with closing(Ledger.open(volume / "ledger", CHANNEL)) as ledger:
+        assert len([*ledger.blocks(0, 2)]) == 3
+        assert ledger.damage is None
+        with pytest.raises(LedgerUnusable, match="is damaged: have the peer's log read"):
+            read(ledger)
+        assert ledger.damage is not None
+        assert f"{file} of channel {CHANNEL} is damaged: block 3 is not in it." in ledger.damage
+
+
+def test_a_transaction_in_what_is_no_block_is_damage(volume: Path) -> None:
+    with closing(Ledger.open(volume / "ledger", CHANNEL)) as ledger:
+        with changing(ledger.file) as connection:
+            (txid,) = connection.execute("SELECT txid FROM tx WHERE block = 3").fetchone()
+            connection.execute("UPDATE block SET bytes = x'ff' WHERE number = 3")
+        with pytest.raises(LedgerUnusable):
+            ledger.transaction(txid)
+        assert ledger.damage is not None
+        assert "block 3 in it is no block" in ledger.damage
+
+
 async def test_nothing_is_committed_on_damage_that_a_reader_met(
     network: Network, damaged: Callable[[str], Ledger]
 ) -> None:
@@ -117,22 +142,10 @@ async def test_nothing_is_committed_on_damage_that_a_reader_met(
         await ledger.commit(network.genesis(), [])
 
 
-class FailingDisk:
-    """A connection to a file that the disk does not give now."""
-
-    def execute(self, *_: object) -> None:
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-        raise error
-
-
 async def test_what_may_pass_is_no_damage(volume: Path) -> None:
     with closing(Ledger.open(volume / "ledger", CHANNEL)) as ledger:
-        reader: Any = ledger._reader
-        ledger._reader = FailingDisk()  # type: ignore[assignment]
-        with pytest.raises(ReadFailed, match="cannot be read now; try again"):
+        with failing_disk(ledger), pytest.raises(ReadFailed, match="be read now; try again"):
             ledger.block(0)
-        ledger._reader = reader
         assert ledger.damage is None
         assert ledger.block(0)
 
@@ -183,11 +196,12 @@ async def test_an_ordering_log_that_cannot_be_written_takes_nothing_more(
         await order(running, network.transaction(writes(a=b"1"))[1])
         with changing(file) as connection:
             connection.execute("ALTER TABLE block RENAME TO gone")
-        with pytest.raises(OrderingFailed, match="no such table"):
+        sentence = "takes no transactions: its ordering log is damaged"
+        with pytest.raises(OrderingFailed, match=sentence) as failed:
             await running.ordering.order(network.transaction(writes(a=b"2"))[1])
-        with pytest.raises(LogDamaged) as refused:
+        with pytest.raises(LogDamaged, match=sentence) as refused:
             running.ordering.order(network.transaction(writes(a=b"3"))[1])
-        assert str(file) not in str(refused.value)
+        assert str(file) not in f"{failed.value}{refused.value}"
         assert running.ordering.damage is not None
         assert f"{file}: no such table" in running.ordering.damage
         assert "`selvedge ledger rebuild`" in running.ordering.damage

@@ -1,5 +1,6 @@
 """Disks that fail below SQLite: service goes on when they recover, and nothing is lost."""
 
+import itertools
 import random
 import resource
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from failing_disks import Disk, Fault, build
 from tests.e2e.tools import require
 
 CUTS = 12
+CRASHES = 6
 ENOUGH = 10
 
 
@@ -90,6 +92,56 @@ def test_a_ledger_that_cannot_be_written_is_behind_until_it_can(
         assert doomed.failed == []
         rounds.end(doomed)
         rounds.finish()
+
+
+@pytest.mark.parametrize("power", ["stays", "is cut"])
+def test_a_crash_after_a_failed_sync_loses_nothing_and_orders_nothing_twice(
+    library: Path, volume: Path, aside: Path, power: str
+) -> None:
+    """A block whose sync failed was not acknowledged, yet it may be in the file; whoever opens that
+    before it is written over takes it for ordered, and goes on from it."""
+    chosen = random.Random()
+    disk = Disk(library, volume / "ordering", aside, cuts=power == "is cut")
+    after_kill = (lambda: disk.cut_power(chosen)) if power == "is cut" else (lambda: None)
+    with Nursery(**disk.environment) as nursery:
+        rounds = Rounds(nursery, volume, chosen, after_kill)
+        for _ in range(CRASHES):
+            doomed = nursery.start(volume)
+            doomed.read_more(ordered=ENOUGH, blocks=1)
+            disk.fail(Fault.SYNCS_FAIL)
+            doomed.read_more(failed=chosen.randint(1, ENOUGH))
+            rounds.end(doomed)
+            disk.fail(Fault.NONE)
+        rounds.finish()
+    if power == "stays":
+        assert rounds.ordered_after_all, "no crash came between a failure and the next attempt"
+
+
+def test_what_a_failed_sync_left_behind_is_durable_before_anything_follows_it(
+    library: Path, volume: Path, aside: Path
+) -> None:
+    """The system takes it for written, and gives it to whoever reads; yet a power cut takes it, and
+    would take with it what was ordered after it."""
+    disk = Disk(library, volume / "ordering", aside, cuts=True)
+    cuts = itertools.cycle([False, True])
+
+    def after_kill() -> None:
+        if next(cuts):
+            disk.cut_power(None)
+
+    with Nursery(**disk.environment) as nursery:
+        rounds = Rounds(nursery, volume, random.Random(), after_kill)
+        for _ in range(CRASHES):
+            doomed = nursery.start(volume)
+            doomed.read_more(ordered=ENOUGH)
+            disk.fail(Fault.SYNCS_FAIL)
+            doomed.read_more(failed=1)
+            rounds.end(doomed)
+            disk.fail(Fault.NONE)
+            doomed = nursery.start(volume)
+            doomed.read_more(ordered=1)
+            rounds.end(doomed)
+    assert rounds.ordered_after_all
 
 
 @pytest.mark.parametrize("some", [False, True], ids=["all is lost", "some is lost"])

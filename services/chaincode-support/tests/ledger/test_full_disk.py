@@ -29,5 +29,5 @@ def test_a_full_disk_is_the_reason_given(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnusable, match="The disk is full: make room") as ledger:
         Ledger.open(tmp_path, CHANNEL)
     with pytest.raises(LogUnusable, match="The disk is full: make room") as ordering:
-        log.BlockLog.open(tmp_path / "ordering", CHANNEL)
+        log.SqliteLog.open(tmp_path / "ordering", CHANNEL)
     assert "backup" not in f"{ledger.value}{ordering.value}"

@@ -1,6 +1,7 @@
 """Blocks and transactions by what clients know of them: numbers, hashes, transaction ids."""
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -8,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from testchannel import writes
 
-from chaincode_support.ledger import BlockNotFound, Ledger, LedgerUnusable, TransactionNotFound
+from chaincode_support.ledger import BlockNotFound, Ledger, TransactionNotFound
 from chaincode_support.ledger.store import SCHEMAS
-from chaincode_support.ledger.stored_block import read_envelope
+from chaincode_support.ledger.stored_block import BlockDamaged, read_envelope
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common.ledger_pb2 import BlockchainInfo
 from selvedge_protos.peer import transaction_pb2
@@ -42,11 +43,35 @@ async def test_every_transaction_is_found_by_its_id_with_its_block_and_code(chai
         "MVCC_READ_CONFLICT",
     ]
     assert await chain.add(envelope) == ["DUPLICATE_TXID"]
-    second = chain.ledger._reader.execute("SELECT txid FROM tx WHERE position = 2").fetchone()[0]
+    with sqlite3.connect(chain.ledger.file) as connection:
+        (second,) = connection.execute("SELECT txid FROM tx WHERE position = 2").fetchone()
+    connection.close()
     assert chain.ledger.transaction(first) == (envelope, transaction_pb2.VALID)
     assert chain.ledger.transaction(second) == (stale, transaction_pb2.MVCC_READ_CONFLICT)
     for txid in (first, second):
         assert chain.ledger.block_by_txid(txid) == chain.ledger.block(1)
+
+
+def test_no_reader_waits_long_for_a_lock(ledger: Ledger) -> None:
+    """Most of them read on the event loop, which everybody waits for meanwhile."""
+    snapshot = ledger._snapshots.take("basic")
+    with ledger._readers.connection() as reader:
+        for connection in (reader, snapshot.connection):
+            [wait] = connection.execute("PRAGMA busy_timeout").fetchone()
+            assert 0 < wait <= 50  # milliseconds
+    ledger._snapshots.give_back(snapshot)
+
+
+async def test_readers_are_as_many_as_read_at_a_time(chain: Any) -> None:
+    await chain.add(chain.network.transaction(writes(a=b"1"))[1])
+    stored = [chain.ledger.block(number) for number in range(2)]
+    with closing(chain.ledger.blocks(0, 1)) as slow:
+        assert next(slow) == stored[0]
+        assert [*chain.ledger.blocks(0, 1)] == stored
+        assert next(slow) == stored[1]
+    assert len(chain.ledger._readers._idle) == 2
+    assert [*chain.ledger.blocks(0, 1)] == stored
+    assert len(chain.ledger._readers._idle) == 2
 
 
 def test_what_is_not_there_is_named_and_not_repeated_at_length(ledger: Ledger) -> None:
@@ -92,7 +117,7 @@ def test_one_envelope_is_read_out_of_any_block(envelopes: list[bytes], data: st.
     block.ClearField("metadata")
     cut = data.draw(st.integers(0, block.ByteSize() - 1))
     for damaged, position in ((stored, len(envelopes)), (stored[:cut], len(envelopes) - 1)):
-        with pytest.raises(LedgerUnusable, match="Block 7 in the ledger's file is damaged"):
+        with pytest.raises(BlockDamaged, match="block 7 in it is no block"):
             envelope_of(damaged, position)
 
 

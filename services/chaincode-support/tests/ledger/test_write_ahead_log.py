@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 from testchannel import CHANNEL, Network, writes
 
-from chaincode_support.ledger import Ledger
+from chaincode_support.ledger import Ledger, metrics
 from chaincode_support.ledger.write_ahead_log import WriteAheadLog
 
 MAX_BYTES = 1 << 20
@@ -83,7 +83,8 @@ async def test_a_long_simulation_keeps_its_snapshot_and_the_log_shrinks_after_it
 
 def test_trouble_with_the_disk_is_waited_out(ledger: Ledger) -> None:
     """What is in the log is durable: not being able to empty it harms nobody yet."""
-    log = WriteAheadLog(ledger.file, CHANNEL, ledger._writer, 0)
+    size = metrics.wal_bytes.labels(CHANNEL)
+    log = WriteAheadLog(ledger.file, CHANNEL, ledger._writer, 0, size)
     ledger._writer.execute("BEGIN IMMEDIATE")
     ledger._writer.execute("DELETE FROM tx")
     log.trim()  # SQLite cannot checkpoint inside a transaction

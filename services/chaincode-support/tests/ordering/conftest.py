@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from testchannel import CHANNEL, Network
 
-from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingSettings
+from chaincode_support.ordering import BatchSize, EmbeddedOrdering, OrderingSettings, SqliteLog
 
 SETTINGS: dict[str, Any] = {
-    "batch": BatchSize(max_messages=10, absolute_bytes=10_000, preferred_bytes=5_000),
+    "batch": BatchSize(max_messages=10, preferred_bytes=5_000),
     "timeout": 0.002,
     "max_pending_messages": 100,
     "max_pending_bytes": 1 << 20,
@@ -60,7 +60,7 @@ async def open_ordering(tmp_path: Path, network: Network) -> AsyncIterator[OpenO
 
     async def open_one(clock: Clock | None = None, **settings: Any) -> EmbeddedOrdering:
         ordering = EmbeddedOrdering.open(
-            tmp_path / "ordering",
+            SqliteLog.open(tmp_path / "ordering", CHANNEL),
             CHANNEL,
             network.orderer,
             OrderingSettings(**{**SETTINGS, **settings}),

@@ -1,6 +1,7 @@
 """Broadcast over real gRPC: who may, what is refused and why, and the order of the replies."""
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, tzinfo
@@ -24,7 +25,7 @@ MAX_BYTES = 20_000
 
 def settings(**changed: Any) -> OrderingSettings:
     usual: dict[str, Any] = {
-        "batch": BatchSize(10, MAX_BYTES, 10_000),
+        "batch": BatchSize(10, 10_000),
         "timeout": 0.002,
         "max_pending_messages": 100,
         "max_pending_bytes": 1 << 24,
@@ -34,7 +35,7 @@ def settings(**changed: Any) -> OrderingSettings:
 
 @pytest.fixture
 async def service(tmp_path: Path, network: Network) -> AsyncIterator[Service]:
-    async with Service(network, tmp_path, settings()) as running:
+    async with Service(network, tmp_path, settings(), max_envelope_bytes=MAX_BYTES) as running:
         yield running
 
 
@@ -87,7 +88,11 @@ def expired(network: Network) -> bytes:
 
 
 def early(network: Network) -> bytes:
-    return by(network, network.organisation.issue("client", "new", age=timedelta(minutes=-5)))
+    """By a client whose certificate begins tomorrow."""
+    return by(
+        network,
+        network.organisation.issue("client", "new", age=timedelta(-1), valid=timedelta(2)),
+    )
 
 
 def padded(network: Network) -> bytes:
@@ -134,8 +139,8 @@ async def test_a_refusal_says_why_and_the_stream_goes_on(
 async def test_large_envelopes_keep_their_place_too(tmp_path: Path, network: Network) -> None:
     """They are judged on a thread, the others on the loop."""
     size = 2 << 20
-    roomy = settings(batch=BatchSize(10, 2 * size, 2 * size))
-    async with Service(network, tmp_path, roomy) as service:
+    roomy = settings(batch=BatchSize(10, 2 * size))
+    async with Service(network, tmp_path, roomy, max_envelope_bytes=2 * size) as service:
         made = [
             network.endorse(network.propose(b"x"), bytes(size if n % 2 else 1)).SerializeToString()
             for n in range(6)
@@ -197,25 +202,39 @@ def refused(reason: str) -> float:
     return REGISTRY.get_sample_value("ordering_refused_total", labels) or 0
 
 
+def bytes_behind() -> float | None:
+    return REGISTRY.get_sample_value("ledger_bytes_behind", {"channel": CHANNEL})
+
+
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [
+        ({"blocks_ahead": 1}, r"is 1 blocks behind its ordering, .*\.blocksAhead \(1\)"),
+        ({"bytes_ahead": 9000}, r"is 1\d{4} bytes behind its ordering, .*\.bytesAhead \(9000\)"),
+    ],
+)
 async def test_what_would_not_be_committed_soon_is_unavailable(
-    tmp_path: Path, network: Network
+    tmp_path: Path, network: Network, limit: Any, why: str
 ) -> None:
     before = refused("behind")
-    async with Service(network, tmp_path, settings(), blocks_ahead=1) as service:
+    async with Service(network, tmp_path, settings(), **limit) as service:
         await service.ledger.wait_for(1)
         fill_disk(service.ledger._writer)
         large = network.endorse(network.propose(b"x"), bytes(12_000)).SerializeToString()
         (taken,) = await broadcast(service, large)
         (reply,) = await broadcast(service, network.transaction()[1])
         make_room(service.ledger._writer)
-        await service.ledger.wait_for(2)
+        async with asyncio.timeout(10):
+            await service.ledger.wait_for(2)
+            while bytes_behind():
+                await asyncio.sleep(0.005)
         (again,) = await broadcast(service, network.transaction()[1])
     assert [status_of(answer) for answer in (taken, reply, again)] == [
         "SUCCESS",
         "SERVICE_UNAVAILABLE",
         "SUCCESS",
     ]
-    assert "is 1 blocks behind its ordering" in reply.info
+    assert re.search(why, reply.info)
     assert refused("behind") == before + 1
 
 

@@ -6,7 +6,7 @@ from chaincode_support.ordering.cutter import BatchSize, Cutter
 
 
 def cutter(**limits: int) -> Cutter[bytes]:
-    size = {"max_messages": 3, "absolute_bytes": 100, "preferred_bytes": 10, **limits}
+    size = {"max_messages": 3, "preferred_bytes": 10, **limits}
     return Cutter(BatchSize(**size), len)
 
 

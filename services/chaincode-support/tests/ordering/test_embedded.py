@@ -23,7 +23,7 @@ from chaincode_support.ordering import (
     log,
 )
 from selvedge_common.msp import ORDERER
-from selvedge_common.msp.policies import signed_by_role
+from selvedge_common.msp.policies import evaluate, signed_by_role
 from selvedge_common.protoutil import blocks, metadata
 
 
@@ -48,7 +48,7 @@ async def test_a_lone_envelope_goes_when_its_time_is_up(open_ordering: Any, cloc
 
 
 async def test_a_full_block_does_not_wait(open_ordering: Any, clock: Any) -> None:
-    ordering = await open_ordering(clock, batch=BatchSize(2, 1000, 1000))
+    ordering = await open_ordering(clock, batch=BatchSize(2, 1000))
     waiting = [ordering.order(name) for name in (b"a", b"b", b"c")]
     async with asyncio.timeout(10):
         assert await asyncio.gather(*waiting[:2]) == [1, 1]
@@ -62,7 +62,7 @@ async def test_a_full_block_does_not_wait(open_ordering: Any, clock: Any) -> Non
 async def test_what_begins_the_next_block_gets_the_whole_time(
     open_ordering: Any, clock: Any
 ) -> None:
-    ordering = await open_ordering(clock, batch=BatchSize(10, 1000, 10))
+    ordering = await open_ordering(clock, batch=BatchSize(10, 10))
     first = ordering.order(b"123456")
     (before,) = [timer for _, timer in clock.timers]
     second = ordering.order(b"123456")
@@ -112,7 +112,7 @@ async def test_blocks_hang_together_and_are_signed_by_the_orderer(
     found = [blocks.parse_block(ordering.block(number)) for number in range(4)]
     policy = signed_by_role(["Org1MSP"], [ORDERER])
     for block in found:
-        blocks.verify_block_signatures(block, policy, network.msps)
+        evaluate(policy, blocks.block_signatures(block), network.msps)
         assert metadata.last_config(block) == 0
     for before, after in itertools.pairwise(found):
         assert after.header.previous_hash == blocks.header_hash(before.header)
@@ -153,7 +153,7 @@ async def test_closing_makes_durable_what_was_taken(open_ordering: Any, clock: A
 
 
 async def test_a_block_that_cannot_be_written_fails_its_envelopes_only(
-    open_ordering: Any, tmp_path: Path
+    open_ordering: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ordering = await open_ordering()
     fill_disk(ordering._log._writer)
@@ -162,38 +162,53 @@ async def test_a_block_that_cannot_be_written_fails_its_envelopes_only(
         with pytest.raises(OrderingFailed) as failed:
             await unlucky
         assert str(failed.value) == (
-            f"Block 1 of channel {CHANNEL} could not be written to {ordering._log.file}: database "
-            "or disk is full. Check the disk's room and health, then submit again."
+            f"The ordering log of channel {CHANNEL} could not be written: the transaction is not "
+            "known to be ordered. Submit the same again later: it is valid once at most."
         )
+    assert (
+        f"Block 1 of channel {CHANNEL} could not be written to {ordering._log.file}: database or "
+        "disk is full. Check the disk's room and health."
+    ) in caplog.text
     assert stored_blocks(tmp_path) == 1
     make_room(ordering._log._writer)
     assert await ordering.order(b"lucky") == 1
+    assert ordering.damage is None
 
 
 @pytest.mark.parametrize(
-    ("code", "what", "then"),
+    ("code", "what"),
     [
-        (sqlite3.SQLITE_FULL, "database or disk is full", "The disk is full: make room"),
-        (sqlite3.SQLITE_IOERR, "disk I/O error", "Check the disk's health, then start again"),
+        (sqlite3.SQLITE_FULL, "database or disk is full"),
+        (sqlite3.SQLITE_IOERR, "disk I/O error"),
     ],
 )
 async def test_a_first_block_that_cannot_be_written_is_told_in_a_sentence(
-    open_ordering: Any, tmp_path: Path, monkeypatch: Any, code: int, what: str, then: str
+    open_ordering: Any, monkeypatch: Any, code: int, what: str
 ) -> None:
-    logs: list[log.BlockLog] = []
+    opened: list[sqlite3.Connection] = []
 
-    def append(self: log.BlockLog, _: object) -> None:
-        logs.append(self)
-        error = sqlite3.OperationalError(what)
-        error.sqlite_errorcode = code
-        raise error
+    class WithoutBlocks(sqlite3.Connection):
+        def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
+            if not statement.startswith("INSERT INTO block"):
+                return super().execute(statement, *parameters)
+            error = sqlite3.OperationalError(what)
+            error.sqlite_errorcode = code
+            raise error
+
+    def connect(file: Path) -> sqlite3.Connection:
+        opened.append(sqlite3.connect(file, isolation_level=None, factory=WithoutBlocks))
+        return opened[-1]
 
     with monkeypatch.context() as failing:
-        failing.setattr(log.BlockLog, "append", append)
-        with pytest.raises(LogUnusable, match=rf"Block 0 of channel .* {what}\. {then}"):
+        failing.setattr(log, "connect", connect)
+        with pytest.raises(
+            LogUnusable,
+            match=rf"Block 0 of channel .* {what}\. Check the disk's room and health\. Then start",
+        ):
             await open_ordering()
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        logs[0]._writer.execute("SELECT 1")
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
     assert (await open_ordering()).height == 1
 
 
@@ -210,10 +225,11 @@ async def test_a_log_that_cannot_be_read_says_whether_that_may_pass(
     open_ordering: Any, tmp_path: Path
 ) -> None:
     ordering = await open_ordering()
-    reader, ordering._log._reader = ordering._log._reader, FailingDisk()
+    idle = ordering._log._readers._idle
+    idle.append(FailingDisk())
     with pytest.raises(LogUnreadable, match=r"Block 0 could not be read .* Check the disk"):
         ordering.block(0)
-    ordering._log._reader = reader
+    idle.pop()
     other = sqlite3.connect(tmp_path / "ordering" / f"{CHANNEL}.sqlite", isolation_level=None)
     other.execute("ALTER TABLE block RENAME TO gone")
     other.close()
@@ -225,10 +241,12 @@ async def test_followers_get_every_block_as_it_comes(open_ordering: Any) -> None
     ordering = await open_ordering()
     for n in range(3):
         waiting = asyncio.ensure_future(ordering.wait_for(n + 2))
+        before = ordering.ordered_bytes
         await ordering.order(b"x%d" % n)
         async with asyncio.timeout(10):
             await waiting
         assert blocks.parse_block(ordering.block(n + 1)).header.number == n + 1
+        assert ordering.ordered_bytes - before == len(ordering.block(n + 1))
     with pytest.raises(KeyError):
         ordering.block(4)
 

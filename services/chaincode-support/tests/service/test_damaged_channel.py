@@ -10,15 +10,18 @@ from typing import Any
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509 import load_pem_x509_certificate
 from rawshim import PATIENCE
 from serviceprocess import Authority, Process
 from volumes import PAGE, changing, damage_page
 
 from selvedge_common import comm
 from selvedge_common.msp import load_signing_identity
-from selvedge_common.protoutil import proposals
+from selvedge_common.protoutil import proposals, seek_request
 from selvedge_protos.common import common_pb2
-from selvedge_protos.orderer.ab_pb2 import BroadcastResponse
+from selvedge_protos.orderer.ab_pb2 import BroadcastResponse, SeekInfo
+from selvedge_protos.peer.events_pb2 import DeliverResponse
 from selvedge_protos.peer.proposal_pb2 import SignedProposal
 from selvedge_protos.peer.proposal_response_pb2 import ProposalResponse
 from selvedge_protos.peer.query_pb2 import ChannelQueryResponse
@@ -109,6 +112,27 @@ class Client:
             answer = BroadcastResponse.FromString(await call.read())
             return common_pb2.Status.Name(answer.status)
 
+    async def deliver(self, channel: str) -> str:
+        """The status after all blocks there are."""
+        certificate = load_pem_x509_certificate((self._tls / "client.crt").read_bytes())
+        request = seek_request.seek_envelope(
+            channel,
+            seek_request.OLDEST,
+            seek_request.NEWEST,
+            SeekInfo.BLOCK_UNTIL_READY,
+            self._user,
+            tls_cert_hash=certificate.fingerprint(SHA256()),
+        )
+        async with self._dial("api") as api:
+            call = api.stream_stream(
+                "/protos.Deliver/Deliver", response_deserializer=DeliverResponse.FromString
+            )(timeout=PATIENCE)
+            await call.write(request.SerializeToString())
+            async for response in call:
+                if response.WhichOneof("Type") == "status":
+                    return common_pb2.Status.Name(response.status)
+        raise AssertionError("The stream ended without a status.")
+
     def _dial(self, listener: str) -> Any:
         return comm.channel(
             self._service.serving[listener],
@@ -152,6 +176,29 @@ async def test_the_others_are_served_until_it_is_mended_and_then_all_are(
         assert "not_served" not in service.serving
         assert await health(service) == (200, [])
         assert await Client(service, folder).submit(DAMAGED) == "FORBIDDEN"
+
+
+async def test_one_whose_blocks_are_lost_while_it_is_served_fails_its_health_alone(
+    authority: Authority, settings: dict[str, object], volume: Path
+) -> None:
+    file = volume / "ledger" / f"{DAMAGED}.sqlite"
+    folder = await authority.user("user2")
+    with running(settings) as service:
+        client = Client(service, folder)
+        with changing(file) as connection:
+            connection.execute("DELETE FROM block WHERE number = 0")
+        assert await health(service) == (200, [])
+        assert await client.deliver(DAMAGED) == "INTERNAL_SERVER_ERROR"
+        assert await client.deliver(SOUND) == "SUCCESS"
+        status, [failed] = await health(service)
+        assert (status, failed["component"]) == (503, "committer")
+        assert failed["reason"].startswith(
+            f"The ledger file {file} of channel {DAMAGED} is damaged: block 0 is not in it. Stop "
+            "the service and run `selvedge ledger rebuild`"
+        )
+    logged = "".join(service.lines).splitlines()
+    assert sum("ledger damaged" in line for line in logged) == 1
+    assert not any("Traceback" in line for line in logged)
 
 
 async def test_one_that_cannot_catch_up_at_the_start_stops_alone(

@@ -12,9 +12,9 @@ import grpc
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
-from chaincode_support.admin.signed_requests import SignedRequest, SignedRequests
 from selvedge_common import logs
 from selvedge_common.comm import GRPCServer, StatusError
+from selvedge_common.signed_requests import SignedRequest, SignedRequests
 from selvedge_protos.common.common_pb2 import Envelope
 from selvedge_protos.peer.admin_pb2 import (
     AdminOperation,

@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from chaincode_support.admin.signed_requests import SignedRequests
 from chaincode_support.launchers.errors import (
     BrokenPackage,
     DroppedPackage,
@@ -18,6 +17,7 @@ from chaincode_support.launchers.errors import (
 )
 from chaincode_support.launchers.launchers import Launchers
 from selvedge_common.comm import GRPCServer, StatusError
+from selvedge_common.signed_requests import SignedRequests
 from selvedge_protos.common.common_pb2 import Envelope
 from selvedge_protos.selvedge.chaincode.v1 import chaincodes_pb2
 from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2_grpc import (

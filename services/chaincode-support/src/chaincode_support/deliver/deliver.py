@@ -4,8 +4,6 @@ The loop itself is protoutil.seek's, which follows release 2.5, common/deliver; 
 deliverevents.go and orderer/common/server say what the services send.
 """
 
-import asyncio
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +12,7 @@ import grpc
 
 from chaincode_support.channel import Channel
 from chaincode_support.deliver import metrics
-from selvedge_common.comm import GRPCServer, MessageStream, StatusError
+from selvedge_common.comm import GRPCServer, MessageStream, Places, StatusError
 from selvedge_common.protoutil import seek, seek_request
 from selvedge_common.protoutil.config_block import READERS
 from selvedge_common.protoutil.responses import (
@@ -23,6 +21,7 @@ from selvedge_common.protoutil.responses import (
     Responses,
     block_response,
     filtered_block_response,
+    private_data_response,
 )
 
 
@@ -34,10 +33,15 @@ class Readable:
     source: BlockSource
 
 
+# How each kind of response is made, by the kind's name in metrics.
+_MAKE = {
+    "block": block_response,
+    "filtered_block": filtered_block_response,
+    "block_and_pvtdata": private_data_response,
+}
+
 # One client's certificate may have a stream in this many of those that a service allows.
 CLIENT_SHARE = 4
-# How long a new stream may take to say what it wants.
-FIRST_REQUEST_SECONDS = 30.0
 
 
 class Deliver:
@@ -61,68 +65,51 @@ class Deliver:
         self._channels = channels
         self._backlog = backlog
         self._responses = {
-            filtered: {name: Responses(each.source, make) for name, each in channels.items()}
-            for filtered, make in ((False, block_response), (True, filtered_block_response))
+            data_type: {name: Responses(each.source, make) for name, each in channels.items()}
+            for data_type, make in _MAKE.items()
         }
         self._mutual_tls = mutual_tls
-        self._max_streams = max_streams
-        self._max_of_client = max(1, max_streams // CLIENT_SHARE)
-        self._streams = 0
-        self._of_client: Counter[bytes] = Counter()
+        self._places = Places(max_streams, max(1, max_streams // CLIENT_SHARE))
 
     async def deliver(self, stream: MessageStream) -> None:
         """Serve a stream of whole blocks."""
-        await self._serve(stream, filtered=False)
+        await self._serve(stream, "block")
 
     async def deliver_filtered(self, stream: MessageStream) -> None:
         """Serve a stream of filtered blocks."""
-        await self._serve(stream, filtered=True)
+        await self._serve(stream, "filtered_block")
 
-    async def _serve(self, stream: MessageStream, *, filtered: bool) -> None:
+    async def deliver_with_private_data(self, stream: MessageStream) -> None:
+        """Serve a stream of whole blocks and their private data, of which there is none so far."""
+        await self._serve(stream, "block_and_pvtdata")
+
+    async def _serve(self, stream: MessageStream, data_type: str) -> None:
         client = seek.client_certificate_hash(stream.auth_context()) if self._mutual_tls else None
-        self._check_room(client)
-        responses = self._responses[filtered]
-        silence = asyncio.get_running_loop().call_later(FIRST_REQUEST_SECONDS, _end_silent, stream)
-
-        def responses_of(channel: str) -> Responses | None:
-            silence.cancel()
-            return responses.get(channel)
-
-        self._streams += 1
-        if client is not None:
-            self._of_client[client] += 1
-        try:
+        self._check_room(client or b"")
+        with self._places.held(client or b""):
             await seek.deliver(
                 stream,
-                responses_of=responses_of,
+                responses_of=self._responses[data_type].get,
                 check_access=self._check_access,
                 backlog=self._backlog,
-                data_type="filtered_block" if filtered else "block",
+                data_type=data_type,
                 tls_binding=client,
             )
-        finally:
-            silence.cancel()
-            self._streams -= 1
-            if client is not None:
-                self._of_client[client] -= 1
-                if not self._of_client[client]:
-                    del self._of_client[client]
 
-    def _check_room(self, client: bytes | None) -> None:
-        if self._streams >= self._max_streams:
-            metrics.streams_refused.labels("all").inc()
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"All {self._max_streams} Deliver streams that this service allows are open: "
-                "close one, or raise peer.limits.concurrency.deliverService.",
-            )
-        if client is not None and self._of_client[client] >= self._max_of_client:
-            metrics.streams_refused.labels("client").inc()
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"This client's certificate has {self._max_of_client} Deliver streams open, its "
-                "share of peer.limits.concurrency.deliverService: close one.",
-            )
+    def _check_room(self, client: bytes) -> None:
+        full = self._places.full_for(client)
+        if full is None:
+            return
+        metrics.streams_refused.labels(full).inc()
+        setting = "peer.limits.concurrency.deliverService"
+        sentence = (
+            f"All {self._places.limit} Deliver streams that this service allows are open: "
+            f"close one, or raise {setting}."
+            if full == "all"
+            else f"This client's certificate has {self._places.of_client} Deliver streams open, "
+            f"its share of {setting}: close one."
+        )
+        raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
 
     def _check_access(self, request: seek_request.OpenedSeek) -> datetime:
         """Until when the request's signer may read. Raises IdentityError or PolicyError."""
@@ -134,14 +121,11 @@ class Deliver:
         return identity.expires_at
 
 
-def _end_silent(stream: MessageStream) -> None:
-    stream.abort(
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        f"No request came within {FIRST_REQUEST_SECONDS:g} s: open the stream when there is one.",
-    )
-
-
 def add_peer_deliver(server: GRPCServer, deliver: Deliver) -> None:
-    """Serve protos.Deliver; DeliverWithPrivateData stays UNIMPLEMENTED, there being none."""
-    server.add_message_stream("/protos.Deliver/Deliver", deliver.deliver)
-    server.add_message_stream("/protos.Deliver/DeliverFiltered", deliver.deliver_filtered)
+    """Serve protos.Deliver."""
+    for method, handler in (
+        ("Deliver", deliver.deliver),
+        ("DeliverFiltered", deliver.deliver_filtered),
+        ("DeliverWithPrivateData", deliver.deliver_with_private_data),
+    ):
+        server.add_message_stream(f"/protos.Deliver/{method}", handler)

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from chaincode_support.ledger import state
-from chaincode_support.ledger.conflicts import find_conflict
+from chaincode_support.ledger.conflicts import check_conflicts
 from chaincode_support.ledger.endorsements import EndorsementChecks
 from chaincode_support.ledger.read_write_set import Version
 from chaincode_support.ledger.rejection import log_rejection
@@ -19,7 +19,6 @@ from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
 
 VALID = transaction_pb2.VALID
-DUPLICATE_TXID = transaction_pb2.DUPLICATE_TXID
 TARGET_CHAIN_NOT_FOUND = transaction_pb2.TARGET_CHAIN_NOT_FOUND
 
 
@@ -39,12 +38,12 @@ class Admission:
         codes = self._judge_by_state_before(checked)
         touched: set[tuple[str, str]] = set()
 
-        def conflict(transaction: CheckedTransaction) -> ValidationCode:
-            return find_conflict(self._connection, transaction.rwsets, touched)
+        def judge(transaction: CheckedTransaction) -> None:
+            check_conflicts(self._connection, transaction.rwsets, touched)
 
         for position, transaction in enumerate(checked):
             if codes[position] == VALID:
-                codes[position] = self._code(position, transaction, conflict)
+                codes[position] = self._code(position, transaction, judge)
             if codes[position] == VALID:
                 height = Version(self._number, position)
                 touched |= state.apply(self._connection, height, transaction.rwsets)
@@ -52,41 +51,43 @@ class Admission:
 
     def _judge_by_state_before(self, checked: Sequence[CheckedTransaction]) -> list[ValidationCode]:
         checks = EndorsementChecks(self._connection)
-
-        def judge(transaction: CheckedTransaction) -> ValidationCode:
-            if self._is_duplicate(transaction):
-                return DUPLICATE_TXID
-            if transaction.code == VALID and transaction.endorsements is not None:
-                checks.check(transaction.endorsements, transaction.rwsets)
-            return transaction.code
-
-        codes: list[ValidationCode] = []
         seen: set[str] = set()
-        for position, transaction in enumerate(checked):
-            code = self._code(position, transaction, judge)
-            # After the endorsements: what lacks them does not make a later one a duplicate.
-            if code == VALID and _has_unique_id(transaction):
-                if transaction.txid in seen:
-                    code = DUPLICATE_TXID
-                seen.add(transaction.txid)
-            codes.append(code)
-        return codes
 
-    def _is_duplicate(self, transaction: CheckedTransaction) -> bool:
+        def judge(transaction: CheckedTransaction) -> None:
+            self._check_is_new(transaction)
+            if transaction.code != VALID:
+                return
+            if transaction.endorsements is not None:
+                checks.check(transaction.endorsements, transaction.rwsets)
+            # After the endorsements: what lacks them does not make a later one a duplicate.
+            if _has_unique_id(transaction):
+                if transaction.txid in seen:
+                    raise _duplicate(self._number)
+                seen.add(transaction.txid)
+
+        return [
+            self._code(position, transaction, judge) for position, transaction in enumerate(checked)
+        ]
+
+    def _check_is_new(self, transaction: CheckedTransaction) -> None:
         # As in Fabric, that it is another channel's is found before duplicates are looked for.
         if not _has_unique_id(transaction) or transaction.code == TARGET_CHAIN_NOT_FOUND:
-            return False
-        query = "SELECT 1 FROM tx WHERE txid = ?"
-        return self._connection.execute(query, (transaction.txid,)).fetchone() is not None
+            return
+        query = "SELECT block FROM tx WHERE txid = ?"
+        row = self._connection.execute(query, (transaction.txid,)).fetchone()
+        if row is not None:
+            raise _duplicate(row[0])
 
     def _code(
         self,
         position: int,
         transaction: CheckedTransaction,
-        judge: Callable[[CheckedTransaction], ValidationCode],
+        judge: Callable[[CheckedTransaction], None],
     ) -> ValidationCode:
+        """What the transaction has, or what `judge` raises."""
         try:
-            return judge(transaction)
+            judge(transaction)
+            return transaction.code
         except MalformedTransaction as error:
             code, reason = error.code, str(error)
         except (sqlite3.Error, MemoryError, KeyboardInterrupt, SystemExit):
@@ -97,6 +98,12 @@ class Admission:
             code, reason = transaction_pb2.INVALID_OTHER_REASON, f"It cannot be judged: {error!r}"
         log_rejection(self._channel, self._number, position, transaction.txid, code, reason)
         return code
+
+
+def _duplicate(block: int) -> MalformedTransaction:
+    return MalformedTransaction(
+        transaction_pb2.DUPLICATE_TXID, f"Block {block} has a transaction with this id already."
+    )
 
 
 def _has_unique_id(transaction: CheckedTransaction) -> bool:

@@ -11,7 +11,7 @@ from chaincode_support.ledger.ledger import Ledger
 from chaincode_support.ledger.transaction import CheckedTransaction
 from chaincode_support.ledger.validation import Validator
 from chaincode_support.ordering.errors import CommittingStopped, LedgerBehind, LogUnreadable
-from chaincode_support.ordering.interface import Ordering
+from chaincode_support.ordering.interface import OrderedBlocks
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import blocks
 from selvedge_protos.common import common_pb2
@@ -47,19 +47,30 @@ class Committer:
     """
 
     def __init__(
-        self, ordering: Ordering, ledger: Ledger, validator: Validator, *, blocks_ahead: int
+        self,
+        ordering: OrderedBlocks,
+        ledger: Ledger,
+        validator: Validator,
+        *,
+        blocks_ahead: int,
+        bytes_ahead: int,
     ) -> None:
-        """`blocks_ahead`: how many blocks may be ordered and not committed yet."""
+        """`blocks_ahead`, `bytes_ahead`: how much may be ordered and not committed yet."""
         self._ordering = ordering
         self._ledger = ledger
         self._validator = validator
         self._blocks_ahead = blocks_ahead
+        self._bytes_ahead = bytes_ahead
+        # Only what is ordered from now on: nothing can be submitted before the rest is committed.
+        self._start = ordering.height
+        self._committed_bytes = ordering.ordered_bytes
         self._failure: str | None = None
         # The kinds of trouble since the last block that went through, the newest last.
         self._troubles: list[str] = []
         self._failing = metrics.commit_failing.labels(ledger.channel)
         self._failing.set(0)
-        metrics.blocks_behind.labels(ledger.channel).set_function(self._behind)
+        metrics.blocks_behind.labels(ledger.channel).set_function(self._blocks_behind)
+        metrics.bytes_behind.labels(ledger.channel).set_function(self._bytes_behind)
 
     async def run(self) -> None:
         """Follow the ordering until cancelled. Raises CommitterStopped."""
@@ -103,14 +114,21 @@ class Committer:
                 f"{self._ledger.height}, so they would be ordered in vain; have the peer's log "
                 "read, and the peer mended and started again."
             )
-        if self._behind() >= self._blocks_ahead:
-            raise LedgerBehind(
-                f"The ledger of channel {channel} is {self._behind()} blocks behind its ordering, "
-                f"the limit of orderer.limits.blocksAhead ({self._blocks_ahead}); try again later."
-            )
+        for behind, most, what in (
+            (self._blocks_behind(), self._blocks_ahead, "blocks"),
+            (self._bytes_behind(), self._bytes_ahead, "bytes"),
+        ):
+            if behind >= most:
+                raise LedgerBehind(
+                    f"The ledger of channel {channel} is {behind} {what} behind its ordering, the "
+                    f"limit of orderer.limits.{what}Ahead ({most}); try again later."
+                )
 
-    def _behind(self) -> int:
+    def _blocks_behind(self) -> int:
         return self._ordering.height - self._ledger.height
+
+    def _bytes_behind(self) -> int:
+        return self._ordering.ordered_bytes - self._committed_bytes
 
     async def _persist(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Do the work, again and again while what prevents it may pass."""
@@ -171,7 +189,7 @@ class Committer:
         # nothing (unless the disk is slow and blocks are small), for all share one interpreter, and
         # clients hear of the block before three times as late.
         started = time.perf_counter()
-        block = await self._persist(lambda: self._read(number))
+        block, size = await self._persist(lambda: self._read(number))
         # The first block is this service's own and has no signatures yet: it says whose count.
         checked = (
             _genesis(block)
@@ -179,12 +197,16 @@ class Committer:
             else await self._persist(lambda: self._validator.check(block))
         )
         await self._persist(lambda: self._ledger.commit(block, checked))
+        if number >= self._start:
+            self._committed_bytes += size
         metrics.block_processing_time.labels(self._ledger.channel).observe(
             time.perf_counter() - started
         )
 
-    async def _read(self, number: int) -> common_pb2.Block:
-        return await self._validator.open(number, self._ordering.block(number))
+    async def _read(self, number: int) -> tuple[common_pb2.Block, int]:
+        """A block, and how many bytes it has."""
+        marshalled = self._ordering.block(number)
+        return await self._validator.open(number, marshalled), len(marshalled)
 
 
 def _genesis(block: common_pb2.Block) -> list[CheckedTransaction]:

@@ -10,38 +10,56 @@ from collections.abc import Set as AbstractSet
 
 from chaincode_support.ledger import state
 from chaincode_support.ledger.read_write_set import RangeReads, Version
-from selvedge_common.protoutil.errors import ValidationCode
+from selvedge_common.protoutil.errors import MalformedTransaction
+from selvedge_common.quoting import quoted
 from selvedge_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from selvedge_protos.peer import transaction_pb2
-
-VALID = transaction_pb2.VALID
-MVCC_READ_CONFLICT = transaction_pb2.MVCC_READ_CONFLICT
-PHANTOM_READ_CONFLICT = transaction_pb2.PHANTOM_READ_CONFLICT
 
 # A Merkle degree below 2 has no tree; no endorser makes one.
 _SMALLEST_DEGREE = 2
 
 
-def find_conflict(
+def check_conflicts(
     connection: sqlite3.Connection,
     rwsets: list[tuple[str, kv_rwset_pb2.KVRWSet]],
     touched: AbstractSet[tuple[str, str]],
-) -> ValidationCode:
-    """VALID, MVCC_READ_CONFLICT or PHANTOM_READ_CONFLICT: the first that applies.
+) -> None:
+    """Return when all that was read is still so.
 
     `touched` holds every (namespace, key) that earlier transactions of the block changed, as
     state.apply says; reading one of those is a conflict even if its version looks the same.
+    Raises MalformedTransaction, MVCC_READ_CONFLICT or PHANTOM_READ_CONFLICT: the first that
+    applies.
     """
     for namespace, rwset in rwsets:
         for read in rwset.reads:
             if (namespace, read.key) in touched:
-                return MVCC_READ_CONFLICT
-            if state.version(connection, namespace, read.key) != _version(read):
-                return MVCC_READ_CONFLICT
+                raise _changed(namespace, read, "was changed earlier in the block")
+            now = state.version(connection, namespace, read.key)
+            if now != _version(read):
+                raise _changed(namespace, read, f"is {_described(now)} now")
         for info in rwset.range_queries_info:
             if not _range_is_unchanged(connection, namespace, info):
-                return PHANTOM_READ_CONFLICT
-    return VALID
+                raise MalformedTransaction(
+                    transaction_pb2.PHANTOM_READ_CONFLICT,
+                    f"The keys from {quoted(info.start_key)} to {quoted(info.end_key)} of the "
+                    f"chaincode {quoted(namespace)} are not those that were read: propose the "
+                    "transaction again.",
+                )
+
+
+def _changed(namespace: str, read: kv_rwset_pb2.KVRead, how: str) -> MalformedTransaction:
+    return MalformedTransaction(
+        transaction_pb2.MVCC_READ_CONFLICT,
+        f"The key {quoted(read.key)} of the chaincode {quoted(namespace)} was read as "
+        f"{_described(_version(read))} and {how}: propose the transaction again.",
+    )
+
+
+def _described(version: Version | None) -> str:
+    if version is None:
+        return "missing"
+    return f"of block {version.block}, transaction {version.tx}"
 
 
 def _version(read: kv_rwset_pb2.KVRead) -> Version | None:

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -23,16 +23,16 @@ from chaincode_support.ledger.errors import (
 )
 from chaincode_support.ledger.simulator import Simulator
 from chaincode_support.ledger.store import (
+    Readers,
     SnapshotPool,
     channel_file,
     insert_block,
-    open_reader,
     open_writer,
 )
 from chaincode_support.ledger.stored_block import read_envelope
 from chaincode_support.ledger.transaction import CheckedTransaction
 from chaincode_support.ledger.trouble import REBUILD, Soundness, can_pass
-from chaincode_support.ledger.write_ahead_log import WriteAheadLog
+from chaincode_support.ledger.write_ahead_log import DEFAULT_MAX_BYTES, WriteAheadLog
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import blocks, metadata
 from selvedge_common.protoutil.errors import ValidationCode
@@ -45,7 +45,6 @@ _log = get_logger("ledger")
 
 DEFAULT_MAX_SIMULATIONS = 128
 DEFAULT_MAX_SIMULATION_BYTES = 10 << 20
-DEFAULT_MAX_WAL_BYTES = 64 << 20
 
 # Codes of transactions whose endorsements were found to suffice.
 _ENDORSED = frozenset(
@@ -57,6 +56,7 @@ _ENDORSED = frozenset(
 )
 
 _BLOCK = "SELECT bytes FROM block WHERE number = ?"
+_BLOCKS = "SELECT number, bytes FROM block WHERE number BETWEEN ? AND ? ORDER BY number"
 _BLOCK_BY_HASH = "SELECT bytes FROM block WHERE hash = ?"
 _BLOCK_BY_TXID = "SELECT bytes FROM block WHERE number = (SELECT block FROM tx WHERE txid = ?)"
 _TRANSACTION = "SELECT block, position, code FROM tx WHERE txid = ?"
@@ -65,9 +65,10 @@ _TRANSACTION = "SELECT block, position, code FROM tx WHERE txid = ?"
 class Ledger:
     """One channel's ledger in one SQLite file.
 
-    Everything but commit() and wait_for() is synchronous and reads on the caller's thread, which is
-    the event loop's. A block, its state changes, history and indexes are one SQLite transaction
-    that a single writer thread makes durable, so a crash leaves all of a block or none of it.
+    Everything but commit() and wait_for() is synchronous and reads on the caller's thread; what
+    looks up something in blocks may be called on any thread, the rest belongs to the event loop. A
+    block, its state changes, history and indexes are one SQLite transaction that a single writer
+    thread makes durable, so a crash leaves all of a block or none of it.
     """
 
     def __init__(
@@ -82,13 +83,16 @@ class Ledger:
         self.channel = channel
         self.file = file
         self._writer = writer
-        self._wal = WriteAheadLog(file, channel, writer, max_wal_bytes)
-        self._reader = open_reader(file)
+        self._wal = WriteAheadLog(
+            file, channel, writer, max_wal_bytes, metrics.wal_bytes.labels(channel)
+        )
+        self._readers = Readers(file)
         self._max_simulation_bytes = max_simulation_bytes
         self._soundness = Soundness(file, channel)
         self._snapshots = SnapshotPool(file, channel, max_simulations, self._soundness)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ledger-{channel}")
         self._height, self._last_hash = _tip(writer)
+        self._newest = b""  # the block, once one was committed
         self._advanced = asyncio.Event()
         self._closed = False
         metrics.blockchain_height.labels(channel).set(self._height)
@@ -102,7 +106,7 @@ class Ledger:
         synchronous: str = "FULL",
         max_simulations: int = DEFAULT_MAX_SIMULATIONS,
         max_simulation_bytes: int = DEFAULT_MAX_SIMULATION_BYTES,
-        max_wal_bytes: int = DEFAULT_MAX_WAL_BYTES,
+        max_wal_bytes: int = DEFAULT_MAX_BYTES,
     ) -> Self:
         """Open the channel's ledger in `folder`, or make an empty one.
 
@@ -150,8 +154,33 @@ class Ledger:
             )
         row = self._row(_BLOCK, number)
         if row is None:
-            raise BlockNotFound(f"Channel {self.channel} has lost its block {number}.")
+            raise self._soundness.found(f"block {number} is not in it")
         return cast("bytes", row[0])
+
+    def blocks(self, first: int, last: int) -> Generator[bytes, None, None]:
+        """Read the marshalled blocks from `first` to `last`, which are below `height`, one by one.
+
+        Until the generator is closed it holds a snapshot.
+        """
+        number = first
+        # What is wrong with a block is found when the one before it is read.
+        with suppress(sqlite3.Error), self._readers.connection() as connection:
+            for found, block in connection.execute(_BLOCKS, (first, last)):
+                if found != number:
+                    break
+                yield block
+                number += 1
+        while number <= last:
+            yield self.block(number)
+            number += 1
+
+    def held(self, number: int) -> bytes | None:
+        """The same without reading, if it is the newest one and was committed by this process."""
+        return self._newest or None if number == self._height - 1 else None
+
+    def found_damaged(self, number: int, error: Exception) -> LedgerUnusable:
+        """What to raise for a block that was read and is none, as `error` says; on any thread."""
+        return self._soundness.found(f"block {number}: {str(error).rstrip('.')}")
 
     def block_by_hash(self, header_hash: bytes) -> bytes:
         """The marshalled common.Block whose header has this hash. Raises BlockNotFound."""
@@ -180,7 +209,8 @@ class Ledger:
             raise self._no_transaction(txid)
         number, position, code = row
         try:
-            return read_envelope(self._reader, number, position), code
+            with self._readers.connection() as connection:
+                return read_envelope(connection, number, position), code
         except sqlite3.Error as error:
             raise self._soundness.failed(error) from error
 
@@ -241,12 +271,13 @@ class Ledger:
         self._closed = True
         self._thread.shutdown()
         self._snapshots.close()
-        self._reader.close()
+        self._readers.close()
         self._writer.close()
 
     def _row(self, query: str, *parameters: object) -> tuple[Any, ...] | None:
         try:
-            row = self._reader.execute(query, parameters).fetchone()
+            with self._readers.connection() as connection:
+                row = connection.execute(query, parameters).fetchone()
         except sqlite3.Error as error:
             raise self._soundness.failed(error) from error
         return cast("tuple[Any, ...] | None", row)
@@ -278,7 +309,7 @@ class Ledger:
                 codes = self._apply(number, checked)
                 applied = time.perf_counter()
                 metadata.set_validation_codes(block, codes)
-                insert_block(self._writer, block)
+                marshalled = insert_block(self._writer, block)
                 self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
@@ -299,7 +330,9 @@ class Ledger:
         finished = time.perf_counter()
         metrics.statedb_commit_time.labels(self.channel).observe(applied - started)
         metrics.blockstorage_commit_time.labels(self.channel).observe(finished - applied)
-        loop.call_soon_threadsafe(self._advance, number + 1, blocks.header_hash(block.header))
+        loop.call_soon_threadsafe(
+            self._advance, number + 1, blocks.header_hash(block.header), marshalled
+        )
         for transaction, code in zip(checked, codes, strict=True):
             metrics.transaction_count.labels(
                 self.channel,
@@ -337,9 +370,10 @@ class Ledger:
 
     # Back on the event loop.
 
-    def _advance(self, height: int, digest: bytes) -> None:
+    def _advance(self, height: int, digest: bytes, newest: bytes) -> None:
         self._height = height
         self._last_hash = digest
+        self._newest = newest
         metrics.blockchain_height.labels(self.channel).set(height)
         self._advanced.set()
         self._advanced = asyncio.Event()

@@ -33,6 +33,11 @@ statedb_commit_time = Histogram(
 blocks_behind = Gauge(
     "ledger_blocks_behind", "Blocks that are ordered and not committed yet.", ["channel"]
 )
+bytes_behind = Gauge(
+    "ledger_bytes_behind",
+    "Bytes of the blocks that were ordered since the start and are not committed yet.",
+    ["channel"],
+)
 commit_failing = Gauge(
     "ledger_commit_failing",
     "1 while a block cannot be committed, be it tried again or not; else 0.",

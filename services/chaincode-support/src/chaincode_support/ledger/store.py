@@ -1,8 +1,12 @@
 """One SQLite file a channel: its schema, its connections, and the pool of read snapshots."""
 
+import os
 import re
 import sqlite3
+import stat
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +78,10 @@ SCHEMAS = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
 SCHEMA_VERSION = len(SCHEMAS)
 
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
+# How long a connection waits for a lock that another one holds. A reader needs none but for moments
+# (when a log is recovered after a crash), and many read on the event loop, which must not wait.
 BUSY_TIMEOUT_MS = 5_000
+READER_BUSY_TIMEOUT_MS = 50
 CHECKPOINT_PAGES = 1_000
 WRITER_CACHE_KIB = 8_192
 # Every snapshot has a page cache of its own, hence small; the system's file cache is shared.
@@ -146,17 +153,19 @@ def make_scratch(file: Path, channel: str) -> sqlite3.Connection:
     return connection
 
 
-def insert_block(connection: sqlite3.Connection, block: common_pb2.Block) -> None:
-    """Write a block as it is, verdicts included. Raises sqlite3.Error."""
+def insert_block(connection: sqlite3.Connection, block: common_pb2.Block) -> bytes:
+    """Write a block as it is, verdicts included, and give it marshalled. Raises sqlite3.Error."""
+    marshalled = block.SerializeToString()
     connection.execute(
         "INSERT INTO block (number, hash, bytes) VALUES (?, ?, ?)",
-        (block.header.number, header_hash(block.header), block.SerializeToString()),
+        (block.header.number, header_hash(block.header), marshalled),
     )
+    return marshalled
 
 
 def open_reader(file: Path) -> sqlite3.Connection:
     """Open a connection that can only read; the writer must have made the file."""
-    connection = connect(file)
+    connection = connect(file, READER_BUSY_TIMEOUT_MS)
     try:
         connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
         connection.execute("PRAGMA query_only = ON")
@@ -166,14 +175,31 @@ def open_reader(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def connect(file: Path) -> sqlite3.Connection:
+def connect(file: Path, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> sqlite3.Connection:
     """A connection in autocommit mode, for one user at a time on whatever thread."""
+    _keep_private(file)
     return sqlite3.connect(
         file,
-        timeout=BUSY_TIMEOUT_MS / 1000,
+        timeout=busy_timeout_ms / 1000,
         isolation_level=None,
         check_same_thread=False,
     )
+
+
+def _keep_private(file: Path) -> None:
+    """Let nobody read it but its owner: not where folder and backups are open to others, either.
+
+    SQLite gives what it lays beside a file the mode of that file. What is of earlier releases is
+    changed, where this user may.
+    """
+    # Only a new file is opened: closing one drops the locks that SQLite holds on it.
+    with suppress(OSError):
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    for each in (file, *(file.with_name(f"{file.name}{suffix}") for suffix in ("-wal", "-shm"))):
+        with suppress(OSError):
+            mode = each.stat().st_mode
+            if stat.S_ISREG(mode) and mode & 0o077:
+                each.chmod(0o600)
 
 
 def _ensure_schema(connection: sqlite3.Connection, file: Path, channel: str) -> None:
@@ -203,6 +229,36 @@ def _ensure_schema(connection: sqlite3.Connection, file: Path, channel: str) -> 
                 file=str(file),
                 schema=SCHEMA_VERSION,
             )
+
+
+class Readers:
+    """Connections that can only read, each with one user at a time, as many as there are users.
+
+    For reads of one statement, on any thread.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Raises sqlite3.Error when the file cannot be read."""
+        self._file = file
+        self._idle = [open_reader(file)]
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection for what is done meanwhile. Raises sqlite3.Error."""
+        # pop() and append() are one step each: no other thread comes in between.
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = open_reader(self._file)
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close them; whoever reads then gets sqlite3.ProgrammingError."""
+        for connection in self._idle:
+            connection.close()
 
 
 @dataclass(frozen=True, slots=True)

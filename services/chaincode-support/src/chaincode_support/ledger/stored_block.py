@@ -6,8 +6,6 @@ only the lengths on the way to the envelope are read, and the envelope itself.
 
 import sqlite3
 
-from chaincode_support.ledger.errors import LedgerUnusable
-
 # Tags of the fields on the way: Block.data, and BlockData.data in it.
 _DATA = 2 << 3 | 2
 _ENVELOPE = 1 << 3 | 2
@@ -15,10 +13,14 @@ _ENVELOPE = 1 << 3 | 2
 _HEAD_BYTES = 6
 
 
+class BlockDamaged(sqlite3.DatabaseError):
+    """What is stored is no block: SQLite could read it, and it is damage all the same."""
+
+
 def read_envelope(connection: sqlite3.Connection, number: int, position: int) -> bytes:
     """The marshalled common.Envelope at `position` of block `number`, both known to exist.
 
-    Raises LedgerUnusable when the block is damaged.
+    Raises sqlite3.Error, BlockDamaged among them.
     """
     with connection.blobopen("block", "bytes", number, readonly=True) as stored:
         tag, start, end = _field(stored, number, 0)
@@ -49,7 +51,5 @@ def _field(stored: sqlite3.Blob, number: int, position: int) -> tuple[int, int, 
     raise _damaged(number)
 
 
-def _damaged(number: int) -> LedgerUnusable:
-    return LedgerUnusable(
-        f"Block {number} in the ledger's file is damaged: restore the file from a backup."
-    )
+def _damaged(number: int) -> BlockDamaged:
+    return BlockDamaged(f"block {number} in it is no block")

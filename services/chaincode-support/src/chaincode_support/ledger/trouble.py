@@ -85,16 +85,23 @@ class Soundness:
             return ReadFailed(
                 f"The ledger of channel {self._channel} cannot be read now; try again."
             )
+        return self.found(str(error))
+
+    def found(self, damage: str) -> LedgerUnusable:
+        """What to raise for damage in the file, with a sentence for clients.
+
+        It is remembered, and told in the log once.
+        """
         if self.damage is None:
             self.damage = (
-                f"The ledger file {self._file} of channel {self._channel} is damaged: {error}. "
+                f"The ledger file {self._file} of channel {self._channel} is damaged: {damage}. "
                 f"{REBUILD}"
             )
             _log.critical(
                 "ledger damaged: the channel serves no proposals and commits nothing more",
                 channel=self._channel,
                 file=str(self._file),
-                error=str(error),
+                error=damage,
                 remedy=REBUILD,
             )
         return self._refusal()

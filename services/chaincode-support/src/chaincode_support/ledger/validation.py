@@ -12,7 +12,7 @@ endorser and the ordering to ask.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar
 
@@ -90,23 +90,27 @@ class Validator:
 
         The outcome depends on the block and the configuration alone, never on the clock.
         """
-        envelopes = block.data.data
-        # One task for each thread and not for each transaction: the hand-over costs as much as a
-        # signature.
-        size = -(-len(envelopes) // self._workers) or 1
-        loop = asyncio.get_running_loop()
-        parts = await asyncio.gather(
-            *(
-                loop.run_in_executor(self._pool, self._check_part, block.header.number, start, part)
-                for start in range(0, len(envelopes), size)
-                if (part := envelopes[start : start + size])
-            )
-        )
+        parts = await asyncio.gather(*map(asyncio.wrap_future, self._begin_to_check(block)))
         return [checked for part in parts for checked in part]
+
+    def check_and_wait(self, block: common_pb2.Block) -> list[CheckedTransaction]:
+        """The same for a caller without an event loop."""
+        return [checked for part in self._begin_to_check(block) for checked in part.result()]
 
     def close(self) -> None:
         """End the threads once they have finished."""
         self._pool.shutdown()
+
+    def _begin_to_check(self, block: common_pb2.Block) -> list[Future[list[CheckedTransaction]]]:
+        envelopes = block.data.data
+        # One task for each thread and not for each transaction: the hand-over costs as much as a
+        # signature.
+        size = -(-len(envelopes) // self._workers) or 1
+        return [
+            self._pool.submit(self._check_part, block.header.number, start, part)
+            for start in range(0, len(envelopes), size)
+            if (part := envelopes[start : start + size])
+        ]
 
     def _check_part(
         self, number: int, start: int, envelopes: Sequence[bytes]

@@ -8,22 +8,28 @@ from chaincode_support.ordering.errors import (
     LogDamaged,
     LogUnreadable,
     LogUnusable,
+    LogUnwritable,
     OrderingClosed,
     OrderingError,
     OrderingFailed,
     OrderingFull,
     OrderingRefused,
+    PositionTaken,
 )
-from chaincode_support.ordering.interface import Ordering
+from chaincode_support.ordering.interface import BlockLog, OrderedBlocks, Ordering, Tip
+from chaincode_support.ordering.log import SqliteLog
 
 __all__ = [
     "BatchSize",
+    "BlockLog",
     "CommittingStopped",
     "EmbeddedOrdering",
     "LedgerBehind",
     "LogDamaged",
     "LogUnreadable",
     "LogUnusable",
+    "LogUnwritable",
+    "OrderedBlocks",
     "Ordering",
     "OrderingClosed",
     "OrderingError",
@@ -31,4 +37,7 @@ __all__ = [
     "OrderingFull",
     "OrderingRefused",
     "OrderingSettings",
+    "PositionTaken",
+    "SqliteLog",
+    "Tip",
 ]

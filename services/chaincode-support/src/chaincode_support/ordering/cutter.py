@@ -15,7 +15,6 @@ class BatchSize:
     """Limits of a block's transactions; an item larger than `preferred_bytes` is alone in one."""
 
     max_messages: int
-    absolute_bytes: int
     preferred_bytes: int
 
 

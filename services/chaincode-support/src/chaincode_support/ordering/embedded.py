@@ -1,24 +1,29 @@
-"""The embedded ordering: one process orders a channel, into a durable log on its own disk."""
+"""The embedded ordering: this process cuts a channel's blocks and appends them to a log.
+
+Others may append to the same log. A block is made for the end of the log, and appended only if it
+still is the end: when another one has come first, its envelopes are cut again, behind that.
+"""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Self
 
-from chaincode_support.ledger.trouble import can_pass, remedy
 from chaincode_support.ordering import metrics
 from chaincode_support.ordering.cutter import BatchSize, Cutter
 from chaincode_support.ordering.errors import (
     LogDamaged,
     LogUnusable,
+    LogUnwritable,
     OrderingClosed,
     OrderingFailed,
     OrderingFull,
+    PositionTaken,
 )
-from chaincode_support.ordering.log import MEND, BlockLog
+from chaincode_support.ordering.interface import BlockLog
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import blocks
@@ -65,9 +70,9 @@ class EmbeddedOrdering:
         settings: OrderingSettings,
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
     ) -> None:
-        self.channel = channel
+        self._channel = channel
         self.damage: str | None = None
-        """What is wrong with the log and what to do about it, for operators; None for nothing."""
+        """See Ordering.damage."""
         self._log = log
         self._signer = signer
         self._settings = settings
@@ -79,40 +84,42 @@ class EmbeddedOrdering:
         self._pending_messages = 0
         self._pending_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ordering-{channel}")
-        self._height = log.height
+        self._height = log.tip.height
+        self._ordered_bytes = 0
         self._advanced = asyncio.Event()
         self._closed = False
         self._fill_duration = metrics.block_fill_duration.labels(channel)
         self._pending_messages_metric = metrics.pending_messages.labels(channel)
         self._pending_bytes_metric = metrics.pending_bytes.labels(channel)
+        log.follow(
+            lambda height, size: self._loop.call_soon_threadsafe(self._advance, height, size)
+        )
 
     @classmethod
     def open(
         cls,
-        folder: Path,
+        log: BlockLog,
         channel: str,
         signer: SigningIdentity,
         settings: OrderingSettings,
         genesis: Callable[[], common_pb2.Block],
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
-    ) -> "EmbeddedOrdering":
-        """Open the channel's log in `folder`; an empty one begins with the block `genesis` makes.
+    ) -> Self:
+        """Order a channel into its log; an empty one begins with the block that `genesis` makes.
 
-        Must be called on the running event loop. Raises LogUnusable.
+        The log is closed with the ordering, and when this fails. Must be called on the running
+        event loop. Raises LogUnusable.
         """
-        log = BlockLog.open(folder, channel)
         try:
-            if log.height == 0:
+            if not log.tip.height:
                 first = genesis()
                 blocks.sign_block(first, signer, LAST_CONFIG)
-                log.append(first)
+                with suppress(PositionTaken):  # another's counts as well
+                    log.append(first)
             return cls(log, channel, signer, settings, call_later)
-        except sqlite3.Error as error:
+        except LogUnwritable as error:
             log.close()
-            raise LogUnusable(
-                f"Block 0 of channel {channel} could not be written to {log.file}: {error}. "
-                + remedy(error, "Check the disk's health, then start again: nothing is lost.")
-            ) from error
+            raise LogUnusable(f"{error} Then start again: nothing is lost.") from error
         except BaseException:
             log.close()
             raise
@@ -122,21 +129,23 @@ class EmbeddedOrdering:
         """How many blocks are durable; the next block's number."""
         return self._height
 
+    @property
+    def ordered_bytes(self) -> int:
+        """How many bytes have become durable since this was opened."""
+        return self._ordered_bytes
+
     def order(self, envelope: bytes) -> asyncio.Future[int]:
         """Take an envelope; see Ordering.order."""
         if self._closed:
-            raise OrderingClosed(f"The ordering of channel {self.channel} is shutting down.")
+            raise OrderingClosed(f"The ordering of channel {self._channel} is shutting down.")
         if self.damage is not None:
-            raise LogDamaged(
-                f"Channel {self.channel} takes no transactions: its ordering log is damaged; have "
-                "the peer's log read, and the peer mended and started again."
-            )
+            raise LogDamaged(self._refusal())
         if (
             self._pending_messages >= self._settings.max_pending_messages
             or self._pending_bytes + len(envelope) > self._settings.max_pending_bytes
         ):
             raise OrderingFull(
-                f"The ordering of channel {self.channel} is full: {self._pending_messages} "
+                f"The ordering of channel {self._channel} is full: {self._pending_messages} "
                 f"transactions of {self._pending_bytes} bytes wait to become durable; try again."
             )
         waiting = _Waiting(envelope, self._loop.create_future())
@@ -158,6 +167,12 @@ class EmbeddedOrdering:
         except LogUnusable as error:
             self._on_damage(str(error))
             raise
+
+    def found_damaged(self, number: int, error: Exception) -> LogUnusable:
+        """See Ordering.found_damaged."""
+        damage = self._log.damaged(number, str(error))
+        self._on_damage(str(damage))
+        return damage
 
     async def wait_for(self, height: int) -> None:
         """Return once there are at least `height` blocks."""
@@ -204,50 +219,50 @@ class EmbeddedOrdering:
         self._pending_bytes_metric.set(self._pending_bytes)
 
     def _store(self, batch: Sequence[_Waiting]) -> None:
-        """Build, sign and store a block; on the writer's thread."""
-        number = self._log.height
+        """Make a batch durable, and tell; on the writer's thread."""
+        outcome: int | OrderingFailed
         try:
-            block = blocks.new_block(
-                number, self._log.last_hash, [waiting.envelope for waiting in batch]
+            outcome = self._append([waiting.envelope for waiting in batch])
+        except LogUnwritable as error:
+            outcome = OrderingFailed(
+                f"The ordering log of channel {self._channel} could not be written: the "
+                "transaction is not known to be ordered. Submit the same again later: it is valid "
+                "once at most."
             )
-            blocks.sign_block(block, self._signer, LAST_CONFIG)
-            self._log.append(block)
-        except sqlite3.Error as error:
-            what = (
-                f"Block {number} of channel {self.channel} could not be written to "
-                f"{self._log.file}: {error}."
-            )
-            failure = OrderingFailed(f"{what} Check the disk's room and health, then submit again.")
-            _log.error("block not ordered", channel=self.channel, block=number, error=str(failure))
-            if not can_pass(error):
-                self._loop.call_soon_threadsafe(self._on_damage, f"{what} {MEND}")
-            self._loop.call_soon_threadsafe(self._settle, batch, failure)
+            _log.error("block not ordered", channel=self._channel, error=str(error))
+        except LogUnusable as error:
+            outcome = OrderingFailed(self._refusal())
+            self._loop.call_soon_threadsafe(self._on_damage, str(error))
         except Exception as error:
             # Whoever waits must hear of it, or would wait for ever.
-            failure = OrderingFailed(
-                f"Block {number} of channel {self.channel} could not be made: see the log."
+            outcome = OrderingFailed(
+                f"A block of channel {self._channel} could not be made: have the peer's log read."
             )
-            _log.exception("block not ordered", channel=self.channel, block=number)
-            failure.__cause__ = error
-            self._loop.call_soon_threadsafe(self._settle, batch, failure)
-        else:
-            self._loop.call_soon_threadsafe(self._settle, batch, number)
+            outcome.__cause__ = error
+            _log.exception("block not ordered", channel=self._channel)
+        self._loop.call_soon_threadsafe(self._settle, batch, outcome)
 
-    def _on_damage(self, sentence: str) -> None:
-        if self.damage is None:
-            self.damage = sentence
-            _log.critical(
-                "ordering log damaged: the channel takes no transactions",
-                channel=self.channel,
-                error=sentence,
-            )
+    def _append(self, envelopes: Sequence[bytes]) -> int:
+        """The number of the block, durable now, that holds the envelopes."""
+        while True:
+            height, last_hash = self._log.tip
+            block = blocks.new_block(height, last_hash, envelopes)
+            blocks.sign_block(block, self._signer, LAST_CONFIG)
+            try:
+                self._log.append(block)
+            except PositionTaken as error:
+                _log.debug("block is cut again", channel=self._channel, reason=str(error))
+            else:
+                return height
+
+    def _advance(self, height: int, size: int) -> None:
+        self._height = height
+        self._ordered_bytes += size
+        self._advanced.set()
+        self._advanced = asyncio.Event()
 
     def _settle(self, batch: Sequence[_Waiting], outcome: int | OrderingFailed) -> None:
         self._count(-len(batch), -sum(len(waiting.envelope) for waiting in batch))
-        if isinstance(outcome, int):
-            self._height = outcome + 1
-            self._advanced.set()
-            self._advanced = asyncio.Event()
         for waiting in batch:
             if waiting.durable.done():
                 continue
@@ -255,3 +270,18 @@ class EmbeddedOrdering:
                 waiting.durable.set_result(outcome)
             else:
                 waiting.durable.set_exception(outcome)
+
+    def _on_damage(self, sentence: str) -> None:
+        if self.damage is None:
+            self.damage = sentence
+            _log.critical(
+                "ordering log damaged: the channel takes no transactions",
+                channel=self._channel,
+                error=sentence,
+            )
+
+    def _refusal(self) -> str:
+        return (
+            f"Channel {self._channel} takes no transactions: its ordering log is damaged; have the "
+            "peer's log read, and the peer mended and started again."
+        )

@@ -24,7 +24,7 @@ class OrderingClosed(OrderingRefused):
 
 
 class LedgerBehind(OrderingRefused):
-    """As many blocks as the settings allow are ordered and not committed yet."""
+    """As much as the settings allow is ordered and not committed yet."""
 
     reason = "behind"
 
@@ -42,7 +42,15 @@ class LogDamaged(OrderingRefused):
 
 
 class OrderingFailed(OrderingError):
-    """The block that held the envelope could not be made durable; it is not ordered."""
+    """The block that held the envelope is not known to be durable; it may prove to be, once."""
+
+
+class PositionTaken(OrderingError):
+    """Another block has the place in the ordering log that this one was to have."""
+
+
+class LogUnwritable(OrderingError):
+    """A block is not known to be in the ordering log, for a reason that may pass."""
 
 
 class LogUnreadable(OrderingError):

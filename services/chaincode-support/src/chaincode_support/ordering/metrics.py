@@ -31,6 +31,11 @@ pending_messages = Gauge(
 pending_bytes = Gauge(
     "ordering_pending_bytes", "Bytes of the transactions that wait to become durable.", ["channel"]
 )
+wal_bytes = Gauge(
+    "ordering_wal_bytes",
+    "Bytes of the write-ahead log beside the ordering log's file.",
+    ["channel"],
+)
 streams = Gauge("broadcast_streams", "The number of open Broadcast streams.")
 streams_refused = Counter(
     "broadcast_streams_refused",

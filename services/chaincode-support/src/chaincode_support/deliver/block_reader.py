@@ -1,0 +1,140 @@
+"""The blocks of a ledger or an ordering, read for Deliver where that holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Protocol, TypeAlias
+
+from chaincode_support.ledger import LedgerClosed, LedgerError, ReadFailed
+from chaincode_support.ordering import LogUnreadable, OrderedBlocks, OrderingError
+from selvedge_common.protoutil.blocks import parse_block
+from selvedge_common.protoutil.errors import BlockUnavailable, MalformedBlock, MalformedMessage
+from selvedge_common.protoutil.responses import MakeResponse
+from selvedge_protos.common import common_pb2
+
+# What may pass, or is not the block's fault.
+_PASSING = (LedgerClosed, LogUnreadable, ReadFailed)
+
+ReadBlocks: TypeAlias = Callable[[int, int], Generator[bytes, None, None]]
+"""Reads the marshalled blocks from one number to another, as they are asked for, on any thread.
+
+Raises LedgerError and OrderingError.
+"""
+
+
+class Blocks(Protocol):
+    """What is read: a channel's ledger or its ordering."""
+
+    @property
+    def height(self) -> int:
+        """How many blocks there are."""
+
+    def found_damaged(self, number: int, error: Exception) -> Exception:
+        """Take note that a block is none, as `error` says, and give what to raise."""
+
+    async def wait_for(self, height: int) -> None:
+        """Return once `self.height` is at least `height`."""
+
+
+class BlockReader:
+    """A protoutil.responses.BlockSource that reads on a thread of its own.
+
+    A replay reads as fast as the disk gives, in blocks of many megabytes; the event loop, which all
+    streams and proposals share, must not wait for it, and neither must other channels.
+
+    Args:
+        channel: its name.
+        blocks: the channel's ledger or its ordering.
+        read: reads its blocks.
+        held: gives a block that is in memory, see BlockSource.
+    """
+
+    def __init__(
+        self,
+        channel: str,
+        blocks: Blocks,
+        read: ReadBlocks,
+        held: Callable[[int], bytes | None] = lambda _: None,
+    ) -> None:
+        self.held = held
+        self._channel = channel
+        self._blocks = blocks
+        self._read_blocks = read
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"deliver-{channel}")
+
+    @property
+    def height(self) -> int:
+        """How many blocks there are."""
+        return self._blocks.height
+
+    async def wait_for(self, height: int) -> None:
+        """Return once `self.height` is at least `height`."""
+        await self._blocks.wait_for(height)
+
+    async def read(
+        self, first: int, last: int, max_bytes: int, make: MakeResponse
+    ) -> Sequence[bytes]:
+        """See BlockSource. Raises BlockUnavailable."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._thread, self._read, first, last, max_bytes, make
+            )
+        except _PASSING as error:
+            raise self._unavailable(common_pb2.SERVICE_UNAVAILABLE, first, str(error)) from error
+        except MemoryError as error:
+            why = "there is no memory left for it: give the service more."
+            raise self._unavailable(common_pb2.SERVICE_UNAVAILABLE, first, why) from error
+        except (LedgerError, OrderingError) as error:
+            raise self._unavailable(common_pb2.INTERNAL_SERVER_ERROR, first, str(error)) from error
+
+    async def close(self) -> None:
+        """Return when nothing is read any more; harmless when repeated."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, lambda: self._thread.shutdown(cancel_futures=True))
+
+    def _read(self, first: int, last: int, max_bytes: int, make: MakeResponse) -> Sequence[bytes]:
+        made: list[bytes] = []
+        size = 0
+        try:
+            with closing(self._read_blocks(first, last)) as blocks:
+                for number, block in enumerate(blocks, first):
+                    _check(number, block)
+                    made.append(make(block))
+                    size += len(block)
+                    if size >= max_bytes:
+                        break
+        except Exception as error:
+            # Whoever comes to the block that cannot be given is told.
+            if not made:
+                if isinstance(error, MalformedMessage):
+                    raise self._blocks.found_damaged(first, error) from error
+                raise
+        return made
+
+    def _unavailable(
+        self, status: common_pb2.Status.ValueType, number: int, why: str
+    ) -> BlockUnavailable:
+        return BlockUnavailable(
+            status, f"Block {number} of channel {self._channel} cannot be delivered: {why}"
+        )
+
+
+def one_by_one(ordering: OrderedBlocks) -> ReadBlocks:
+    """Reads the blocks of an ordering."""
+
+    def read(first: int, last: int) -> Generator[bytes, None, None]:
+        for number in range(first, last + 1):
+            yield ordering.block(number)
+
+    return read
+
+
+def _check(number: int, block: bytes) -> None:
+    """A disk's errors do not always show in what holds the pages of a file together."""
+    found = parse_block(block).header.number
+    if found != number:
+        raise MalformedBlock(f"It says that it is block {found}.")
