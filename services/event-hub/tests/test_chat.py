@@ -135,11 +135,11 @@ async def test_half_close_ends_ok_and_removes_the_interests(house: House) -> Non
     before = sample("eventhub_consumers_closed_total", reason="HALF_CLOSED")
     await client.register(interest(BLOCK), interest(CHAINCODE, "cc"))
     assert sample("eventhub_interests") == 2
-    assert sample("eventhub_consumers") == 1
+    assert sample("eventhub_consumers", kind="CHAT") == 1
     await client.call.done_writing()
     assert await client.refused() == (grpc.StatusCode.OK, "")
     await eventually(lambda: sample("eventhub_interests") == 0)
-    assert sample("eventhub_consumers") == 0
+    assert sample("eventhub_consumers", kind="CHAT") == 0
     assert sample("eventhub_consumers_closed_total", reason="HALF_CLOSED") == before + 1
 
 
@@ -368,7 +368,7 @@ async def test_refusals_of_one_client_are_told_once_and_counted(house: House) ->
         for _ in range(50):
             await client.register(interest(CHAINCODE))
         client.call.cancel()
-        await eventually(lambda: sample("eventhub_consumers") == 0)
+        await eventually(lambda: sample("eventhub_consumers", kind="CHAT") == 0)
         told = [line for line in logged if "refused" in line]
     assert [line["refused"] for line in told] == [{"no_chaincode": 1}, {"no_chaincode": 49}]
 
@@ -382,12 +382,56 @@ async def test_old_identity_with_empty_pem_type_is_accepted(house: House) -> Non
     await client.confirmed(events_pb2.Event(creator=old.SerializeToString()))
 
 
-async def test_first_failing_check_decides(house: House, stranger: Organisation) -> None:
-    """Expired, foreign and badly signed: the expiry is what Fabric's order finds first."""
+@pytest.mark.parametrize(
+    ("wrong", "check"),
+    [
+        ("expiry timestamp binding membership signature", "expired"),
+        ("timestamp binding membership signature", "timestamp"),
+        ("binding membership signature", "tls_binding"),
+        ("membership signature", "membership"),
+        ("signature", "signature"),
+    ],
+)
+async def test_first_failing_check_decides(
+    house: House, stranger: Organisation, wrong: str, check: str
+) -> None:
+    """In the order of events/producer/handler.go of 1.2."""
     hub = await house.hub()
-    client = house.client(hub, stranger.identity("late", minutes=-10))
-    signed = events_pb2.SignedEvent.FromString(client.sign(events_pb2.Event()))
+    signer = stranger if "membership" in wrong else house.organisation
+    identity = signer.identity("user", minutes=-10 if "expiry" in wrong else 30)
+    client = house.client(hub, identity)
+    event = events_pb2.Event(tls_cert_hash=client.tls_cert_hash)
+    event.timestamp.FromDatetime(datetime.now(UTC))
+    if "timestamp" in wrong:
+        event.timestamp.FromDatetime(datetime.now(UTC) - timedelta(hours=1))
+    if "binding" in wrong:
+        event.tls_cert_hash = b"another"
+    signed = events_pb2.SignedEvent.FromString(client.sign(event))
     signed.signature = b"nothing"
+    before = sample("eventhub_refused_messages_total", check=check)
     await client.say(signed.SerializeToString())
     _, sentence = await client.refused()
-    assert "expired" in sentence
+    assert sentence.startswith("MESSAGE_REFUSED: ")
+    assert sample("eventhub_refused_messages_total", check=check) == before + 1
+
+
+async def test_registration_for_nothing_is_echoed(house: House) -> None:
+    hub = await house.hub()
+    client = house.client(hub)
+    await client.register()
+    await client.unregister()
+
+
+async def test_event_with_fields_that_the_hub_does_not_know_is_echoed_as_it_came(
+    house: House,
+) -> None:
+    """Clients compare the confirmation with what they sent."""
+    hub = await house.hub()
+    client = house.client(hub)
+    event = events_pb2.Event(creator=client.identity.serialized)
+    event.register.events.append(interest(BLOCK, on="elsewhere"))
+    # A field of a later release, and one that is empty.
+    data = event.SerializeToString() + b"\xfa\x7f\x03new" + b"\x4a\x00"
+    signed = events_pb2.SignedEvent(eventBytes=data, signature=client.identity.sign(data))
+    await client.say(signed.SerializeToString())
+    assert await client.hear_bytes() == data

@@ -1,16 +1,21 @@
 """Who is on which handler list."""
 
 import pytest
-from eventhouse import interest
+from eventhouse import interest as wish
 
-from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, HubEvent
+from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, HubEvent, Topic
 from event_hub.interests import (
     AlreadyRegistered,
     Interests,
     NameTooLong,
     NotRegistered,
     TooManyInterests,
+    topic_of,
 )
+
+
+def interest(kind: int, chaincode: str | None = None, name: str = "", on: str = "") -> Topic:
+    return topic_of(wish(kind, chaincode, name, on))
 
 
 def chaincode_event(name: str, chaincode: str = "cc", channel: str = "mychannel") -> HubEvent:
@@ -92,6 +97,6 @@ def test_removed_consumer_is_on_no_list() -> None:
 def test_interest_that_is_too_large_is_not_kept() -> None:
     interests: Interests[str] = Interests(10)
     interests.register("a", interest(CHAINCODE, "c" * 500, "e" * 500))
-    for made in (interest(BLOCK, on="x" * 1025), interest(CHAINCODE, "c" * 600, "e" * 600)):
+    for made in (wish(BLOCK, on="x" * 1025), wish(CHAINCODE, "c" * 600, "e" * 600)):
         with pytest.raises(NameTooLong, match="1024 bytes together"):
-            interests.register("a", made)
+            topic_of(made)

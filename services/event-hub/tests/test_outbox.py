@@ -12,7 +12,8 @@ from eventhouse import EOF, PATIENCE, Client, House, eventually, interest, sampl
 from event_hub import config as configuration
 from event_hub.events import BLOCK, CHAINCODE
 from event_hub.hub import stream_config
-from event_hub.outbox import CloseReason, Outbox
+from event_hub.outbox import Outbox
+from event_hub.session import CloseReason
 from selvedge_common.comm import GRPCServer, MessageStream, ServerConfig, channel
 from selvedge_protos.peer import events_pb2
 
@@ -56,7 +57,7 @@ async def test_consumer_that_stops_reading_is_closed_and_others_receive_everythi
     assert sentence.startswith("SLOW_CONSUMER: ")
     assert "peer.events.outbox.maxEvents" in sentence
     assert 20 <= most <= 4 * 20
-    assert sample("eventhub_consumers") == 3
+    assert sample("eventhub_consumers", kind="CHAT") == 3
     assert sample("eventhub_interests") == 3
     assert sample("eventhub_outbox_events") == 0
 
@@ -67,7 +68,7 @@ async def test_outbox_is_bounded_in_bytes(house: House) -> None:
     for client in (slow, reader):
         await client.register(interest(CHAINCODE, "cc"))
     ledger = house.ledger
-    while sample("eventhub_consumers") == 2:
+    while sample("eventhub_consumers", kind="CHAT") == 2:
         await ledger.commit(ledger.transaction(payload=KILOBYTES_100))
         await reader.hear()
         assert sample("eventhub_outbox_bytes") <= 1024 * 1024 + 2 * 400 * 1024
@@ -102,7 +103,7 @@ async def test_what_waits_for_all_consumers_is_bounded(house: House) -> None:
     assert 4_000_000 < most <= 5 * 1024 * 1024
     closed = sample("eventhub_consumers_closed_total", reason="SLOW_CONSUMER") - before
     assert 4 <= closed <= 7
-    assert sample("eventhub_consumers") == 9 - closed
+    assert sample("eventhub_consumers", kind="CHAT") == 9 - closed
     sentences = [(await client.refused())[1] for client in stuck if client.call.done()]
     assert all(sentence.startswith("SLOW_CONSUMER: ") for sentence in sentences)
     assert all("peer.events.outbox.totalBytes" in sentence for sentence in sentences)
@@ -134,6 +135,7 @@ async def test_consumer_without_progress_is_closed_after_the_send_timeout(house:
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert sentence.startswith("SEND_TIMEOUT: ")
     await reader.confirmed(events_pb2.Event())
+    assert sample("eventhub_interests") == 1
 
 
 async def test_client_that_registers_in_a_loop_and_never_reads_is_closed(house: House) -> None:
@@ -196,8 +198,9 @@ async def test_event_above_the_limit_closes_with_a_reason_of_its_own(house: Hous
     assert sentence.startswith("EVENT_TOO_LARGE: ")
     assert "peer.events.maxSendMsgSize" in sentence
     assert (await other.hear()).chaincode_event.event_name == "small"
-    await eventually(lambda: sample("eventhub_consumers") == 1)
+    await eventually(lambda: sample("eventhub_consumers", kind="CHAT") == 1)
     assert sample("eventhub_consumers_closed_total", reason="EVENT_TOO_LARGE") == before + 1
+    assert sample("eventhub_interests") == 1
 
 
 @pytest.mark.parametrize("reason", ["SLOW_CONSUMER", "CLIENT_GONE"])
@@ -211,11 +214,11 @@ async def test_events_in_the_outbox_of_a_closed_consumer_count_as_abandoned(
     before = sample("eventhub_consumers_closed_total", reason=reason)
     abandoned = sample("eventhub_events_abandoned_total")
     waiting = 0.0
-    while sample("eventhub_consumers") == 2:
+    while sample("eventhub_consumers", kind="CHAT") == 2:
         waiting = sample("eventhub_outbox_events") or waiting
         if reason == "CLIENT_GONE" and waiting > 5:
             slow.call.cancel()
-            await eventually(lambda: sample("eventhub_consumers") == 1)
+            await eventually(lambda: sample("eventhub_consumers", kind="CHAT") == 1)
             break
         await house.ledger.commit(house.ledger.transaction(payload=KILOBYTES_100))
         await reader.hear()
@@ -239,8 +242,8 @@ async def test_full_outbox_leaves_with_its_stream(size: int, max_bytes: int) -> 
     async def fill(stream: MessageStream) -> None:
         nonlocal offered
         outbox = Outbox(stream, bounds)
-        while not outbox.queued_events or (
-            outbox.queued_events < bounds.max_events
+        while not outbox.waiting_events or (
+            outbox.waiting_events < bounds.max_events
             and outbox.queued_bytes + size <= bounds.max_bytes
         ):
             outbox.offer(message)

@@ -27,6 +27,17 @@ _MISSPELT = 0.92
 Config = TypeVar("Config")
 
 
+@dataclass(frozen=True)
+class Like:
+    """Of a list of sections, in `Annotated`: what one leaves out is as in another section.
+
+    Attributes:
+        section: the field of that section, which comes before the list.
+    """
+
+    section: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Setting:
     """A value before it is typed, and the place to name when it is wrong."""
@@ -56,7 +67,7 @@ def load(
     Args:
         cls: a frozen dataclass; nested dataclasses are sections. A field `listen_address`
             takes the key `listenAddress`: case and `_` do not matter. `Annotated` gives it
-            another `Bound` than that of its type.
+            another `Bound` than that of its type, or says what the sections of a list are `Like`.
         defaults: the packaged YAML; it must hold every key.
         file: the operator's YAML; it may hold any part of the tree.
         environ: variables named `CORE_` and the key path joined by `_`.
@@ -188,7 +199,14 @@ def _overlay(base: _Section, over: _Section) -> None:
             base.items[name] = item
 
 
-def _build(cls: type, section: _Section, variable: str, environ: Mapping[str, str]) -> Any:
+def _build(
+    cls: type,
+    section: _Section,
+    variable: str,
+    environ: Mapping[str, str],
+    base: object | None = None,
+) -> Any:
+    """Type a section. What it leaves out is as in `base`, an object of `cls`, if there is one."""
     values: dict[str, Any] = {}
     sources: dict[str, None] = {}  # in order, each once
     for folded, (field, hint) in _typed(cls).items():
@@ -196,15 +214,23 @@ def _build(cls: type, section: _Section, variable: str, environ: Mapping[str, st
         name = f"{variable or PREFIX}_{folded.upper()}"
         key = item.key if item is not None else ".".join(filter(None, (section.key, _camel(field))))
         nested = _dataclass_of(hint)
+        inherited = getattr(base, field, None)
+        if item is None and base is not None:
+            values[field] = inherited
+            continue
         if nested is not None:
-            values[field] = _build_section(nested, hint, item, key, name, environ, section.source)
+            values[field] = _build_section(
+                nested, hint, item, key, name, environ, section.source, inherited
+            )
             continue
         text = environ.get(name, "")
+        like = _like(hint)
         if text:
             values[field] = _typed_value(hint, _from_text(hint, text, name, key), key, name)
             sources[name] = None
         elif isinstance(item, _Setting):
-            values[field] = _typed_value(hint, item.value, key, item.source)
+            elements_base = values[like.section] if like is not None else None
+            values[field] = _typed_value(hint, item.value, key, item.source, elements_base)
             sources[item.source] = None
         else:
             raise ConfigError(f"{section.source}: the key {key} is missing; add it.")
@@ -219,9 +245,10 @@ def _build_section(
     name: str,
     environ: Mapping[str, str],
     source: str,
+    base: object | None,
 ) -> Any:
     if isinstance(item, _Section):
-        return _build(nested, item, name, environ)
+        return _build(nested, item, name, environ, base)
     if item is None:
         raise ConfigError(f"{source}: the section {key} is missing; add it.")
     if any(variable.startswith(f"{name}_") and text for variable, text in environ.items()):
@@ -240,9 +267,9 @@ def _construct(cls: type, values: dict[str, Any], key: str, sources: str) -> Any
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _typed_value(hint: Any, value: Any, key: str, source: str) -> Any:
+def _typed_value(hint: Any, value: Any, key: str, source: str, base: object | None = None) -> Any:
     try:
-        return _convert(hint, value, key, source)
+        return _convert(hint, value, key, source, base)
     except ConfigError:
         raise
     except ValueError as error:
@@ -250,7 +277,8 @@ def _typed_value(hint: Any, value: Any, key: str, source: str) -> Any:
         raise ConfigError(f"{source}: {key} is {value!r}, but must be {error}.") from error
 
 
-def _convert(hint: Any, value: Any, key: str, source: str) -> Any:
+def _convert(hint: Any, value: Any, key: str, source: str, base: object | None = None) -> Any:
+    hint = _listed(hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if _is_optional(hint):
         return None if value is None else _convert(_present(hint), value, key, source)
@@ -259,7 +287,7 @@ def _convert(hint: Any, value: Any, key: str, source: str) -> Any:
             raise ValueError(f"one of {', '.join(map(str, arguments))}")
         return value
     if origin in (list, tuple):
-        return origin(_convert_list(arguments[0], value, key, source))
+        return origin(_convert_list(arguments[0], value, key, source, base))
     if origin is dict:
         if not isinstance(value, dict):
             raise ValueError("a mapping of names to values")
@@ -277,21 +305,23 @@ def _within(bound: Bound | None, value: Any) -> Any:
     return value
 
 
-def _convert_list(element: Any, value: Any, key: str, source: str) -> list[Any]:
+def _convert_list(
+    element: Any, value: Any, key: str, source: str, base: object | None
+) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError("a list")
     if not dataclasses.is_dataclass(element):
         return [_typed_value(element, item, f"{key}[{i}]", source) for i, item in enumerate(value)]
     nested = typing.cast(type, element)
     return [
-        _build(nested, _section(nested, item, source, f"{key}[{i}]"), "", {})
+        _build(nested, _section(nested, item, source, f"{key}[{i}]"), "", {}, base)
         for i, item in enumerate(value)
     ]
 
 
 def _from_text(hint: Any, text: str, name: str, key: str) -> Any:
     """Give a variable's text the shape YAML would have given it."""
-    hint = _present(hint)
+    hint = _present(_listed(hint))
     if typing.get_origin(hint) in (list, tuple):
         if dataclasses.is_dataclass(typing.get_args(hint)[0]):
             raise ConfigError(f"{name}: {key} is a list of sections; set it in the YAML file.")
@@ -326,6 +356,17 @@ def _present(hint: Any) -> Any:
     if not _is_optional(hint):
         return hint
     return next(choice for choice in typing.get_args(hint) if choice is not type(None))
+
+
+def _like(hint: Any) -> Like | None:
+    """What the sections of a list are like, if they are like another one."""
+    notes = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+    return next((note for note in notes if isinstance(note, Like)), None)
+
+
+def _listed(hint: Any) -> Any:
+    """The list itself of one whose sections are like another one."""
+    return typing.get_args(hint)[0] if _like(hint) is not None else hint
 
 
 def _dataclass_of(hint: Any) -> type | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from event_hub.outbox import OutboxConfig
-from selvedge_common.config import LONGEST, Duration, HostPort, Range, Size, load
+from selvedge_common.config import LONGEST, Duration, HostPort, Like, Range, Size, load
 from selvedge_common.config.sections import (
     TLS,
     Enrolling,
@@ -48,6 +48,7 @@ class Events:
     max_consumers: int
     max_interests: int
     max_producers: int
+    max_watchers: int
     max_recv_msg_size: Size
     max_send_msg_size: Size
     max_concurrent_streams: int
@@ -88,22 +89,56 @@ class Reconnect:
 
 
 @dataclass(frozen=True)
-class Source:
-    """``source``."""
+class SourceTLS:
+    """``source.tls``."""
 
+    enabled: bool
+    root_cas: list[Path]
+    certificate: Path | None
+    key: Path | None
+    server_name_override: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a certificate has no key, or a key no certificate."""
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together: give both, or neither")
+
+
+@dataclass(frozen=True)
+class SourceMSP:
+    """``source.msp``."""
+
+    id: str
+    folder: Path | None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: an identity without its organisation, or the reverse."""
+        if bool(self.id) != (self.folder is not None):
+            raise ValueError("id and folder go together: give both, or neither")
+
+
+@dataclass(frozen=True)
+class Source:
+    """``source``, and each of ``sources``."""
+
+    kind: Literal["peer", "orderer"]
     addresses: list[Annotated[str, HostPort()]]
-    tls: bool
     channels: list[str]
+    tls: SourceTLS
+    msp: SourceMSP
     start: Literal["oldest", "newest"]
     checkpoint: Path
     max_recv_msg_size: Size
+    history_bytes: Size
     answer_timeout: Duration
     reconnect: Reconnect
 
     def __post_init__(self) -> None:
-        """Raises ValueError: there is nothing to read from."""
+        """Raises ValueError: there is nothing to read, or nothing to read from."""
         if not self.addresses:
-            raise ValueError("addresses is empty; name at least one peer as host:port")
+            raise ValueError("addresses is empty; name at least one as host:port")
+        if len(set(self.addresses)) < len(self.addresses):
+            raise ValueError("addresses names an address twice")
         if not self.channels:
             raise ValueError("channels is empty; name at least one")
         for channel in self.channels:
@@ -123,9 +158,29 @@ class Config:
     peer: Peer
     transport: Transport
     source: Source
+    sources: Annotated[list[Source], Like("source")]
     operations: Operations
     ca: Enrolling
     logging: Logging
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a channel comes from two sources."""
+        found: dict[str, str] = {}
+        for key, source in self.all_sources.items():
+            for channel in source.channels:
+                other = found.setdefault(channel, key)
+                if other != key:
+                    raise ValueError(
+                        f"{key}.channels has {channel!r}, and {other}.channels has it too; a "
+                        "channel comes from one source: name it in one, and its further peers in "
+                        "the addresses of that"
+                    )
+
+    @property
+    def all_sources(self) -> Mapping[str, Source]:
+        """``source`` and each of ``sources``, by its key."""
+        others = {f"sources[{index}]": each for index, each in enumerate(self.sources)}
+        return {"source": self.source, **others}
 
     @property
     def outbox(self) -> OutboxConfig:

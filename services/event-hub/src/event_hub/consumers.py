@@ -1,16 +1,24 @@
-"""All consumers of the hub: admission, the watch for those that take nothing, and the farewell."""
+"""All consumers of the hub, whichever service they came to: admission, the watch for those that
+take nothing, and the farewell."""
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 import grpc
 
 from event_hub import metrics
-from event_hub.outbox import CloseReason, Outbox, OutboxConfig
+from event_hub.outbox import Outbox, OutboxConfig
+from event_hub.room import Room
+from event_hub.session import CloseReason, Service, Session
+from event_hub.turns import Turns
 from selvedge_common.comm import MessageStream, StatusError
+from selvedge_common.comm.places import Places
 from selvedge_common.logs import get_logger
+from selvedge_common.protoutil.seek import client_certificate_hash
 
 log = get_logger("eventhub.consumers")
 
@@ -27,74 +35,136 @@ STALL_SECONDS = 0.1
 ROOM_SECONDS = 1.0
 LOOK_SECONDS = 0.01
 
+# They have it for as long as any of them takes something: the moment ends after so many seconds in
+# which none did.
+IDLE_SECONDS = 0.25
+
+# When it has to be made, so much of what may wait is kept: or who does not read would hold up all
+# others again with the next event.
+KEPT_FRACTION = 0.75
+
+# So much of what may wait for all consumers may be of those who read the past: they wait, while
+# what happens now waits for nobody.
+PAST_FRACTION = 0.5
+
 
 class Consumers:
-    """The outboxes of all open Chat streams.
+    """All open streams of consumers.
+
+    A Chat stream is given its outbox by `admit`. Another service joins with a session of its own:
+
+        with consumers.session(Service.DELIVER, stream) as session:
+            ...
 
     Args:
-        limit: how many there may be (``peer.events.maxConsumers``).
-        outbox: the bounds of each one's outbox.
+        limit: how many there may be (``peer.events.maxConsumers``), half of them of one client's
+            certificate.
+        outbox: the bounds of the outbox of each Chat stream.
         send_timeout: seconds a consumer may leave its stream without progress while events wait
             for it (``peer.events.sendtimeout``); Fabric 1.2 has the same bound on each delivery.
         total_bytes: how much may wait for all of them (``peer.events.outbox.totalBytes``). gRPC
             copies what it sends, so bytes that consumers share count for each.
+
+    Attributes:
+        past: the part of that for those who read the past at their own pace, each of whom waits
+            for room there before it sends.
+        turns: whose turn it is among them.
+        closed: how many streams have ended, by the reason.
     """
 
     def __init__(
         self, limit: int, outbox: OutboxConfig, send_timeout: float, total_bytes: int
     ) -> None:
-        self._limit = limit
+        self._places = Places(limit, of_client=max(1, limit // 2))
         self._outbox_config = outbox
         self._send_timeout = send_timeout
         self._total_bytes = total_bytes
         self._estimate = 0  # of the bytes that wait; never too low
         self._making_room = asyncio.Lock()
-        self._open: set[Outbox] = set()
+        # Each with who has its place.
+        self._open: dict[Session, bytes] = {}
+        self._outboxes: set[Outbox] = set()
         self._closing = False
         self._relief = asyncio.Event()
+        self.past = Room(int(total_bytes * PAST_FRACTION), self._count_waiting)
+        self.turns = Turns()
+        self.closed: Counter[CloseReason] = Counter()
         for reason in CloseReason:
             metrics.CONSUMERS_CLOSED.labels(reason=reason)
-        metrics.OUTBOX_EVENTS.set_function(lambda: sum(o.queued_events for o in self))
-        metrics.OUTBOX_BYTES.set_function(lambda: sum(o.waiting_bytes for o in self))
+        for service in Service:
+            metrics.CONSUMERS.labels(kind=service).set_function(partial(self._count, service))
+        metrics.OUTBOX_EVENTS.set_function(lambda: sum(s.waiting_events for s in self))
+        metrics.OUTBOX_BYTES.set_function(lambda: sum(s.waiting_bytes for s in self))
 
-    def __iter__(self) -> Iterator[Outbox]:
-        """Give the outboxes that are open now."""
+    def __iter__(self) -> Iterator[Session]:
+        """Give the streams that are open now."""
         return iter(tuple(self._open))
 
     def __len__(self) -> int:
-        """Count the open outboxes."""
+        """Count the open streams."""
         return len(self._open)
 
     def admit(self, stream: MessageStream) -> Outbox:
-        """Give a new stream its outbox.
-
-        Raises:
-            StatusError: RESOURCE_EXHAUSTED when there are as many consumers as there may be,
-                UNAVAILABLE when the hub is shutting down.
-        """
-        if self._closing:
-            raise StatusError(grpc.StatusCode.UNAVAILABLE, _farewell())
-        if len(self._open) >= self._limit:
-            reason = CloseReason.TOO_MANY_CONSUMERS
-            metrics.CONSUMERS_CLOSED.labels(reason=reason).inc()
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{reason}: the event hub serves {self._limit} consumers already; "
-                "try again later, or raise peer.events.maxConsumers",
-            )
+        """Give a new Chat stream its outbox. Raises StatusError, as `join` does."""
         outbox = Outbox(stream, self._outbox_config, on_relief=self._relief.set)
-        self._open.add(outbox)
-        metrics.CONSUMERS.set(len(self._open))
+        self.join(outbox)
+        self._outboxes.add(outbox)
         return outbox
 
-    def leave(self, outbox: Outbox) -> None:
+    @contextlib.contextmanager
+    def session(self, service: Service, stream: MessageStream) -> Iterator[Session]:
+        """Have a stream of another service among the open ones. Raises StatusError, as `join` does.
+
+        Where the service ends the stream itself it says why, as `session.closed`.
+        """
+        session = Session(service, stream)
+        self.join(session)
+        try:
+            yield session
+        finally:
+            self.leave(session)
+
+    def join(self, session: Session) -> None:
+        """Take a new stream among the open ones.
+
+        Raises:
+            StatusError: RESOURCE_EXHAUSTED when there are as many consumers as there may be, or
+                streams of this client, UNAVAILABLE when the hub is shutting down.
+        """
+        if self._closing:
+            self._count_closed(CloseReason.SHUTTING_DOWN)
+            raise StatusError(grpc.StatusCode.UNAVAILABLE, _farewell())
+        client = client_certificate_hash(session.stream.auth_context())
+        full = self._places.full_for(client)
+        if full:
+            reason = CloseReason.TOO_MANY_CONSUMERS
+            self._count_closed(reason)
+            whose = {
+                "all": f"the event hub serves {self._places.limit} consumers already",
+                "client": f"{self._places.of_client} streams of this client's certificate are open",
+            }[full]
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{reason}: {whose}; try again later, or raise peer.events.maxConsumers",
+            )
+        self._places.take(client)
+        self._open[session] = client
+
+    def leave(self, session: Session) -> None:
         """Forget a consumer whose stream has ended, and count why."""
-        self._open.discard(outbox)
-        reason = outbox.closed or CloseReason.CLIENT_GONE
-        metrics.CONSUMERS.set(len(self._open))
-        metrics.CONSUMERS_CLOSED.labels(reason=reason).inc()
-        metrics.EVENTS_ABANDONED.inc(outbox.discard())
-        log.info("consumer left", reason=reason, peer=outbox.stream.peer, consumers=len(self))
+        self._places.give_back(self._open.pop(session))
+        if isinstance(session, Outbox):
+            self._outboxes.discard(session)
+        reason = session.reason
+        self._count_closed(reason)
+        metrics.EVENTS_ABANDONED.inc(session.discard())
+        log.info(
+            "consumer left",
+            reason=reason,
+            service=session.service,
+            peer=session.peer,
+            consumers=len(self),
+        )
 
     async def catch_up(self, behind: Iterable[Outbox]) -> None:
         """Wait until these consumers are not behind any more.
@@ -129,34 +199,53 @@ class Consumers:
         Those that read have a moment to take what is there; after it the consumer that most waits
         for is closed, and the next one, until it is enough. The last one has its own bounds.
         """
-        clock = asyncio.get_running_loop().time
         async with self._making_room:
-            end = clock() + ROOM_SECONDS
-            # Streams do not tell when they have sent something.
-            while self._too_much(size) and clock() < end:  # noqa: ASYNC110
-                await asyncio.sleep(LOOK_SECONDS)
-            while self._too_much(size):
-                largest = max(self._open, key=lambda outbox: outbox.waiting_bytes)
-                largest.close(
-                    CloseReason.SLOW_CONSUMER,
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"more than {self._total_bytes} bytes are waiting for all clients of this hub, "
-                    f"and most of them, {largest.waiting_bytes}, for this one; read faster, "
-                    "register for less, or raise peer.events.outbox.totalBytes",
-                )
+            if not await self._waited_for_room(size):
+                self._close_largest(size)
 
-    def _too_much(self, size: int = 0) -> bool:
+    async def _waited_for_room(self, size: int) -> bool:
+        """Wait while consumers take what is there; whether it was enough."""
+        clock = asyncio.get_running_loop().time
+        taken, since = -1, clock()
+        end = since + ROOM_SECONDS
+        # Streams do not tell when they have sent something.
+        while self._too_much(size):
+            before, taken = taken, sum(outbox.taken_bytes for outbox in self._outboxes)
+            if taken != before:
+                since = clock()
+            if clock() - since > IDLE_SECONDS or clock() > end:
+                return False
+            await asyncio.sleep(LOOK_SECONDS)
+        return True
+
+    def _close_largest(self, size: int) -> None:
+        while self._too_much(size, KEPT_FRACTION):
+            largest = max(self._outboxes, key=_burden, default=None)
+            if largest is None or not _burden(largest):
+                return
+            largest.close(
+                CloseReason.SLOW_CONSUMER,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"more than {self._total_bytes} bytes are waiting for all clients of this hub, "
+                f"and most of them, {largest.waiting_bytes}, for this one; read faster, "
+                "register for less, or raise peer.events.outbox.totalBytes",
+            )
+
+    def _too_much(self, size: int = 0, fraction: float = 1.0) -> bool:
         """Count what waits, and `size` that will; one consumer alone is never too much."""
-        waiting = [bytes_ for outbox in self._open if (bytes_ := outbox.waiting_bytes)]
-        self._estimate = sum(waiting) + size
-        return self._estimate > self._total_bytes and len(waiting) > 1
+        burdens = [burden for outbox in self._outboxes if (burden := _burden(outbox))]
+        self._estimate = sum(burdens) + self.past.pending_bytes + size
+        return self._estimate > self._total_bytes * fraction and len(burdens) > 1
+
+    def _count_waiting(self, size: int) -> None:
+        self._estimate += size
 
     async def watch(self) -> None:
         """Close, for as long as it runs, who makes no progress for too long or has expired.
 
         Fabric 1.2 delivers nothing more once the session has expired (events/producer/events.go).
         """
-        seen: dict[Outbox, tuple[int, float]] = {}
+        seen: dict[Session, tuple[int, float]] = {}
         pause = min(self._send_timeout * WATCH_FRACTION, WATCH_SECONDS)
         while True:
             await asyncio.sleep(pause)
@@ -165,34 +254,34 @@ class Consumers:
 
     def _close_expired(self) -> None:
         now = datetime.now(UTC)
-        for outbox in self:
-            if outbox.expires_at is not None and now > outbox.expires_at:
-                outbox.close(
+        for session in self:
+            if session.expires_at is not None and now > session.expires_at:
+                session.close(
                     CloseReason.EXPIRED,
                     grpc.StatusCode.UNAUTHENTICATED,
                     "the certificate this client signed its last message with expired at "
-                    f"{outbox.expires_at.isoformat()}; enrol again and connect anew",
+                    f"{session.expires_at.isoformat()}; enrol again and connect anew",
                 )
 
     def _close_stalled(
-        self, before: dict[Outbox, tuple[int, float]]
-    ) -> dict[Outbox, tuple[int, float]]:
+        self, before: dict[Session, tuple[int, float]]
+    ) -> dict[Session, tuple[int, float]]:
         """Close who took nothing for the send timeout.
 
         Takes and gives, of those that something waits for, the bytes they had taken and since when.
         """
-        seen: dict[Outbox, tuple[int, float]] = {}
+        seen: dict[Session, tuple[int, float]] = {}
         now = asyncio.get_running_loop().time()
-        for outbox in self:
-            if outbox.idle:
+        for session in self:
+            if session.idle:
                 continue
-            taken, since = before.get(outbox, (-1, 0.0))
-            if taken != outbox.taken_bytes:
-                seen[outbox] = (outbox.taken_bytes, now)
+            taken, since = before.get(session, (-1, 0.0))
+            if taken != session.taken_bytes:
+                seen[session] = (session.taken_bytes, now)
                 continue
-            seen[outbox] = (taken, since)
+            seen[session] = (taken, since)
             if now - since >= self._send_timeout:
-                outbox.close(
+                session.close(
                     CloseReason.SEND_TIMEOUT,
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     "this client took none of the events sent to it for "
@@ -204,8 +293,23 @@ class Consumers:
     def farewell(self) -> None:
         """Admit nobody any more, and end every stream after what waits for it."""
         self._closing = True
-        for outbox in self:
-            outbox.finish(CloseReason.SHUTTING_DOWN, grpc.StatusCode.UNAVAILABLE, _farewell())
+        for session in self:
+            session.finish(CloseReason.SHUTTING_DOWN, grpc.StatusCode.UNAVAILABLE, _farewell())
+
+    def _count(self, service: Service) -> int:
+        return sum(session.service is service for session in self._open)
+
+    def _count_closed(self, reason: CloseReason) -> None:
+        self.closed[reason] += 1
+        metrics.CONSUMERS_CLOSED.labels(reason=reason).inc()
+
+
+def _burden(outbox: Outbox) -> int:
+    """What waits for a consumer of what happens now. What a replay has sent is not of it: that has
+    its place in the room for the past."""
+    if outbox.replaying and any(outbox.blocks_behind().values()):
+        return outbox.queued_bytes
+    return outbox.waiting_bytes
 
 
 def _farewell() -> str:

@@ -1,7 +1,8 @@
 """The unit the hub distributes: one event, serialised once, with what routing needs to know."""
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 from selvedge_protos.peer import events_pb2
 
@@ -14,6 +15,26 @@ FILTEREDBLOCK = events_pb2.FILTEREDBLOCK
 
 # A block's events come in this order: its last one tells a consumer that it has seen them all.
 IN_ORDER = (CHAINCODE, REJECTION, FILTEREDBLOCK, BLOCK)
+
+EVERY_CHANNEL = ""
+EVERY_NAME = ""
+
+
+class Topic(NamedTuple):
+    """One handler list: an event type on one channel or on all, and for chaincode events whose."""
+
+    type: Kind
+    channel: str
+    chaincode: str = ""
+    name: str = EVERY_NAME
+
+    def __str__(self) -> str:
+        """What the topic is called in logs and errors."""
+        words = [events_pb2.EventType.Name(self.type)]
+        if self.chaincode:
+            words.append(f"{self.chaincode}/{self.name or '*'}")
+        words.append(f"on channel {self.channel}" if self.channel else "on every channel")
+        return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +49,9 @@ class HubEvent:
         name: the event name the chaincode chose, for CHAINCODE events only.
         published: whether a producer published it and no ledger says so. Then it is only for those
             who asked for its channel by name.
+
+    Attributes:
+        topics: the handler lists of those who are interested in it; the first is its own.
     """
 
     type: Kind
@@ -36,3 +60,18 @@ class HubEvent:
     chaincode: str = ""
     name: str = ""
     published: bool = False
+    topics: tuple[Topic, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find out once, for all consumers, who hears of it."""
+        topics = _topics(self.type, self.channel, self.chaincode, self.name, self.published)
+        object.__setattr__(self, "topics", topics)
+
+
+@lru_cache(maxsize=4096)
+def _topics(
+    kind: Kind, channel: str, chaincode: str, name: str, published: bool
+) -> tuple[Topic, ...]:
+    channels = (channel,) if published else (channel, EVERY_CHANNEL)
+    names = (name, EVERY_NAME) if name else (EVERY_NAME,)
+    return tuple(Topic(kind, c, chaincode, n) for c in channels for n in names)

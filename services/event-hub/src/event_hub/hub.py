@@ -2,17 +2,23 @@
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
+from event_hub.channels.channel import Channel
 from event_hub.chat import METHOD, Chat
-from event_hub.config import Config
+from event_hub.config import Config, Source
 from event_hub.consumers import Consumers
+from event_hub.deliver import Deliver, add_deliver
+from event_hub.hub_state import HubStates
 from event_hub.interests import Interests
 from event_hub.material import Material
 from event_hub.outbox import Outbox
 from event_hub.processor import Processor
 from event_hub.producer import Producer, add_producer
 from event_hub.sources.feed import Feed
+from event_hub.subscriptions.service import SERVICE, Subscribe, add_subscribe
 from event_hub.validation import ValidationConfig, Validator
+from event_hub.watch import Watch, add_watch
 from selvedge_common.comm import (
     MESSAGE_COST,
     Bounds,
@@ -23,6 +29,7 @@ from selvedge_common.comm import (
     server_config,
 )
 from selvedge_common.logs import get_logger
+from selvedge_common.signed_requests import SignedRequests
 
 log = get_logger("eventhub")
 
@@ -64,10 +71,19 @@ class Hub:
             events.buffer_bytes,
             events.timeout,
         )
-        self._feeds = {name: self._feed(name) for name in config.source.channels}
+        self._feeds = {
+            channel: self._feed(channel, key, source)
+            for key, source in config.all_sources.items()
+            for channel in source.channels
+        }
         self.server = GRPCServer(events.address, self._server_config())
         self.server.add_message_stream(METHOD, self._chat())
-        add_producer(self.server, self._producer())
+        add_deliver(self.server, self._deliver())
+        add_subscribe(self.server, self._subscribe())
+        producer = self._producer()
+        add_producer(self.server, producer)
+        self._watchers = self._watch(producer)
+        add_watch(self.server, self._watchers)
 
     async def run(self, shutdown: asyncio.Event, operations: str) -> None:
         """Serve until told to stop, then drain: clients get what waits for them, and a farewell.
@@ -85,6 +101,7 @@ class Hub:
                     self._processor.run(),
                     self._consumers.watch(),
                     *(feed.keep_position() for feed in self._feeds.values()),
+                    *(feed.read_history() for feed in self._feeds.values()),
                 )
             ]
             self._serving = True
@@ -95,7 +112,7 @@ class Hub:
                 transport=self.server.transport,
                 operations=operations,
                 channels=list(self._feeds),
-                source=self._config.source.addresses,
+                sources=[source.addresses for source in self._config.all_sources.values()],
             )
             await shutdown.wait()
             for source in sources:
@@ -121,14 +138,15 @@ class Hub:
 
     async def _drain(self) -> None:
         self._serving = False
-        self.server.set_serving("", False)
-        self.server.set_serving("protos.Events", False)
+        for service in ("", "protos.Events", "protos.Deliver", SERVICE):
+            self.server.set_serving(service, False)
         clock = asyncio.get_running_loop().time
         end = clock() + self._config.peer.grace_period
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self._processor.drained()
         self._consumers.farewell()
+        self._watchers.farewell()
         await self.server.stop(max(0.0, end - clock()))
         for feed in self._feeds.values():
             await feed.checkpoint.write()
@@ -154,7 +172,6 @@ class Hub:
             elsewhere={
                 "protos.ChaincodeSupport": "chaincode-support's chaincode listener (port 7052)",
                 "protos.Endorser": "chaincode-support's peer API (port 7051)",
-                "protos.Deliver": "chaincode-support's peer API (port 7051)",
                 "orderer.AtomicBroadcast": "chaincode-support's ordering (port 7050)",
             },
         )
@@ -173,7 +190,7 @@ class Hub:
         validator = Validator(
             self._material.msp(), ValidationConfig(events.timewindow, events.require_tls_binding)
         )
-        return Chat(validator, self._interests, self._consumers)
+        return Chat(validator, self._interests, self._consumers, self._channels())
 
     def _producer(self) -> Producer:
         events = self._config.peer.events
@@ -184,11 +201,42 @@ class Hub:
             max_event_bytes=events.max_send_msg_size,
         )
 
-    def _feed(self, channel: str) -> Feed:
+    def _deliver(self) -> Deliver:
+        tls, events = self._config.peer.tls, self._config.peer.events
+        return Deliver(
+            self._channels(),
+            self._consumers,
+            mutual_tls=tls.enabled and tls.client_auth_required,
+            time_window=events.timewindow,
+            max_bytes=events.max_send_msg_size,
+        )
+
+    def _subscribe(self) -> Subscribe:
+        max_values = self._config.peer.events.max_interests
+        return Subscribe(self._channels(), self._consumers, max_values=max_values)
+
+    def _watch(self, producer: Producer) -> Watch:
+        events = self._config.peer.events
+        return Watch(
+            SignedRequests(
+                self._material.msp(),
+                max_bytes=events.max_recv_msg_size,
+                setting="peer.events.maxRecvMsgSize",
+            ),
+            HubStates(self._config.peer.id, self._channels(), self._consumers, producer),
+            limit=events.max_watchers,
+            send_timeout=events.sendtimeout,
+        )
+
+    def _channels(self) -> Mapping[str, Channel]:
+        return {name: feed.channel for name, feed in self._feeds.items()}
+
+    def _feed(self, channel: str, key: str, source: Source) -> Feed:
         return Feed(
             channel,
-            self._config.source,
-            self._config.peer.file_system_path / self._config.source.checkpoint,
+            key,
+            source,
+            self._config.peer.file_system_path / source.checkpoint,
             self._material,
             self._config.peer.events.recent_bytes,
             self._processor.put,

@@ -6,18 +6,29 @@ an interest, which Fabric only declares.
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from event_hub import metrics
-from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
+from event_hub.events import (
+    BLOCK,
+    CHAINCODE,
+    EVERY_CHANNEL,
+    FILTEREDBLOCK,
+    REJECTION,
+    HubEvent,
+    Kind,
+    Topic,
+)
 from selvedge_protos.peer import events_pb2
-
-EVERY_CHANNEL = ""
-EVERY_NAME = ""
 
 # Bounds what a registration can make the hub keep and log. Fabric's channel names have at most 249
 # characters; it sets no bound for the names of chaincodes and their events.
 MAX_NAME_BYTES = 1024
+
+# Audiences that are remembered: who is on all handler lists of an event, found out once.
+_AUDIENCES = 256
+
+_NONE: frozenset[Topic] = frozenset()
 
 Consumer = TypeVar("Consumer")
 
@@ -68,23 +79,6 @@ class TooManyInterests(Exception):
     """More than ``peer.events.maxInterests``, held or in one message; the stream has to end."""
 
 
-class Topic(NamedTuple):
-    """One handler list: an event type on one channel or on all, and for chaincode events whose."""
-
-    type: events_pb2.EventType.ValueType
-    channel: str
-    chaincode: str = ""
-    name: str = ""
-
-    def __str__(self) -> str:
-        """What the topic is called in logs and errors."""
-        words = [events_pb2.EventType.Name(self.type)]
-        if self.chaincode:
-            words.append(f"{self.chaincode}/{self.name or '*'}")
-        words.append(f"on channel {self.channel}" if self.channel else "on every channel")
-        return " ".join(words)
-
-
 def topic_of(interest: events_pb2.Interest) -> Topic:
     """Read an interest.
 
@@ -121,7 +115,9 @@ def topic_of(interest: events_pb2.Interest) -> Topic:
 class Interests(Generic[Consumer]):
     """The handler lists, and for each consumer which of them it is on.
 
-    Used from the event loop only, and never awaits: lookups see complete registrations.
+    Used from the event loop only, and never awaits: lookups see complete registrations. A channel
+    can be withheld from a consumer whatever it is registered for, at no cost for each event: while
+    it is told the channel's past, or because it may not read the channel.
 
     Args:
         limit: how many interests one consumer may hold (``peer.events.maxInterests``).
@@ -132,6 +128,8 @@ class Interests(Generic[Consumer]):
         self._consumers: dict[Topic, dict[Consumer, None]] = {}
         self._topics: dict[Consumer, set[Topic]] = {}
         self._wanted: Counter[tuple[int, str]] = Counter()
+        self._withheld: dict[str, set[Consumer]] = {}
+        self._audiences: dict[tuple[str, tuple[Topic, ...]], tuple[Consumer, ...]] = {}
         self._count = 0
         metrics.INTERESTS.set_function(lambda: self._count)
 
@@ -147,14 +145,13 @@ class Interests(Generic[Consumer]):
                 "once; send fewer, or raise peer.events.maxInterests"
             )
 
-    def register(self, consumer: Consumer, interest: events_pb2.Interest) -> Topic:
-        """Put the consumer on the handler list for the interest, and give the list's topic.
+    def register(self, consumer: Consumer, topic: Topic) -> Topic:
+        """Put the consumer on a handler list, and give that.
 
         Raises:
-            InterestError: the interest makes no sense or is registered already.
+            AlreadyRegistered: it is on it.
             TooManyInterests: the consumer holds as many as it may.
         """
-        topic = topic_of(interest)
         held = self._topics.setdefault(consumer, set())
         if topic in held:
             raise AlreadyRegistered(f"already registered for {topic}")
@@ -167,15 +164,15 @@ class Interests(Generic[Consumer]):
         self._consumers.setdefault(topic, {})[consumer] = None
         self._wanted[topic.type, topic.channel] += 1
         self._count += 1
+        self._audiences.clear()
         return topic
 
-    def unregister(self, consumer: Consumer, interest: events_pb2.Interest) -> Topic:
-        """Take the consumer off the handler list for the interest, and give the list's topic.
+    def unregister(self, consumer: Consumer, topic: Topic) -> Topic:
+        """Take the consumer off a handler list, and give that.
 
         Raises:
-            InterestError: the interest makes no sense or is not registered.
+            NotRegistered: it is not on it.
         """
-        topic = topic_of(interest)
         held = self._topics.get(consumer, set())
         if topic not in held:
             raise NotRegistered(f"not registered for {topic}")
@@ -187,22 +184,60 @@ class Interests(Generic[Consumer]):
         """Take the consumer off every handler list; harmless for one that is on none."""
         for topic in self._topics.pop(consumer, ()):
             self._take_off(topic, consumer)
+        for channel in tuple(self._withheld):
+            self.release(consumer, channel)
+
+    def withhold(self, consumer: Consumer, channel: str) -> None:
+        """Have `consumers` leave this one out of the channel's audiences, until `release`."""
+        self._withheld.setdefault(channel, set()).add(consumer)
+        self._audiences.clear()
+
+    def release(self, consumer: Consumer, channel: str) -> None:
+        """Withhold the channel no longer; harmless where it is not."""
+        withheld = self._withheld.get(channel)
+        if withheld is None or consumer not in withheld:
+            return
+        withheld.remove(consumer)
+        if not withheld:
+            del self._withheld[channel]
+        self._audiences.clear()
+
+    def topics(self, consumer: Consumer) -> Collection[Topic]:
+        """Give the handler lists that the consumer is on."""
+        return self._topics.get(consumer, ())
 
     def wanted(self, kind: int, channel: str) -> bool:
         """Tell whether anybody is registered for events of this type on this channel."""
         return (kind, channel) in self._wanted or (kind, EVERY_CHANNEL) in self._wanted
 
+    def kinds(self, consumer: Consumer, channel: str) -> set[Kind]:
+        """Give the event types that the consumer is registered for on this channel."""
+        channels = (channel, EVERY_CHANNEL)
+        return {topic.type for topic in self.topics(consumer) if topic.channel in channels}
+
+    def wants(self, consumer: Consumer, event: HubEvent) -> bool:
+        """Tell whether the consumer is registered for an event, be its channel withheld or not."""
+        return not self._topics.get(consumer, _NONE).isdisjoint(event.topics)
+
     def consumers(self, event: HubEvent) -> Collection[Consumer]:
-        """Give everyone interested in an event, each once however many interests match."""
-        lists = [
-            found
-            for channel in {event.channel, event.channel if event.published else EVERY_CHANNEL}
-            for name in {event.name, EVERY_NAME}
-            if (found := self._consumers.get(Topic(event.type, channel, event.chaincode, name)))
-        ]
-        if len(lists) == 1:
-            return lists[0]
-        return dict.fromkeys(consumer for found in lists for consumer in found)
+        """Give everyone interested in an event, each once however many interests match.
+
+        What is given does not change: later registrations make another one.
+        """
+        lists = tuple(topic for topic in event.topics if topic in self._consumers)
+        if not lists:
+            return ()
+        audience = self._audiences.get((event.channel, lists))
+        return self._gather(event.channel, lists) if audience is None else audience
+
+    def _gather(self, channel: str, lists: tuple[Topic, ...]) -> tuple[Consumer, ...]:
+        withheld = self._withheld.get(channel, ())
+        each = dict.fromkeys(consumer for topic in lists for consumer in self._consumers[topic])
+        audience = tuple(consumer for consumer in each if consumer not in withheld)
+        if len(self._audiences) >= _AUDIENCES:
+            self._audiences.clear()
+        self._audiences[channel, lists] = audience
+        return audience
 
     def _take_off(self, topic: Topic, consumer: Consumer) -> None:
         listed = self._consumers[topic]
@@ -214,3 +249,4 @@ class Interests(Generic[Consumer]):
         if not self._wanted[key]:
             del self._wanted[key]
         self._count -= 1
+        self._audiences.clear()

@@ -9,34 +9,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
 
 import grpc
 
+from event_hub.session import CloseReason, Service, Session
 from selvedge_common.comm import MessageStream
-from selvedge_common.logs import get_logger
-
-log = get_logger("eventhub.outbox")
 
 # How long, in seconds, the hub may wait for one consumer until that has caught up again.
 PATIENCE_SECONDS = 1.0
-
-
-class CloseReason(StrEnum):
-    """Why a consumer's stream ended; shown in the stream's status, the log and the metric."""
-
-    HALF_CLOSED = "HALF_CLOSED"
-    CLIENT_GONE = "CLIENT_GONE"
-    MESSAGE_REFUSED = "MESSAGE_REFUSED"
-    TOO_MANY_INTERESTS = "TOO_MANY_INTERESTS"
-    TOO_MANY_CONSUMERS = "TOO_MANY_CONSUMERS"
-    SLOW_CONSUMER = "SLOW_CONSUMER"
-    SEND_TIMEOUT = "SEND_TIMEOUT"
-    EVENT_TOO_LARGE = "EVENT_TOO_LARGE"
-    EXPIRED = "EXPIRED"
-    HUB_FAULT = "HUB_FAULT"
-    SHUTTING_DOWN = "SHUTTING_DOWN"
 
 
 @dataclass(frozen=True)
@@ -54,17 +34,18 @@ class OutboxConfig:
     max_event_bytes: int
 
 
-class Outbox:
-    """What one consumer has yet to take.
-
-    ``replaying`` are the channels whose past the consumer has yet to get; what happens there now is
-    not for it until then. ``expires_at`` is when the consumer's identity ends (UTC), None until it
-    has shown one.
+class Outbox(Session):
+    """What one Chat consumer has yet to take.
 
     Args:
         stream: the consumer's stream; the outbox is its only sender, and sends until it is full.
         config: the bounds.
         on_relief: called when the consumer stops being behind, or is closed.
+
+    Attributes:
+        replaying: channels whose past the consumer has yet to get; what happens there now is not
+            for it until then.
+        patience: how long the hub still waits for this consumer, in seconds, until it catches up.
     """
 
     def __init__(
@@ -73,21 +54,23 @@ class Outbox:
         config: OutboxConfig,
         on_relief: Callable[[], None] = lambda: None,
     ) -> None:
-        self.stream = stream
-        self.closed: CloseReason | None = None
-        self.expires_at: datetime | None = None
+        super().__init__(Service.CHAT, stream)
         self.replaying: set[str] = set()
         self.patience = PATIENCE_SECONDS
         self._config = config
         self._on_relief = on_relief
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
-        self._sent_bytes = 0
         self._pump: asyncio.Task[None] | None = None
 
     @property
-    def queued_events(self) -> int:
-        """How many events wait."""
+    def full(self) -> bool:
+        """Whether another event would have to wait."""
+        return bool(self._queue) or self.stream.full
+
+    @property
+    def waiting_events(self) -> int:
+        """How many events wait, besides those that the stream holds."""
         return len(self._queue)
 
     @property
@@ -105,11 +88,6 @@ class Outbox:
     def idle(self) -> bool:
         """Whether everything was taken by the transport."""
         return not self._queue and not self.stream.pending_bytes
-
-    @property
-    def taken_bytes(self) -> int:
-        """How many bytes the transport took so far; it grows while the consumer makes progress."""
-        return self._sent_bytes - self.stream.pending_bytes
 
     @property
     def behind(self) -> bool:
@@ -138,7 +116,7 @@ class Outbox:
             )
             return True
         if not self._queue and not self.stream.full:
-            self._send(message)
+            self.send(message)
             return True
         if not self._has_room_for(message):
             self.close(
@@ -155,26 +133,24 @@ class Outbox:
             self._pump = asyncio.create_task(self._pump_queue(), name="outbox")
         return not self.behind
 
+    async def drained(self) -> None:
+        """Return once the stream takes more than what waits here, or has ended."""
+        while self.full and not self.closed and not self.stream.closed:
+            await self.stream.drained()
+            # What waits here goes first.
+            await asyncio.sleep(0)
+
     def close(self, reason: CloseReason, code: grpc.StatusCode, sentence: str) -> None:
         """End the stream at once and drop what waits; the first reason given stands."""
-        if self.closed:
-            return
-        self.closed = reason
-        log.warning(
-            "consumer closed", reason=reason, peer=self.stream.peer, waiting=len(self._queue)
-        )
-        self.stream.abort(code, f"{reason}: {sentence}")
+        super().close(reason, code, sentence)
         self._on_relief()
 
     def finish(self, reason: CloseReason, code: grpc.StatusCode, sentence: str = "") -> None:
         """End the stream once the consumer has taken everything that waits, or had the stream's
         flush timeout for it."""
-        if self.closed:
-            return
-        self.closed = reason
-        while self._queue:
+        while self._queue and not self.closed:
             self._send_first()
-        self.stream.close(code, f"{reason}: {sentence}" if sentence else "")
+        super().finish(reason, code, sentence)
         self._on_relief()
 
     def discard(self) -> int:
@@ -194,14 +170,10 @@ class Outbox:
             and self._queued_bytes + len(message) <= self._config.max_bytes
         )
 
-    def _send(self, message: bytes) -> None:
-        self._sent_bytes += len(message)
-        self.stream.send(message)
-
     def _send_first(self) -> None:
         message = self._queue.popleft()
         self._queued_bytes -= len(message)
-        self._send(message)
+        self.send(message)
 
     async def _pump_queue(self) -> None:
         """Move events to the stream as it takes them; ends with the queue."""

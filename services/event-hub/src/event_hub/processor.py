@@ -15,7 +15,8 @@ from event_hub import metrics
 from event_hub.consumers import Consumers
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEvent
 from event_hub.interests import Interests, Wanted
-from event_hub.outbox import CloseReason, Outbox
+from event_hub.outbox import Outbox
+from event_hub.session import CloseReason
 from selvedge_common.logs import get_logger
 from selvedge_protos.peer import events_pb2
 
@@ -161,11 +162,7 @@ class Processor:
         if not consumers:
             return
         behind = []
-        # Not the handler list itself, which changes while room is waited for.
-        for consumer in tuple(consumers):
-            # It gets the channel's past first, and this event when its turn comes.
-            if event.channel in consumer.replaying:
-                continue
+        for consumer in consumers:
             if self._consumers.crowded(len(event.message)):
                 await self._consumers.make_room(len(event.message))
             try:

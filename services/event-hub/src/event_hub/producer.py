@@ -57,6 +57,11 @@ class Producer(ProducerServicer):
         max_streams: how many producers may publish at once (``peer.events.maxProducers``).
         max_event_bytes: how large an event may be that clients are sent.
         now: the clock, in UTC.
+
+    Attributes:
+        streams: how many publish now.
+        accepted: how many events were taken.
+        dropped: how many were not, by the reason.
     """
 
     def __init__(
@@ -73,8 +78,10 @@ class Producer(ProducerServicer):
         self._max_streams = max_streams
         self._max_event_bytes = max_event_bytes
         self._now = now
-        self._streams = 0
-        metrics.PRODUCERS.set_function(lambda: self._streams)
+        self.streams = 0
+        self.accepted = 0
+        self.dropped: Counter[Reason.ValueType] = Counter()
+        metrics.PRODUCERS.set_function(lambda: self.streams)
 
     async def Publish(  # noqa: N802  # gRPC's name of the method
         self, requests: AsyncIterator[event_hub_pb2.PublishRequest], context: Context
@@ -86,18 +93,18 @@ class Producer(ProducerServicer):
                 expired; RESOURCE_EXHAUSTED when too many publish at once.
         """
         name, expires_at = _certified(context)
-        if self._streams >= self._max_streams:
+        if self.streams >= self._max_streams:
             metrics.PRODUCERS_REFUSED.inc()
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"TOO_MANY_PRODUCERS: {self._max_streams} publish at once already; try again "
                 "later, or raise peer.events.maxProducers",
             )
-        self._streams += 1
+        self.streams += 1
         try:
             return await self._take_all(requests, name, expires_at)
         finally:
-            self._streams -= 1
+            self.streams -= 1
 
     async def _take_all(
         self,
@@ -119,6 +126,7 @@ class Producer(ProducerServicer):
                 await self._take(request, name)
             except _Dropped as error:
                 dropped[error.reason] += 1
+                self.dropped[error.reason] += 1
                 if error.reason not in first:
                     first[error.reason] = str(error)
                     log.warning("published event dropped", producer=name, reason=str(error))
@@ -127,6 +135,7 @@ class Producer(ProducerServicer):
                 ).inc()
             else:
                 accepted += 1
+                self.accepted += 1
                 metrics.PUBLICATIONS_ACCEPTED.inc()
         return event_hub_pb2.PublishSummary(
             accepted=accepted,

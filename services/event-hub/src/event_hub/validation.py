@@ -12,7 +12,7 @@ from typing import NamedTuple
 import grpc
 from google.protobuf.message import DecodeError
 
-from selvedge_common.comm import StatusError
+from event_hub.session import CloseReason, StreamEnded
 from selvedge_common.msp import MSP, BadSignature, Identity, IdentityError, parse_identity
 from selvedge_common.protoutil.seek import client_certificate_hash
 from selvedge_protos.peer import events_pb2
@@ -20,7 +20,7 @@ from selvedge_protos.peer import events_pb2
 AuthContext = Mapping[str, Sequence[bytes]]
 
 
-class Refused(StatusError):
+class Refused(StreamEnded):
     """A message that failed a check; its stream ends with this status.
 
     Args:
@@ -30,7 +30,7 @@ class Refused(StatusError):
     """
 
     def __init__(self, check: str, code: grpc.StatusCode, sentence: str) -> None:
-        super().__init__(code, sentence)
+        super().__init__(CloseReason.MESSAGE_REFUSED, code, sentence)
         self.check = check
 
 

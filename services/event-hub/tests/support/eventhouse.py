@@ -3,18 +3,21 @@
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
-from deliver_peer import Ledger, Peer
+import yaml
+from deliver_peer import CHANNEL, Ledger, Peer
 from organisation import MSPID, Organisation
 from prometheus_client import REGISTRY
 
 from event_hub import config as configuration
+from event_hub.channels.channel import Channel
+from event_hub.consumers import Consumers
 from event_hub.hub import Hub
 from event_hub.material import Material
 from selvedge_common.comm import (
@@ -42,12 +45,24 @@ def interest(
 class Client:
     """A client of the event hub that says exactly what it is told to."""
 
-    def __init__(self, opened: grpc.aio.Channel, identity: SigningIdentity, tls: bytes) -> None:
+    def __init__(
+        self,
+        opened: grpc.aio.Channel,
+        identity: SigningIdentity,
+        tls: bytes,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         self.identity = identity
+        self._tls, self._metadata = tls, metadata
         self.tls_cert_hash = hashlib.sha256(ssl.PEM_cert_to_DER_cert(tls.decode())).digest()
         self._channel = opened
         # The stubs of grpc.aio know neither raw messages nor requests that are written later.
-        self.call: Any = opened.stream_stream("/protos.Events/Chat")()  # type: ignore[call-arg]
+        chat: Any = opened.stream_stream("/protos.Events/Chat")  # type: ignore[call-arg]
+        self.call = chat(metadata=metadata)
+
+    def another_stream(self) -> "Client":
+        """Another stream on the same connection."""
+        return Client(self._channel, self.identity, self._tls, self._metadata)
 
     def sign(self, event: events_pb2.Event) -> bytes:
         if not event.creator:
@@ -107,6 +122,15 @@ class Running:
     def address(self) -> str:
         return self.hub.server.address
 
+    @property
+    def consumers(self) -> Consumers:
+        """Who is connected."""
+        return self.hub._consumers
+
+    def channel(self, name: str = CHANNEL) -> Channel:
+        """A channel as the hub has it."""
+        return self.hub._feeds[name].channel
+
     async def stop(self) -> None:
         self.shutdown.set()
         async with asyncio.timeout(PATIENCE):
@@ -130,8 +154,8 @@ class House:
     _hubs: list[Running] = field(default_factory=list)
     _clients: list[Client] = field(default_factory=list)
 
-    async def hub(self, **settings: str) -> Running:
-        """Start a hub; settings are CORE_ variables without the prefix."""
+    async def hub(self, *sources: Mapping[str, Any], **settings: str) -> Running:
+        """Start a hub; settings are CORE_ variables without the prefix, `sources` further ones."""
         environ = {
             "CORE_PEER_EVENTS_ADDRESS": "127.0.0.1:0",
             "CORE_PEER_FILESYSTEMPATH": str(self.folder),
@@ -139,7 +163,9 @@ class House:
             "CORE_SOURCE_ADDRESSES": self.peer.address,
             "CORE_SOURCE_RECONNECT_MAX": "100ms",
         } | {f"CORE_{name}": value for name, value in settings.items()}
-        config = configuration.read(None, environ)
+        file = self.folder / "hub.yaml"
+        file.write_text(yaml.safe_dump({"sources": list(sources)}))
+        config = configuration.read(file, environ)
         hub = Hub(config, Material(self.folder, MSPID))
         shutdown = asyncio.Event()
         running = Running(hub, shutdown, asyncio.create_task(hub.run(shutdown, "none")))
@@ -149,19 +175,30 @@ class House:
 
     def client(
         self,
-        hub: Running,
+        hub: Running | str,
         identity: SigningIdentity | None = None,
         options: tuple[tuple[str, int], ...] = (),
+        start: str | None = None,
     ) -> Client:
+        """Connect a client.
+
+        Args:
+            hub: to which hub, or the address where it is reached.
+            identity: who signs.
+            options: of the gRPC channel.
+            start: where to begin, as in "mychannel=17".
+        """
         certificate, key = self.organisation.tls_pair("client")
         opened = channel(
-            hub.address,
+            hub if isinstance(hub, str) else hub.address,
             root_cas=self.organisation.tls.pem,
             certificate=certificate,
             key=key,
             options=[("grpc.use_local_subchannel_pool", 1), *options],
         )
-        client = Client(opened, identity or self.organisation.identity("user"), certificate)
+        signer = identity or self.organisation.identity("user")
+        metadata = () if start is None else (("selvedge-start-block", start),)
+        client = Client(opened, signer, certificate, metadata)
         self._clients.append(client)
         return client
 

@@ -1,5 +1,6 @@
 """An organisation whose certificates are made for a test run."""
 
+import copy
 import datetime
 import ipaddress
 from pathlib import Path
@@ -50,15 +51,32 @@ class Root:
             ]
         )
         hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        names = x509.SubjectAlternativeName(
-            [x509.UniformResourceIdentifier(uri)] if uri else hosts
-        )
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)] if uri else hosts)
         certificate = (
             self._builder(subject, key.public_key(), minutes)
             .add_extension(names, critical=False)
             .sign(self._key, hashes.SHA256())
         )
         return certificate, key
+
+    def as_identity(self, mspid: str) -> SigningIdentity:
+        """The root as if it were a user."""
+        return SigningIdentity(mspid, self.certificate, self._key)
+
+    def revoke(self, *certificates: x509.Certificate) -> bytes:
+        """A revocation list, in PEM, of certificates that it issued."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now)
+            .next_update(now + datetime.timedelta(hours=1))
+        )
+        for certificate in certificates:
+            revoked = x509.RevokedCertificateBuilder()
+            revoked = revoked.serial_number(certificate.serial_number).revocation_date(now)
+            builder = builder.add_revoked_certificate(revoked.build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, minutes: float
@@ -87,6 +105,13 @@ class Organisation:
     def identity(self, name: str, unit: str = "client", minutes: float = 30) -> SigningIdentity:
         certificate, key = self.identities.issue(name, unit, minutes)
         return SigningIdentity(self.mspid, certificate, key)
+
+    def without(self, *identities: SigningIdentity) -> "Organisation":
+        """The organisation as a channel knows it that takes these for members no longer."""
+        revoked = self.identities.revoke(*(identity.certificate for identity in identities))
+        known = copy.copy(self)
+        known.msp = MSP(self.mspid, [self.identities.certificate], revocation_lists=[revoked])
+        return known
 
     def tls_pair(self, name: str, uri: str | None = None) -> tuple[bytes, bytes]:
         certificate, key = self.tls.issue(name, uri=uri)

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from event_hub import block_events
+from event_hub.channels.notices import BlockNotices
 from event_hub.events import BLOCK, IN_ORDER, HubEvent, Kind
 from event_hub.interests import Wanted
 from selvedge_common.protoutil.block_events import filtered_block
+from selvedge_common.protoutil.blocks import header_hash
+from selvedge_common.protoutil.responses import private_data_response
 from selvedge_common.protoutil.wire import length_delimited, marshal
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import events_pb2
@@ -32,6 +35,9 @@ class ChannelBlock:
     __slots__ = (
         "_events",
         "_filtered",
+        "_hash",
+        "_notices",
+        "_with_private_data",
         "channel",
         "held_bytes",
         "message",
@@ -50,12 +56,22 @@ class ChannelBlock:
         self.held_bytes = _PARSED * len(response)
         self.on_growth: Callable[[int], None] | None = None
         self._filtered: bytes | None = None
+        self._with_private_data: bytes | None = None
+        self._hash: bytes | None = None
+        self._notices: BlockNotices | None = None
         self._events: dict[Kind, Sequence[HubEvent]] = {}
 
     @property
     def number(self) -> int:
         """The block's number."""
         return self.message.header.number
+
+    @property
+    def hash(self) -> bytes:
+        """The hash of its header, which the next block names."""
+        if self._hash is None:
+            self._hash = header_hash(self.message.header)
+        return self._hash
 
     @property
     def filtered_response(self) -> bytes:
@@ -68,6 +84,23 @@ class ChannelBlock:
             )
             self._grow(len(self._filtered))
         return self._filtered
+
+    @property
+    def private_data_response(self) -> bytes:
+        """The whole DeliverResponse with the block and no private data, of which sources send
+        none."""
+        if self._with_private_data is None:
+            self._with_private_data = private_data_response(self.message.SerializeToString())
+            self._grow(len(self._with_private_data))
+        return self._with_private_data
+
+    @property
+    def notices(self) -> BlockNotices:
+        """What subscribers are told of its transactions."""
+        if self._notices is None:
+            self._notices = BlockNotices(self.message, self.hash)
+            self._grow(self._notices.held_bytes)
+        return self._notices
 
     def events(self, kind: Kind) -> Sequence[HubEvent]:
         """The block's events of one type, in the order of its transactions."""

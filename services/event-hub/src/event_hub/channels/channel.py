@@ -6,8 +6,9 @@ from datetime import datetime
 
 from event_hub.channels.block import ChannelBlock
 from event_hub.channels.recent import RecentBlocks
-from selvedge_common.msp import PolicyError, parse_identity
-from selvedge_common.msp.policies import SignedData
+from event_hub.channels.status import SourceStatus
+from selvedge_common.msp import PolicyError, identify
+from selvedge_common.msp.policies import SignedData, not_satisfied
 from selvedge_common.protoutil.config_block import ChannelConfig
 
 READERS = "/Channel/Application/Readers"
@@ -28,8 +29,9 @@ class Channel:
             protoutil.errors.BlockUnavailable.
 
     Attributes:
-        config: the channel's configuration as of the newest block; None until the source has
-            given it.
+        config: the channel's configuration as of the block that was read last; None until the
+            source has given it. Another object whenever it changes.
+        status: how the source is doing.
     """
 
     def __init__(
@@ -44,11 +46,12 @@ class Channel:
         self.name = name
         self.validated = validated
         self.config: ChannelConfig | None = None
+        self.status = SourceStatus()
         self._height = height
         self._recent = recent
         self._fetch = fetch
         self._moved = asyncio.Event()
-        self._beginning: list[Callable[[ChannelBlock], None]] = []
+        self._beginning: dict[Callable[[ChannelBlock], None], None] = {}
 
     @property
     def height(self) -> int:
@@ -58,7 +61,7 @@ class Channel:
     def begin(self, block: ChannelBlock) -> None:
         """Take the next block, just before its events go to those who hear of them at once."""
         # Before anybody is told of the block, so that whoever has caught up misses none of it.
-        callbacks, self._beginning = self._beginning, []
+        callbacks, self._beginning = self._beginning, {}
         for callback in callbacks:
             callback(block)
         self._recent.add(block)
@@ -68,7 +71,11 @@ class Channel:
 
     def at_next_block(self, callback: Callable[[ChannelBlock], None]) -> None:
         """Call `callback` once, with the next block, before the first of its events is told."""
-        self._beginning.append(callback)
+        self._beginning[callback] = None
+
+    def withdraw(self, callback: Callable[[ChannelBlock], None]) -> None:
+        """Do not call `callback` at the next block any more."""
+        self._beginning.pop(callback, None)
 
     async def wait_for(self, height: int) -> None:
         """Return once `self.height` is at least `height`."""
@@ -91,11 +98,15 @@ class Channel:
         """Say until when whoever signed may read this channel, by its Readers policy.
 
         Raises:
-            IdentityError: the identity or its signature is not one of the channel's.
+            IdentityError: the identity is none of the channel's organisations, has expired or was
+                revoked, or the signature is not its own.
             PolicyError: it may not read, or the configuration is not known yet.
         """
-        identity = parse_identity(signed.identity)
-        self._configured().evaluate(READERS, [signed])
+        config = self._configured()
+        identity = identify(signed.identity, config.msps)
+        identity.verify(signed.message, signed.signature)
+        if not config.policies.satisfied_at(READERS, [identity], config.msps):
+            raise not_satisfied(f"The policy {READERS} of {self.name}", [identity])
         return identity.expires_at
 
     def _configured(self) -> ChannelConfig:

@@ -36,6 +36,18 @@ class DamagedBlock(ChainError):
     cause = "damaged_block"
 
 
+class NotSigned(ChainError):
+    """The orderers of the channel did not sign the block."""
+
+    cause = "signature"
+
+
+class UnusableConfiguration(ChainError):
+    """The source's configuration of the channel cannot be used to judge its blocks."""
+
+    cause = "configuration"
+
+
 @dataclass(frozen=True)
 class Position:
     """A place in a channel.
@@ -49,6 +61,20 @@ class Position:
     hash: bytes
 
 
+def check_data(block: common_pb2.Block) -> None:
+    """Check that a block's data are those that its header was made for. Raises DamagedBlock."""
+    if blocks.data_hash(block.data.data) != block.header.data_hash:
+        raise DamagedBlock(
+            f"the data of block {block.header.number} do not fit the hash in its header; "
+            "the source's ledger is damaged or altered"
+        )
+
+
+def position_of(block: common_pb2.Block) -> Position:
+    """Where a block is."""
+    return Position(block.header.number, blocks.header_hash(block.header))
+
+
 class Chain:
     """The channel as far as it has been read.
 
@@ -56,11 +82,13 @@ class Chain:
         channel: its name.
         last: the last block that was read, or None before the first. Whoever reads moves it on,
             once the block is safe with those it is for.
+        key: of the source in the settings, for sentences.
     """
 
-    def __init__(self, channel: str, last: Position | None) -> None:
+    def __init__(self, channel: str, last: Position | None, key: str = "source") -> None:
         self.last = last
         self._channel = channel
+        self._key = key
 
     def check(self, block: common_pb2.Block) -> Position:
         """Check that a block follows, and give its position.
@@ -83,12 +111,8 @@ class Chain:
                     f"{self.last.number} that this hub has read; the source serves another history "
                     f"of the channel; {self._remedy}"
                 )
-        if blocks.data_hash(block.data.data) != header.data_hash:
-            raise DamagedBlock(
-                f"the data of block {header.number} do not fit the hash in its header; "
-                "the source's ledger is damaged or altered"
-            )
-        return Position(header.number, blocks.header_hash(header))
+        check_data(block)
+        return position_of(block)
 
     def recognise(self, block: common_pb2.Block) -> None:
         """Check that a source's copy of the block that was read last is that block.
@@ -96,8 +120,7 @@ class Chain:
         Raises:
             Fork: it is another one.
         """
-        found = Position(block.header.number, blocks.header_hash(block.header))
-        if found != self.last:
+        if position_of(block) != self.last:
             raise Fork(
                 f"block {block.header.number} of the source is not the one this hub has read; "
                 f"the source serves another history of the channel; {self._remedy}"
@@ -122,7 +145,7 @@ class Chain:
     def _remedy(self) -> str:
         """What to do for whoever replaced a ledger, on purpose or by mistake."""
         return (
-            "point source.addresses to a peer with the history this hub has read, or, if the "
+            f"point {self._key}.addresses to a peer with the history this hub has read, or, if the "
             f"ledger was replaced on purpose, stop the hub, delete {self._channel}.json in the "
-            "folder source.checkpoint and start it again"
+            f"folder {self._key}.checkpoint and start it again"
         )

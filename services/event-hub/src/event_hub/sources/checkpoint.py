@@ -1,7 +1,8 @@
 """How far the hub has read a channel, kept on its volume so that a restart goes on from there.
 
 The position moves after a block's events were handed to the outboxes. A hub that is killed repeats
-at most the blocks after its last write; it never skips one.
+at most the blocks after its last write; it never skips one. Beside it are the configurations by
+which the channel's blocks are believed.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from event_hub import metrics
 from event_hub.sources.chain import Position
+from event_hub.sources.configurations import Configurations, ConfigurationsError
 from selvedge_common.files import write_atomically
 from selvedge_common.logs import get_logger
 
@@ -19,8 +21,12 @@ log = get_logger("eventhub.checkpoint")
 RETRY_SECONDS = 1.0
 
 
+CONFIGURATIONS = "configurations"
+
+
 class CheckpointError(Exception):
-    """The file that remembers the position cannot be used; the hub must not guess one."""
+    """A file that remembers the position or a configuration cannot be used; the hub must not guess
+    what it held."""
 
 
 class Checkpoint:
@@ -30,8 +36,13 @@ class Checkpoint:
         folder: where the file is; it is made when it is not there.
         channel: the channel, which gives the file its name.
 
+    Attributes:
+        configurations: those that were passed up to the position; each new one is written before a
+            position after it.
+
     Raises:
-        CheckpointError: the file is there and does not hold a position of this channel.
+        CheckpointError: the file is there and does not hold a position of this channel, or the
+            last configuration before it cannot be used.
     """
 
     def __init__(self, folder: Path, channel: str) -> None:
@@ -41,6 +52,12 @@ class Checkpoint:
         self._changed = asyncio.Event()
         self._writing = threading.Lock()
         self.position = self._read()
+        try:
+            self.configurations = Configurations(
+                folder / CONFIGURATIONS / channel, self.position.number if self.position else None
+            )
+        except ConfigurationsError as error:
+            raise CheckpointError(str(error)) from error
         metrics.SOURCE_HEIGHT.labels(channel=channel).set(self.height)
 
     @property
@@ -117,6 +134,7 @@ class Checkpoint:
             position = self.position
             if position is None:
                 return
+            self.configurations.write()
             self.file.parent.mkdir(parents=True, exist_ok=True)
             content = {
                 "channel": self._channel,

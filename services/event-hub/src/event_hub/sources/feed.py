@@ -1,5 +1,6 @@
 """One channel on its way from its source to the consumers: read, checked, told, remembered."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,13 @@ from event_hub.channels.recent import RecentBlocks
 from event_hub.config import Source
 from event_hub.material import Material
 from event_hub.processor import Publication
+from event_hub.sources.addresses import Addresses
 from event_hub.sources.chain import Chain, Position
 from event_hub.sources.checkpoint import Checkpoint
-from event_hub.sources.deliver import DeliverConfig, DeliverSource
-from event_hub.sources.history import History
+from event_hub.sources.deliver import DeliverConfig, DeliverSource, SourceUnfit
+from event_hub.sources.history import History, HistoryConfig
+from event_hub.sources.trust import Trust
+from selvedge_common.protoutil.config_block import ChannelConfig
 
 
 class Feed:
@@ -22,8 +26,9 @@ class Feed:
 
     Args:
         name: the channel.
+        key: of the source in the settings, for sentences.
         config: the source.
-        folder: where positions are kept (``source.checkpoint``).
+        folder: where positions and configurations are kept (``source.checkpoint``).
         material: what the hub shows the source.
         recent_bytes: what the newest blocks may take in memory.
         put: takes a publication, and waits for room as long as it takes.
@@ -35,44 +40,67 @@ class Feed:
     def __init__(
         self,
         name: str,
+        key: str,
         config: Source,
         folder: Path,
         material: Material,
         recent_bytes: int,
         put: Callable[[Publication], Awaitable[None]],
     ) -> None:
-        dial = partial(material.dial, tls=config.tls, max_bytes=config.max_recv_msg_size)
-        credentials = partial(material.credentials, tls=config.tls)
         recent = RecentBlocks(recent_bytes)
         metrics.RECENT_BYTES.labels(channel=name).set_function(lambda: recent.held_bytes)
         self._put = put
         self.checkpoint = Checkpoint(folder, name)
+        self.channel = Channel(
+            name,
+            validated=config.kind == "peer",
+            height=self.checkpoint.height,
+            recent=recent,
+            fetch=self._fetch,
+        )
+        dial = partial(material.dial, source=config, key=key)
+        trust = Trust(name, self.checkpoint.configurations, self._configured)
         self.source = DeliverSource(
             DeliverConfig(
-                addresses=config.addresses,
+                key=key,
+                kind=config.kind,
                 channel=name,
                 start=config.start,
-                reconnect_initial=config.reconnect.initial,
-                reconnect_max=config.reconnect.max,
                 max_block_bytes=config.max_recv_msg_size,
                 answer_timeout=config.answer_timeout,
             ),
             dial=dial,
-            credentials=credentials,
-            chain=Chain(name, self.checkpoint.position),
+            addresses=_addresses(config),
+            chain=Chain(name, self.checkpoint.position, key),
+            trust=trust,
+            status=self.channel.status,
             take=self._take,
         )
-        self.channel = Channel(
-            name,
-            validated=True,
-            height=self.checkpoint.height,
-            recent=recent,
-            fetch=History(name, config.addresses, dial, credentials).read,
+        self._history = History(
+            HistoryConfig(
+                key=key,
+                kind=config.kind,
+                channel=name,
+                max_bytes=config.history_bytes,
+                answer_timeout=config.answer_timeout,
+            ),
+            dial=dial,
+            addresses=_addresses(config),
+            live=lambda: self.channel.status.address,
+            height=lambda: self.channel.height,
+            trust=trust,
         )
 
+        metrics.SOURCE_BEHIND.labels(channel=name).set_function(self._behind)
+        metrics.SOURCE_UNFIT.labels(channel=name).set_function(self._is_unfit)
+
     async def run(self) -> None:
-        """Read, for as long as it runs."""
+        """Read new blocks, for as long as it runs."""
         await self.source.run()
+
+    async def read_history(self) -> None:
+        """Read older blocks when somebody wants them, for as long as it runs."""
+        await self._history.run()
 
     async def keep_position(self) -> None:
         """Write the position down as it moves, for as long as it runs."""
@@ -86,6 +114,22 @@ class Feed:
         """Raises CheckpointError while the position cannot be written."""
         self.checkpoint.check_health()
 
+    def _behind(self) -> int:
+        return self.channel.status.behind(self.channel.height)
+
+    def _is_unfit(self) -> bool:
+        try:
+            self.check_source()
+        except SourceUnfit:
+            return True
+        return False
+
+    async def _fetch(self, number: int) -> ChannelBlock:
+        return await self._history.read(number)
+
+    def _configured(self, config: ChannelConfig) -> None:
+        self.channel.config = config
+
     async def _take(self, block: ChannelBlock, position: Position, history: bool) -> None:
         await self._put(
             Publication(
@@ -96,3 +140,13 @@ class Feed:
                 history=history,
             )
         )
+
+
+def _addresses(config: Source) -> Addresses:
+    """Each reader's own: how an address does for one says little of the other's requests."""
+    return Addresses(
+        config.addresses,
+        config.reconnect.initial,
+        config.reconnect.max,
+        lambda: asyncio.get_running_loop().time(),
+    )

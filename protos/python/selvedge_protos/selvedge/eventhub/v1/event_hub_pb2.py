@@ -29,17 +29,21 @@ from selvedge_protos.peer import chaincode_event_pb2 as peer_dot_chaincode__even
 from selvedge_protos.peer import transaction_pb2 as peer_dot_transaction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$selvedge/eventhub/v1/event_hub.proto\x12\x14selvedge.eventhub.v1\x1a\x13\x63ommon/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apeer/chaincode_event.proto\x1a\x16peer/transaction.proto\"\xad\x01\n\x10SubscribeRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x05\x62lock\x18\x02 \x01(\x04H\x00\x12/\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x1e.selvedge.eventhub.v1.PositionH\x00\x12,\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1c.selvedge.eventhub.v1.Filter\x12\x0f\n\x07payload\x18\x05 \x01(\x08\x42\x07\n\x05start\"\xc6\x01\n\x06\x46ilter\x12\x12\n\nchaincodes\x18\x01 \x03(\t\x12\x13\n\x0b\x65vent_names\x18\x02 \x03(\t\x12\x17\n\x0f\x63reator_msp_ids\x18\x03 \x03(\t\x12\x37\n\x08validity\x18\x04 \x01(\x0e\x32%.selvedge.eventhub.v1.Filter.Validity\x12\x14\n\x0ctransactions\x18\x05 \x01(\x08\"+\n\x08Validity\x12\t\n\x05VALID\x10\x00\x12\x0b\n\x07INVALID\x10\x01\x12\x07\n\x03\x41NY\x10\x02\"=\n\x08Position\x12\r\n\x05\x62lock\x18\x01 \x01(\x04\x12\x13\n\x0btransaction\x18\x02 \x01(\r\x12\r\n\x05whole\x18\x03 \x01(\x08\"x\n\x06Notice\x12\x30\n\x08position\x18\x01 \x01(\x0b\x32\x1e.selvedge.eventhub.v1.Position\x12<\n\x0btransaction\x18\x02 \x01(\x0b\x32\'.selvedge.eventhub.v1.TransactionNotice\"\xc7\x01\n\x11TransactionNotice\x12\x0c\n\x04txid\x18\x01 \x01(\t\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63reator_msp_id\x18\x03 \x01(\t\x12&\n\x04\x63ode\x18\x04 \x01(\x0e\x32\x18.protos.TxValidationCode\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12%\n\x05\x65vent\x18\x06 \x01(\x0b\x32\x16.protos.ChaincodeEvent\"H\n\x0ePublishRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.protos.ChaincodeEvent\"R\n\x0ePublishSummary\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12.\n\x07\x64ropped\x18\x02 \x03(\x0b\x32\x1d.selvedge.eventhub.v1.Dropped\"\xc8\x01\n\x07\x44ropped\x12\x34\n\x06reason\x18\x01 \x01(\x0e\x32$.selvedge.eventhub.v1.Dropped.Reason\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05\x66irst\x18\x03 \x01(\t\"h\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x42UFFER_FULL\x10\x01\x12\x17\n\x13\x43HANNEL_OF_A_SOURCE\x10\x02\x12\r\n\tMALFORMED\x10\x03\x12\r\n\tTOO_LARGE\x10\x04\";\n\x0cWatchRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xaf\x02\n\x08HubState\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x08\x63hannels\x18\x02 \x03(\x0b\x32\".selvedge.eventhub.v1.ChannelState\x12\x36\n\tconsumers\x18\x03 \x03(\x0b\x32#.selvedge.eventhub.v1.ConsumerState\x12:\n\x06\x63losed\x18\x04 \x03(\x0b\x32*.selvedge.eventhub.v1.HubState.ClosedEntry\x12\x11\n\tpublished\x18\x05 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x06 \x01(\x04\x1a-\n\x0b\x43losedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"]\n\x0c\x43hannelState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06\x62\x65hind\x18\x04 \x01(\x04\x12\x0f\n\x07trouble\x18\x05 \x01(\t\"\xa7\x03\n\rConsumerState\x12<\n\x07service\x18\x01 \x01(\x0e\x32+.selvedge.eventhub.v1.ConsumerState.Service\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x10\n\x08identity\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tinterests\x18\x05 \x03(\t\x12\x11\n\tdelivered\x18\x06 \x01(\x04\x12\x16\n\x0ewaiting_events\x18\x07 \x01(\x04\x12\x15\n\rwaiting_bytes\x18\x08 \x01(\x04\x12?\n\x06\x62\x65hind\x18\t \x03(\x0b\x32/.selvedge.eventhub.v1.ConsumerState.BehindEntry\x1a-\n\x0b\x42\x65hindEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"H\n\x07Service\x12\x17\n\x13SERVICE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43HAT\x10\x01\x12\x0b\n\x07\x44\x45LIVER\x10\x02\x12\r\n\tSUBSCRIBE\x10\x03\x32\x86\x01\n\x08\x45ventHub\x12=\n\tSubscribe\x12\x10.common.Envelope\x1a\x1c.selvedge.eventhub.v1.Notice0\x01\x12;\n\x05Watch\x12\x10.common.Envelope\x1a\x1e.selvedge.eventhub.v1.HubState0\x01\x32\x63\n\x08Producer\x12W\n\x07Publish\x12$.selvedge.eventhub.v1.PublishRequest\x1a$.selvedge.eventhub.v1.PublishSummary(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$selvedge/eventhub/v1/event_hub.proto\x12\x14selvedge.eventhub.v1\x1a\x13\x63ommon/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apeer/chaincode_event.proto\x1a\x16peer/transaction.proto\"\xad\x01\n\x10SubscribeRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x05\x62lock\x18\x02 \x01(\x04H\x00\x12/\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x1e.selvedge.eventhub.v1.PositionH\x00\x12,\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1c.selvedge.eventhub.v1.Filter\x12\x0f\n\x07payload\x18\x05 \x01(\x08\x42\x07\n\x05start\"\xc6\x01\n\x06\x46ilter\x12\x12\n\nchaincodes\x18\x01 \x03(\t\x12\x13\n\x0b\x65vent_names\x18\x02 \x03(\t\x12\x17\n\x0f\x63reator_msp_ids\x18\x03 \x03(\t\x12\x37\n\x08validity\x18\x04 \x01(\x0e\x32%.selvedge.eventhub.v1.Filter.Validity\x12\x14\n\x0ctransactions\x18\x05 \x01(\x08\"+\n\x08Validity\x12\t\n\x05VALID\x10\x00\x12\x0b\n\x07INVALID\x10\x01\x12\x07\n\x03\x41NY\x10\x02\"W\n\x08Position\x12\r\n\x05\x62lock\x18\x01 \x01(\x04\x12\x18\n\x0btransaction\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nblock_hash\x18\x03 \x01(\x0c\x42\x0e\n\x0c_transaction\"x\n\x06Notice\x12\x30\n\x08position\x18\x01 \x01(\x0b\x32\x1e.selvedge.eventhub.v1.Position\x12<\n\x0btransaction\x18\x02 \x01(\x0b\x32\'.selvedge.eventhub.v1.TransactionNotice\"\x8d\x02\n\x11TransactionNotice\x12\x0c\n\x04txid\x18\x01 \x01(\t\x12 \n\x04type\x18\x02 \x01(\x0e\x32\x12.common.HeaderType\x12-\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63reator_msp_id\x18\x04 \x01(\t\x12\x11\n\tchaincode\x18\x05 \x01(\t\x12\x10\n\x08\x66unction\x18\x06 \x01(\t\x12&\n\x04\x63ode\x18\x07 \x01(\x0e\x32\x18.protos.TxValidationCode\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12%\n\x05\x65vent\x18\t \x01(\x0b\x32\x16.protos.ChaincodeEvent\"H\n\x0ePublishRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.protos.ChaincodeEvent\"R\n\x0ePublishSummary\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12.\n\x07\x64ropped\x18\x02 \x03(\x0b\x32\x1d.selvedge.eventhub.v1.Dropped\"\xc8\x01\n\x07\x44ropped\x12\x34\n\x06reason\x18\x01 \x01(\x0e\x32$.selvedge.eventhub.v1.Dropped.Reason\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05\x66irst\x18\x03 \x01(\t\"h\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x42UFFER_FULL\x10\x01\x12\x17\n\x13\x43HANNEL_OF_A_SOURCE\x10\x02\x12\r\n\tMALFORMED\x10\x03\x12\r\n\tTOO_LARGE\x10\x04\"J\n\x0cWatchRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05limit\x18\x02 \x01(\r\"\x8f\x04\n\x08HubState\x12\x0b\n\x03hub\x18\x01 \x01(\t\x12+\n\x07started\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x08\x63hannels\x18\x04 \x03(\x0b\x32\".selvedge.eventhub.v1.ChannelState\x12\x36\n\x04open\x18\x05 \x03(\x0b\x32(.selvedge.eventhub.v1.HubState.OpenEntry\x12\x16\n\x0ewaiting_events\x18\x06 \x01(\x04\x12\x15\n\rwaiting_bytes\x18\x07 \x01(\x04\x12\x36\n\tconsumers\x18\x08 \x03(\x0b\x32#.selvedge.eventhub.v1.ConsumerState\x12\x38\n\x05\x65nded\x18\t \x03(\x0b\x32).selvedge.eventhub.v1.HubState.EndedEntry\x12\x37\n\tproducers\x18\n \x01(\x0b\x32$.selvedge.eventhub.v1.ProducersState\x1a+\n\tOpenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a,\n\nEndedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"]\n\x0c\x43hannelState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06\x62\x65hind\x18\x04 \x01(\x04\x12\x0f\n\x07trouble\x18\x05 \x01(\t\"\xbf\x03\n\rConsumerState\x12<\n\x07service\x18\x01 \x01(\x0e\x32+.selvedge.eventhub.v1.ConsumerState.Service\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x10\n\x08identity\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tinterests\x18\x05 \x03(\t\x12\x16\n\x0emore_interests\x18\x06 \x01(\x08\x12\x11\n\tdelivered\x18\x07 \x01(\x04\x12\x16\n\x0ewaiting_events\x18\x08 \x01(\x04\x12\x15\n\rwaiting_bytes\x18\t \x01(\x04\x12?\n\x06\x62\x65hind\x18\n \x03(\x0b\x32/.selvedge.eventhub.v1.ConsumerState.BehindEntry\x1a-\n\x0b\x42\x65hindEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"H\n\x07Service\x12\x17\n\x13SERVICE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43HAT\x10\x01\x12\x0b\n\x07\x44\x45LIVER\x10\x02\x12\r\n\tSUBSCRIBE\x10\x03\"\xa4\x01\n\x0eProducersState\x12\x0c\n\x04open\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x04\x12\x42\n\x07\x64ropped\x18\x03 \x03(\x0b\x32\x31.selvedge.eventhub.v1.ProducersState.DroppedEntry\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\x86\x01\n\x08\x45ventHub\x12=\n\tSubscribe\x12\x10.common.Envelope\x1a\x1c.selvedge.eventhub.v1.Notice0\x01\x12;\n\x05Watch\x12\x10.common.Envelope\x1a\x1e.selvedge.eventhub.v1.HubState0\x01\x32\x63\n\x08Producer\x12W\n\x07Publish\x12$.selvedge.eventhub.v1.PublishRequest\x1a$.selvedge.eventhub.v1.PublishSummary(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'selvedge_protos.selvedge.eventhub.v1.event_hub_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HUBSTATE_CLOSEDENTRY']._loaded_options = None
-  _globals['_HUBSTATE_CLOSEDENTRY']._serialized_options = b'8\001'
+  _globals['_HUBSTATE_OPENENTRY']._loaded_options = None
+  _globals['_HUBSTATE_OPENENTRY']._serialized_options = b'8\001'
+  _globals['_HUBSTATE_ENDEDENTRY']._loaded_options = None
+  _globals['_HUBSTATE_ENDEDENTRY']._serialized_options = b'8\001'
   _globals['_CONSUMERSTATE_BEHINDENTRY']._loaded_options = None
   _globals['_CONSUMERSTATE_BEHINDENTRY']._serialized_options = b'8\001'
+  _globals['_PRODUCERSSTATE_DROPPEDENTRY']._loaded_options = None
+  _globals['_PRODUCERSSTATE_DROPPEDENTRY']._serialized_options = b'8\001'
   _globals['_SUBSCRIBEREQUEST']._serialized_start=201
   _globals['_SUBSCRIBEREQUEST']._serialized_end=374
   _globals['_FILTER']._serialized_start=377
@@ -47,35 +51,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILTER_VALIDITY']._serialized_start=532
   _globals['_FILTER_VALIDITY']._serialized_end=575
   _globals['_POSITION']._serialized_start=577
-  _globals['_POSITION']._serialized_end=638
-  _globals['_NOTICE']._serialized_start=640
-  _globals['_NOTICE']._serialized_end=760
-  _globals['_TRANSACTIONNOTICE']._serialized_start=763
-  _globals['_TRANSACTIONNOTICE']._serialized_end=962
-  _globals['_PUBLISHREQUEST']._serialized_start=964
-  _globals['_PUBLISHREQUEST']._serialized_end=1036
-  _globals['_PUBLISHSUMMARY']._serialized_start=1038
-  _globals['_PUBLISHSUMMARY']._serialized_end=1120
-  _globals['_DROPPED']._serialized_start=1123
-  _globals['_DROPPED']._serialized_end=1323
-  _globals['_DROPPED_REASON']._serialized_start=1219
-  _globals['_DROPPED_REASON']._serialized_end=1323
-  _globals['_WATCHREQUEST']._serialized_start=1325
-  _globals['_WATCHREQUEST']._serialized_end=1384
-  _globals['_HUBSTATE']._serialized_start=1387
-  _globals['_HUBSTATE']._serialized_end=1690
-  _globals['_HUBSTATE_CLOSEDENTRY']._serialized_start=1645
-  _globals['_HUBSTATE_CLOSEDENTRY']._serialized_end=1690
-  _globals['_CHANNELSTATE']._serialized_start=1692
-  _globals['_CHANNELSTATE']._serialized_end=1785
-  _globals['_CONSUMERSTATE']._serialized_start=1788
-  _globals['_CONSUMERSTATE']._serialized_end=2211
-  _globals['_CONSUMERSTATE_BEHINDENTRY']._serialized_start=2092
-  _globals['_CONSUMERSTATE_BEHINDENTRY']._serialized_end=2137
-  _globals['_CONSUMERSTATE_SERVICE']._serialized_start=2139
-  _globals['_CONSUMERSTATE_SERVICE']._serialized_end=2211
-  _globals['_EVENTHUB']._serialized_start=2214
-  _globals['_EVENTHUB']._serialized_end=2348
-  _globals['_PRODUCER']._serialized_start=2350
-  _globals['_PRODUCER']._serialized_end=2449
+  _globals['_POSITION']._serialized_end=664
+  _globals['_NOTICE']._serialized_start=666
+  _globals['_NOTICE']._serialized_end=786
+  _globals['_TRANSACTIONNOTICE']._serialized_start=789
+  _globals['_TRANSACTIONNOTICE']._serialized_end=1058
+  _globals['_PUBLISHREQUEST']._serialized_start=1060
+  _globals['_PUBLISHREQUEST']._serialized_end=1132
+  _globals['_PUBLISHSUMMARY']._serialized_start=1134
+  _globals['_PUBLISHSUMMARY']._serialized_end=1216
+  _globals['_DROPPED']._serialized_start=1219
+  _globals['_DROPPED']._serialized_end=1419
+  _globals['_DROPPED_REASON']._serialized_start=1315
+  _globals['_DROPPED_REASON']._serialized_end=1419
+  _globals['_WATCHREQUEST']._serialized_start=1421
+  _globals['_WATCHREQUEST']._serialized_end=1495
+  _globals['_HUBSTATE']._serialized_start=1498
+  _globals['_HUBSTATE']._serialized_end=2025
+  _globals['_HUBSTATE_OPENENTRY']._serialized_start=1936
+  _globals['_HUBSTATE_OPENENTRY']._serialized_end=1979
+  _globals['_HUBSTATE_ENDEDENTRY']._serialized_start=1981
+  _globals['_HUBSTATE_ENDEDENTRY']._serialized_end=2025
+  _globals['_CHANNELSTATE']._serialized_start=2027
+  _globals['_CHANNELSTATE']._serialized_end=2120
+  _globals['_CONSUMERSTATE']._serialized_start=2123
+  _globals['_CONSUMERSTATE']._serialized_end=2570
+  _globals['_CONSUMERSTATE_BEHINDENTRY']._serialized_start=2451
+  _globals['_CONSUMERSTATE_BEHINDENTRY']._serialized_end=2496
+  _globals['_CONSUMERSTATE_SERVICE']._serialized_start=2498
+  _globals['_CONSUMERSTATE_SERVICE']._serialized_end=2570
+  _globals['_PRODUCERSSTATE']._serialized_start=2573
+  _globals['_PRODUCERSSTATE']._serialized_end=2737
+  _globals['_PRODUCERSSTATE_DROPPEDENTRY']._serialized_start=2691
+  _globals['_PRODUCERSSTATE_DROPPEDENTRY']._serialized_end=2737
+  _globals['_EVENTHUB']._serialized_start=2740
+  _globals['_EVENTHUB']._serialized_end=2874
+  _globals['_PRODUCER']._serialized_start=2876
+  _globals['_PRODUCER']._serialized_end=2975
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 What the event hub offers beyond Fabric's Events and Deliver."""
 
 from collections import abc as _abc
+from selvedge_protos.common import common_pb2 as _common_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -34,7 +35,7 @@ class SubscribeRequest(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     block: _builtins.int
-    """With this block: number 0 is the oldest."""
+    """With this block: number 0 is the oldest, and the next one that will be is the last that may be named."""
     payload: _builtins.bool
     """Whether chaincode events come with their payload."""
     @_builtins.property
@@ -77,14 +78,14 @@ class Filter(_message.Message):
         VALID: Filter._Validity.ValueType  # 0
         """Valid transactions only."""
         INVALID: Filter._Validity.ValueType  # 1
-        """Rejected ones only: each is told, with the reason."""
+        """Rejected ones only: all of them, with or without an event."""
         ANY: Filter._Validity.ValueType  # 2
 
     class Validity(_Validity, metaclass=_ValidityEnumTypeWrapper): ...
     VALID: Filter.Validity.ValueType  # 0
     """Valid transactions only."""
     INVALID: Filter.Validity.ValueType  # 1
-    """Rejected ones only: each is told, with the reason."""
+    """Rejected ones only: all of them, with or without an event."""
     ANY: Filter.Validity.ValueType  # 2
 
     CHAINCODES_FIELD_NUMBER: _builtins.int
@@ -94,14 +95,14 @@ class Filter(_message.Message):
     TRANSACTIONS_FIELD_NUMBER: _builtins.int
     validity: Global___Filter.Validity.ValueType
     transactions: _builtins.bool
-    """Tell each transaction, also one without chaincode events."""
+    """Tell of valid transactions without a chaincode event, too."""
     @_builtins.property
     def chaincodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Chaincodes whose events are told."""
+        """Chaincodes that transactions called."""
 
     @_builtins.property
     def event_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of events, as globs: "Asset*"."""
+        """Names of chaincode events, as globs: a * stands for any characters, or none."""
 
     @_builtins.property
     def creator_msp_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -132,29 +133,34 @@ class Position(_message.Message):
 
     BLOCK_FIELD_NUMBER: _builtins.int
     TRANSACTION_FIELD_NUMBER: _builtins.int
-    WHOLE_FIELD_NUMBER: _builtins.int
+    BLOCK_HASH_FIELD_NUMBER: _builtins.int
     block: _builtins.int
     transaction: _builtins.int
-    """Which transaction of the block; all of it, where `whole` is set."""
-    whole: _builtins.bool
+    """Which transaction of the block, counted from 0; not set: all of the block."""
+    block_hash: _builtins.bytes
+    """SHA-256 of the block's header, as the next block names it: so that another ledger of the same name is noticed.
+    Optional in a request.
+    """
     def __init__(
         self,
         *,
         block: _builtins.int = ...,
-        transaction: _builtins.int = ...,
-        whole: _builtins.bool = ...,
+        transaction: _builtins.int | None = ...,
+        block_hash: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_transaction", b"_transaction", "transaction", b"transaction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "transaction", b"transaction", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_transaction", b"_transaction", "block", b"block", "block_hash", b"block_hash", "transaction", b"transaction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__transaction: _TypeAlias = _typing.Literal["transaction"]  # noqa: Y015
+    _WhichOneofArgType__transaction: _TypeAlias = _typing.Literal["_transaction", b"_transaction"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__transaction) -> _WhichOneofReturnType__transaction | None: ...
 
 Global___Position: _TypeAlias = Position  # noqa: Y015
 
 @_typing.final
 class Notice(_message.Message):
-    """One thing that happened, or, at the end of a block, that it has been told."""
+    """One thing that happened, or that the position has moved."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -162,11 +168,11 @@ class Notice(_message.Message):
     TRANSACTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def position(self) -> Global___Position:
-        """To continue after it, once it is handled."""
+        """To continue after it, once it is handled. Not set before the first block."""
 
     @_builtins.property
     def transaction(self) -> Global___TransactionNotice:
-        """Unset where only the position moves: a block of which the filter lets nothing more through."""
+        """Not set where only the position moves. That is told once in a while, as blocks go by with nothing to tell."""
 
     def __init__(
         self,
@@ -187,35 +193,47 @@ class TransactionNotice(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TXID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
     TIMESTAMP_FIELD_NUMBER: _builtins.int
     CREATOR_MSP_ID_FIELD_NUMBER: _builtins.int
+    CHAINCODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     txid: _builtins.str
+    type: _common_pb2.HeaderType.ValueType
     creator_msp_id: _builtins.str
+    chaincode: _builtins.str
+    """The chaincode that was called, and its first argument, cut after 100 characters; empty for a configuration."""
+    function: _builtins.str
     code: _transaction_pb2.TxValidationCode.ValueType
-    reason: _builtins.str
-    """Why it has no effect; empty for a valid one."""
+    error: _builtins.str
+    """What is wrong with one that cannot be read; empty for all others."""
     @_builtins.property
-    def timestamp(self) -> _timestamp_pb2.Timestamp: ...
+    def timestamp(self) -> _timestamp_pb2.Timestamp:
+        """As its creator says."""
+
     @_builtins.property
     def event(self) -> _chaincode_event_pb2.ChaincodeEvent:
-        """The chaincode event of the transaction, where it has one that the filter lets through."""
+        """The chaincode event that it set. Of a transaction that is not VALID it has not happened."""
 
     def __init__(
         self,
         *,
         txid: _builtins.str = ...,
+        type: _common_pb2.HeaderType.ValueType = ...,
         timestamp: _timestamp_pb2.Timestamp | None = ...,
         creator_msp_id: _builtins.str = ...,
+        chaincode: _builtins.str = ...,
+        function: _builtins.str = ...,
         code: _transaction_pb2.TxValidationCode.ValueType = ...,
-        reason: _builtins.str = ...,
+        error: _builtins.str = ...,
         event: _chaincode_event_pb2.ChaincodeEvent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "creator_msp_id", b"creator_msp_id", "event", b"event", "reason", b"reason", "timestamp", b"timestamp", "txid", b"txid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chaincode", b"chaincode", "code", b"code", "creator_msp_id", b"creator_msp_id", "error", b"error", "event", b"event", "function", b"function", "timestamp", b"timestamp", "txid", b"txid", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,6 +348,9 @@ class WatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERVAL_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """How many consumers a report tells of at most, up to 1000; 0: 100."""
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
         """Between two reports; 0: one report, and the end."""
@@ -338,10 +359,11 @@ class WatchRequest(_message.Message):
         self,
         *,
         interval: _duration_pb2.Duration | None = ...,
+        limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "limit", b"limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -354,7 +376,7 @@ class HubState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class ClosedEntry(_message.Message):
+    class OpenEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -373,37 +395,77 @@ class HubState(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class EndedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HUB_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    WAITING_EVENTS_FIELD_NUMBER: _builtins.int
+    WAITING_BYTES_FIELD_NUMBER: _builtins.int
     CONSUMERS_FIELD_NUMBER: _builtins.int
-    CLOSED_FIELD_NUMBER: _builtins.int
-    PUBLISHED_FIELD_NUMBER: _builtins.int
-    DROPPED_FIELD_NUMBER: _builtins.int
-    published: _builtins.int
-    dropped: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    PRODUCERS_FIELD_NUMBER: _builtins.int
+    hub: _builtins.str
+    """Its name in its logs."""
+    waiting_events: _builtins.int
+    waiting_bytes: _builtins.int
+    @_builtins.property
+    def started(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelState]: ...
     @_builtins.property
-    def consumers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsumerState]: ...
-    @_builtins.property
-    def closed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Streams that ended since the hub started, by reason; events that producers published, and that were dropped."""
+    def open(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many streams of consumers are open, by service, and what waits for all of them."""
 
+    @_builtins.property
+    def consumers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsumerState]:
+        """Those of them that are furthest behind, by blocks and then by bytes that wait, or all where they are few."""
+
+    @_builtins.property
+    def ended(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Streams of consumers that ended since the hub started, and those that were not admitted, by reason."""
+
+    @_builtins.property
+    def producers(self) -> Global___ProducersState: ...
     def __init__(
         self,
         *,
+        hub: _builtins.str = ...,
+        started: _timestamp_pb2.Timestamp | None = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         channels: _abc.Iterable[Global___ChannelState] | None = ...,
+        open: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        waiting_events: _builtins.int = ...,
+        waiting_bytes: _builtins.int = ...,
         consumers: _abc.Iterable[Global___ConsumerState] | None = ...,
-        closed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        published: _builtins.int = ...,
-        dropped: _builtins.int = ...,
+        ended: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        producers: Global___ProducersState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "producers", b"producers", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "channels", b"channels", "closed", b"closed", "consumers", b"consumers", "dropped", b"dropped", "published", b"published"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "channels", b"channels", "consumers", b"consumers", "ended", b"ended", "hub", b"hub", "open", b"open", "producers", b"producers", "started", b"started", "waiting_bytes", b"waiting_bytes", "waiting_events", b"waiting_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -421,11 +483,11 @@ class ChannelState(_message.Message):
     name: _builtins.str
     height: _builtins.int
     source: _builtins.str
-    """The source that is read now; empty while none answers."""
+    """The address that is read now; empty while none is."""
     behind: _builtins.int
-    """What the source had when it was connected to; what the hub has yet to read of it."""
+    """What that has, as far as was seen, and the hub has yet to tell of."""
     trouble: _builtins.str
-    """Why the channel is not served, or not in full; empty when it is."""
+    """Why the channel is not read, or cannot be read on; empty when all is well."""
     def __init__(
         self,
         *,
@@ -445,7 +507,7 @@ Global___ChannelState: _TypeAlias = ChannelState  # noqa: Y015
 
 @_typing.final
 class ConsumerState(_message.Message):
-    """One open stream."""
+    """One open stream. What its client says, interests above all, is cut where it is long."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -491,23 +553,26 @@ class ConsumerState(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     INTERESTS_FIELD_NUMBER: _builtins.int
+    MORE_INTERESTS_FIELD_NUMBER: _builtins.int
     DELIVERED_FIELD_NUMBER: _builtins.int
     WAITING_EVENTS_FIELD_NUMBER: _builtins.int
     WAITING_BYTES_FIELD_NUMBER: _builtins.int
     BEHIND_FIELD_NUMBER: _builtins.int
     service: Global___ConsumerState.Service.ValueType
     peer: _builtins.str
-    """Where it is, in gRPC's form; who signed, as MSP id and common name."""
+    """Where it is, in gRPC's form; who signed last, as MSP id and common name, and empty while nobody has."""
     identity: _builtins.str
+    more_interests: _builtins.bool
     delivered: _builtins.int
+    """Messages that it was sent, confirmations among them."""
     waiting_events: _builtins.int
-    """What waits for it."""
+    """What waits for it: messages in the hub, and bytes there and in its connection."""
     waiting_bytes: _builtins.int
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def interests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it asked for, in words: interests, or the channel and where it began."""
+        """What it asked for, in words: the first of it, and whether there is more."""
 
     @_builtins.property
     def behind(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
@@ -521,6 +586,7 @@ class ConsumerState(_message.Message):
         identity: _builtins.str = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         interests: _abc.Iterable[_builtins.str] | None = ...,
+        more_interests: _builtins.bool = ...,
         delivered: _builtins.int = ...,
         waiting_events: _builtins.int = ...,
         waiting_bytes: _builtins.int = ...,
@@ -528,8 +594,58 @@ class ConsumerState(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "delivered", b"delivered", "identity", b"identity", "interests", b"interests", "peer", b"peer", "service", b"service", "since", b"since", "waiting_bytes", b"waiting_bytes", "waiting_events", b"waiting_events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "delivered", b"delivered", "identity", b"identity", "interests", b"interests", "more_interests", b"more_interests", "peer", b"peer", "service", b"service", "since", b"since", "waiting_bytes", b"waiting_bytes", "waiting_events", b"waiting_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConsumerState: _TypeAlias = ConsumerState  # noqa: Y015
+
+@_typing.final
+class ProducersState(_message.Message):
+    """Those who publish, and what they published since the hub started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DroppedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    open: _builtins.int
+    accepted: _builtins.int
+    @_builtins.property
+    def dropped(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By Dropped.Reason."""
+
+    def __init__(
+        self,
+        *,
+        open: _builtins.int = ...,
+        accepted: _builtins.int = ...,
+        dropped: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "dropped", b"dropped", "open", b"open"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProducersState: _TypeAlias = ProducersState  # noqa: Y015

@@ -53,17 +53,26 @@ class EventHubServicer:
     """
 
     def Subscribe(self, request, context):
-        """A SubscribeRequest in a signed envelope of type PEER_ADMIN_OPERATION, of who may read the channel. The stream goes
-        on until the client ends it or the identity that signed expires. NOT_FOUND: no source serves the channel.
-        PERMISSION_DENIED: the signer may not read it.
+        """A SubscribeRequest in a signed envelope of type PEER_ADMIN_OPERATION, of who may read the channel, bound to the
+        client's TLS certificate by tls_cert_hash. The first notice has a position alone: the subscription stands, and
+        begins after it. The stream goes on until the client ends it or the identity that signed expires.
+
+        INVALID_ARGUMENT, UNAUTHENTICATED: the request is malformed, or not of who it says. NOT_FOUND: the hub has no such
+        channel. PERMISSION_DENIED: the signer may not read it. FAILED_PRECONDITION: it has no such events, since it comes
+        from an orderer; or it is another ledger than the position is of. OUT_OF_RANGE: the first block does not exist yet.
+        UNAVAILABLE: try again, or another hub. RESOURCE_EXHAUSTED: a bound, which the sentence names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """A WatchRequest in a signed envelope, of an administrator of the hub's organisation: the hub's state now, and again
-        each interval.
+        """A WatchRequest in a signed envelope of type PEER_ADMIN_OPERATION, of an administrator of the hub's organisation,
+        bound to the client's TLS certificate by tls_cert_hash: the hub's state now, and again each interval. A report is
+        left out while the one before has not been taken.
+
+        INVALID_ARGUMENT, UNAUTHENTICATED: the request is malformed, or not of a member. PERMISSION_DENIED: the signer is
+        no administrator. RESOURCE_EXHAUSTED: a bound, which the sentence names. UNAVAILABLE: the hub stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,13 +35,22 @@ class EventHubStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventHubAsyncStub: ...
     Subscribe: _grpc.UnaryStreamMultiCallable[_common_pb2.Envelope, _event_hub_pb2.Notice]
-    """A SubscribeRequest in a signed envelope of type PEER_ADMIN_OPERATION, of who may read the channel. The stream goes
-    on until the client ends it or the identity that signed expires. NOT_FOUND: no source serves the channel.
-    PERMISSION_DENIED: the signer may not read it.
+    """A SubscribeRequest in a signed envelope of type PEER_ADMIN_OPERATION, of who may read the channel, bound to the
+    client's TLS certificate by tls_cert_hash. The first notice has a position alone: the subscription stands, and
+    begins after it. The stream goes on until the client ends it or the identity that signed expires.
+
+    INVALID_ARGUMENT, UNAUTHENTICATED: the request is malformed, or not of who it says. NOT_FOUND: the hub has no such
+    channel. PERMISSION_DENIED: the signer may not read it. FAILED_PRECONDITION: it has no such events, since it comes
+    from an orderer; or it is another ledger than the position is of. OUT_OF_RANGE: the first block does not exist yet.
+    UNAVAILABLE: try again, or another hub. RESOURCE_EXHAUSTED: a bound, which the sentence names.
     """
     Watch: _grpc.UnaryStreamMultiCallable[_common_pb2.Envelope, _event_hub_pb2.HubState]
-    """A WatchRequest in a signed envelope, of an administrator of the hub's organisation: the hub's state now, and again
-    each interval.
+    """A WatchRequest in a signed envelope of type PEER_ADMIN_OPERATION, of an administrator of the hub's organisation,
+    bound to the client's TLS certificate by tls_cert_hash: the hub's state now, and again each interval. A report is
+    left out while the one before has not been taken.
+
+    INVALID_ARGUMENT, UNAUTHENTICATED: the request is malformed, or not of a member. PERMISSION_DENIED: the signer is
+    no administrator. RESOURCE_EXHAUSTED: a bound, which the sentence names. UNAVAILABLE: the hub stops.
     """
 
 @_typing.type_check_only
@@ -50,13 +59,22 @@ class EventHubAsyncStub(EventHubStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Subscribe: _aio.UnaryStreamMultiCallable[_common_pb2.Envelope, _event_hub_pb2.Notice]  # type: ignore[assignment]
-    """A SubscribeRequest in a signed envelope of type PEER_ADMIN_OPERATION, of who may read the channel. The stream goes
-    on until the client ends it or the identity that signed expires. NOT_FOUND: no source serves the channel.
-    PERMISSION_DENIED: the signer may not read it.
+    """A SubscribeRequest in a signed envelope of type PEER_ADMIN_OPERATION, of who may read the channel, bound to the
+    client's TLS certificate by tls_cert_hash. The first notice has a position alone: the subscription stands, and
+    begins after it. The stream goes on until the client ends it or the identity that signed expires.
+
+    INVALID_ARGUMENT, UNAUTHENTICATED: the request is malformed, or not of who it says. NOT_FOUND: the hub has no such
+    channel. PERMISSION_DENIED: the signer may not read it. FAILED_PRECONDITION: it has no such events, since it comes
+    from an orderer; or it is another ledger than the position is of. OUT_OF_RANGE: the first block does not exist yet.
+    UNAVAILABLE: try again, or another hub. RESOURCE_EXHAUSTED: a bound, which the sentence names.
     """
     Watch: _aio.UnaryStreamMultiCallable[_common_pb2.Envelope, _event_hub_pb2.HubState]  # type: ignore[assignment]
-    """A WatchRequest in a signed envelope, of an administrator of the hub's organisation: the hub's state now, and again
-    each interval.
+    """A WatchRequest in a signed envelope of type PEER_ADMIN_OPERATION, of an administrator of the hub's organisation,
+    bound to the client's TLS certificate by tls_cert_hash: the hub's state now, and again each interval. A report is
+    left out while the one before has not been taken.
+
+    INVALID_ARGUMENT, UNAUTHENTICATED: the request is malformed, or not of a member. PERMISSION_DENIED: the signer is
+    no administrator. RESOURCE_EXHAUSTED: a bound, which the sentence names. UNAVAILABLE: the hub stops.
     """
 
 class EventHubServicer(metaclass=_abc_1.ABCMeta):
@@ -68,9 +86,14 @@ class EventHubServicer(metaclass=_abc_1.ABCMeta):
         request: _common_pb2.Envelope,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_hub_pb2.Notice], _abc.AsyncIterator[_event_hub_pb2.Notice]]:
-        """A SubscribeRequest in a signed envelope of type PEER_ADMIN_OPERATION, of who may read the channel. The stream goes
-        on until the client ends it or the identity that signed expires. NOT_FOUND: no source serves the channel.
-        PERMISSION_DENIED: the signer may not read it.
+        """A SubscribeRequest in a signed envelope of type PEER_ADMIN_OPERATION, of who may read the channel, bound to the
+        client's TLS certificate by tls_cert_hash. The first notice has a position alone: the subscription stands, and
+        begins after it. The stream goes on until the client ends it or the identity that signed expires.
+
+        INVALID_ARGUMENT, UNAUTHENTICATED: the request is malformed, or not of who it says. NOT_FOUND: the hub has no such
+        channel. PERMISSION_DENIED: the signer may not read it. FAILED_PRECONDITION: it has no such events, since it comes
+        from an orderer; or it is another ledger than the position is of. OUT_OF_RANGE: the first block does not exist yet.
+        UNAVAILABLE: try again, or another hub. RESOURCE_EXHAUSTED: a bound, which the sentence names.
         """
 
     @_abc_1.abstractmethod
@@ -79,8 +102,12 @@ class EventHubServicer(metaclass=_abc_1.ABCMeta):
         request: _common_pb2.Envelope,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_hub_pb2.HubState], _abc.AsyncIterator[_event_hub_pb2.HubState]]:
-        """A WatchRequest in a signed envelope, of an administrator of the hub's organisation: the hub's state now, and again
-        each interval.
+        """A WatchRequest in a signed envelope of type PEER_ADMIN_OPERATION, of an administrator of the hub's organisation,
+        bound to the client's TLS certificate by tls_cert_hash: the hub's state now, and again each interval. A report is
+        left out while the one before has not been taken.
+
+        INVALID_ARGUMENT, UNAUTHENTICATED: the request is malformed, or not of a member. PERMISSION_DENIED: the signer is
+        no administrator. RESOURCE_EXHAUSTED: a bound, which the sentence names. UNAVAILABLE: the hub stops.
         """
 
 def add_EventHubServicer_to_server(servicer: EventHubServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

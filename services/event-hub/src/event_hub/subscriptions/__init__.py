@@ -1,0 +1,1 @@
+"""``selvedge.eventhub.v1.EventHub/Subscribe``: events by filter and position, nothing twice."""

@@ -1,0 +1,27 @@
+"""Blocks of a channel of Fabric 2.5, as its peer and its orderer gave them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from selvedge_protos.common import common_pb2
+
+FOLDER = Path(__file__).parents[1] / "fabric-2.5"
+
+
+def fabric_blocks(file: str) -> list[common_pb2.Block]:
+    """The blocks of a file in tests/fabric-2.5, whose README says what is in them."""
+    return [
+        common_pb2.Block.FromString(block) for block in _delimited((FOLDER / file).read_bytes())
+    ]
+
+
+def _delimited(data: bytes) -> Iterator[bytes]:
+    position = 0
+    while position < len(data):
+        size = shift = 0
+        while data[position] >= 0x80:
+            size |= (data[position] & 0x7F) << shift
+            position, shift = position + 1, shift + 7
+        size |= data[position] << shift
+        yield data[position + 1 : position + 1 + size]
+        position += 1 + size

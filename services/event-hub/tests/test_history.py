@@ -1,0 +1,387 @@
+"""The past of a channel is read from the source again, for all who want it by one stream."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from deliver_peer import CHANNEL, Ledger, Peer
+from eventhouse import eventually, sample
+from organisation import MSPID, Organisation
+
+from event_hub import config as configuration
+from event_hub.channels.block import ChannelBlock
+from event_hub.channels.past import PastBlocks
+from event_hub.material import Material
+from event_hub.processor import Publication
+from event_hub.sources.addresses import Addresses
+from event_hub.sources.configurations import Configurations
+from event_hub.sources.feed import Feed
+from event_hub.sources.history import History, HistoryConfig
+from event_hub.sources.trust import Trust
+from selvedge_common.comm import MessageStream
+from selvedge_common.protoutil import blocks, metadata
+from selvedge_common.protoutil.errors import BlockUnavailable
+from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import events_pb2
+
+BLOCKS = 200
+
+MakeFeed = Callable[..., Awaitable[Feed]]
+
+
+@pytest.fixture
+async def ledger(organisation: Organisation) -> Ledger:
+    made = Ledger(organisation)
+    await made.commit()
+    transaction = made.transaction(payload=b"x" * 500)
+    for _ in range(BLOCKS - 1):
+        await made.commit(transaction)
+    return made
+
+
+@pytest.fixture
+async def peer(organisation: Organisation, ledger: Ledger) -> AsyncIterator[Peer]:
+    made = Peer(organisation, ledger)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def other(organisation: Organisation, ledger: Ledger) -> AsyncIterator[Peer]:
+    """A second peer of the channel, whose ledger is another copy."""
+    copy = Ledger(organisation)
+    for number in range(ledger.height):
+        await copy.append(common_pb2.Block.FromString(ledger.held(number)))
+    made = Peer(organisation, copy)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def feed(organisation: Organisation, tmp_path: Path) -> AsyncIterator[MakeFeed]:
+    """Makes a feed that has read its channel and kept next to nothing of it."""
+    organisation.write_material(tmp_path)
+    tasks: list[asyncio.Task[None]] = []
+
+    async def put(publication: Publication) -> None:
+        publication.begin()
+        publication.handed_over()
+
+    async def make(*peers: Peer, **settings: str) -> Feed:
+        environ = {
+            "CORE_SOURCE_ADDRESSES": ",".join(peer.address for peer in peers),
+            "CORE_SOURCE_RECONNECT_MAX": "100ms",
+        } | {f"CORE_SOURCE_{name}": value for name, value in settings.items()}
+        config = configuration.read(None, environ).source
+        material = Material(tmp_path, MSPID)
+        made = Feed(CHANNEL, "source", config, tmp_path / "checkpoints", material, 1024, put)
+        tasks.extend(asyncio.create_task(part()) for part in (made.run, made.read_history))
+        await eventually(lambda: made.channel.height == peers[0].ledger.height)
+        return made
+
+    yield make
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def failures(cause: str) -> float:
+    return sample("eventhub_history_failures_total", channel=CHANNEL, cause=cause)
+
+
+async def read(feed: Feed, *numbers: int) -> list[int]:
+    return [(await feed.channel.read(number)).number for number in numbers]
+
+
+async def test_past_is_read_by_one_stream_in_ranges(feed: MakeFeed, peer: Peer) -> None:
+    made = await feed(peer)
+    read_before = sample("eventhub_history_blocks_total", channel=CHANNEL)
+    numbers = range(BLOCKS - 1)
+    assert await read(made, *numbers) == list(numbers)
+    assert len(peer.streams) == 2
+    assert peer.streams[1] == len(numbers) + 1  # it reads ahead up to the newest
+    read_now = sample("eventhub_history_blocks_total", channel=CHANNEL)
+    assert read_now - read_before == len(numbers) + 1
+    block = await made.channel.read(17)
+    assert block.response == events_pb2.DeliverResponse(
+        block=common_pb2.Block.FromString(peer.ledger.held(17))
+    ).SerializeToString(deterministic=True)
+    assert await made.channel.read(17) is block
+
+
+async def test_readers_of_one_region_share_its_blocks(feed: MakeFeed, peer: Peer) -> None:
+    made = await feed(peer)
+    numbers = range(BLOCKS - 1)
+    readers = [asyncio.create_task(read(made, *numbers)) for _ in range(50)]
+    assert await asyncio.gather(*readers) == [list(numbers)] * 50
+    assert peer.streams[1:] == [BLOCKS]
+
+
+async def test_readers_in_many_places_all_come_to_their_end(feed: MakeFeed, peer: Peer) -> None:
+    """With memory for a few blocks only, and each reader in another place."""
+    made = await feed(peer, HISTORYBYTES="32KB")
+    readers = [
+        asyncio.create_task(read(made, *range(start, min(start + 40, BLOCKS))))
+        for start in range(0, BLOCKS, 2)
+    ]
+    found = await asyncio.gather(*readers)
+    assert [numbers[0] for numbers in found] == list(range(0, BLOCKS, 2))
+    assert len(peer.streams) == 2
+    assert sample("eventhub_history_waiting", channel=CHANNEL) == 0
+    assert 0 < sample("eventhub_history_bytes", channel=CHANNEL) <= 32 * 1024
+
+
+async def test_what_was_asked_for_first_comes_first(feed: MakeFeed, peer: Peer) -> None:
+    made = await feed(peer, HISTORYBYTES="1KB")  # so that nothing is read ahead
+    came: list[int] = []
+
+    async def take(number: int) -> None:
+        await made.channel.read(number)
+        came.append(number)
+
+    asked = [150, 3, 90, 4, 120, 60]
+    await asyncio.gather(*(take(number) for number in asked))
+    assert came == asked
+
+
+async def test_reader_that_leaves_takes_nothing_from_the_others(feed: MakeFeed, peer: Peer) -> None:
+    made = await feed(peer)
+    waiting = [asyncio.create_task(read(made, 50)) for _ in range(3)]
+    alone = asyncio.create_task(read(made, 150))
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    alone.cancel()
+    assert await asyncio.gather(*waiting[1:]) == [[50], [50]]
+    await asyncio.gather(waiting[0], alone, return_exceptions=True)
+    assert sample("eventhub_history_waiting", channel=CHANNEL) == 0
+
+
+async def test_past_goes_on_at_the_next_address_when_one_leaves_in_the_middle(
+    feed: MakeFeed, peer: Peer, other: Peer
+) -> None:
+    made = await feed(peer, other, HISTORYBYTES="32KB")
+    reading = asyncio.create_task(read(made, *range(BLOCKS - 1)))
+    await eventually(lambda: peer.streams[1:] != [] and peer.streams[1] > 20)
+    await peer.stop()
+    assert await reading == list(range(BLOCKS - 1))
+    assert sum(other.streams) > 0
+
+
+async def test_source_that_comes_back_is_waited_for(feed: MakeFeed, peer: Peer) -> None:
+    made = await feed(peer)
+    await peer.stop()
+    before = failures("UNAVAILABLE")
+    reading = asyncio.create_task(read(made, 5, 6))
+    await eventually(lambda: failures("UNAVAILABLE") > before)
+    await peer.start()
+    assert await reading == [5, 6]
+
+
+async def test_block_that_no_source_gives_in_time_is_unavailable(
+    feed: MakeFeed, peer: Peer
+) -> None:
+    made = await feed(peer, ANSWERTIMEOUT="300ms")
+    await peer.stop()
+    readers = [asyncio.create_task(read(made, number)) for number in (5, 5, 90)]
+    found = await asyncio.gather(*readers, return_exceptions=True)
+    for number, error in zip((5, 5, 90), found, strict=True):
+        assert isinstance(error, BlockUnavailable)
+        assert error.status == common_pb2.SERVICE_UNAVAILABLE
+        sentence = f"block {number} of mychannel is not kept here, and no source gives it: "
+        assert str(error).startswith(sentence + peer.address)
+    await peer.start()
+    assert await read(made, 5) == [5]
+
+
+async def test_silent_address_is_left_for_the_next(feed: MakeFeed, peer: Peer, other: Peer) -> None:
+    made = await feed(peer, other, ANSWERTIMEOUT="300ms")
+
+    async def say_nothing(stream: MessageStream) -> None:
+        await asyncio.Event().wait()
+
+    peer.instead = say_nothing
+    before = failures("timeout")
+    assert await read(made, 5) == [5]
+    assert failures("timeout") == before + 1
+    assert made.channel.status.address == peer.address
+
+
+def damaged(block: common_pb2.Block) -> None:
+    block.data.data[0] = b"damaged"
+
+
+def of_another_history(block: common_pb2.Block) -> None:
+    block.data.data[0] = b"another"
+    block.header.data_hash = blocks.data_hash(block.data.data)
+
+
+def unsigned(block: common_pb2.Block) -> None:
+    metadata.set_metadata(block, common_pb2.SIGNATURES, b"")
+
+
+def another_number(block: common_pb2.Block) -> None:
+    block.header.number += 1
+
+
+@pytest.mark.parametrize(
+    ("alter", "cause"),
+    [
+        (damaged, "damaged_block"),
+        (of_another_history, "signature"),
+        (unsigned, "signature"),
+        (another_number, "gap"),
+    ],
+)
+async def test_block_that_is_not_the_channels_is_not_given(
+    feed: MakeFeed,
+    peer: Peer,
+    alter: Callable[[common_pb2.Block], None],
+    cause: str,
+) -> None:
+    made = await feed(peer)
+    block = common_pb2.Block.FromString(peer.ledger.held(20))
+    alter(block)
+    peer.ledger.replace(20, block.SerializeToString())
+    before = failures(cause)
+    with pytest.raises(BlockUnavailable, match=rf"block 20 of mychannel .*{peer.address}"):
+        await read(made, 20)
+    assert failures(cause) == before + 1
+    # Those around it are.
+    assert await read(made, 18, 19) == [18, 19]
+    assert await read(made, 21, 22) == [21, 22]
+
+
+async def test_whole_range_before_a_bad_block_is_given(feed: MakeFeed, peer: Peer) -> None:
+    """One signature is checked for many blocks; where it does not hold, each is judged."""
+    made = await feed(peer)
+    block = common_pb2.Block.FromString(peer.ledger.held(20))
+    of_another_history(block)
+    peer.ledger.replace(20, block.SerializeToString())
+    assert await read(made, *range(20)) == list(range(20))
+    with pytest.raises(BlockUnavailable, match="block 20 of the source is not signed"):
+        await read(made, 20)
+
+
+async def test_block_that_one_source_cannot_give_comes_from_the_next(
+    feed: MakeFeed, peer: Peer, other: Peer
+) -> None:
+    made = await feed(peer, other)
+    block = common_pb2.Block.FromString(peer.ledger.held(20))
+    damaged(block)
+    peer.ledger.replace(20, block.SerializeToString())
+    assert await read(made, *range(18, 23)) == [18, 19, 20, 21, 22]
+
+
+async def test_past_with_another_chain_than_the_signed_one_is_found_out(
+    feed: MakeFeed, peer: Peer, organisation: Organisation
+) -> None:
+    """Block 0 has no signature: it is held against the one that was read first."""
+    made = await feed(peer)
+    replaced = Ledger(organisation)
+    await replaced.commit()
+    peer.ledger.replace(0, replaced.held(0))
+    with pytest.raises(BlockUnavailable, match="is not the configuration of mychannel"):
+        await read(made, 0)
+
+
+async def test_source_that_has_no_old_blocks_says_so(feed: MakeFeed, peer: Peer) -> None:
+    made = await feed(peer)
+
+    async def not_found(stream: MessageStream) -> None:
+        async for _ in stream:
+            status = common_pb2.NOT_FOUND
+            stream.send(events_pb2.DeliverResponse(status=status).SerializeToString())
+            return
+
+    peer.instead = not_found
+    with pytest.raises(BlockUnavailable, match="joined by a snapshot has no older blocks"):
+        await read(made, 3)
+
+
+async def test_large_blocks_among_small_ones_are_not_read_far_ahead(
+    feed: MakeFeed, peer: Peer, organisation: Organisation
+) -> None:
+    ledger = peer.ledger
+    large = ledger.transaction(payload=b"x" * 500_000)
+    for _ in range(40):
+        await ledger.commit(large)
+    made = await feed(peer)
+    before = sample("eventhub_history_blocks_total", channel=CHANNEL)
+    assert await read(made, *range(BLOCKS)) == list(range(BLOCKS))
+    assert sample("eventhub_history_blocks_total", channel=CHANNEL) - before < BLOCKS + 20
+
+
+async def test_idle_stream_ends_and_another_begins_when_it_is_needed(
+    organisation: Organisation, peer: Peer, tmp_path: Path
+) -> None:
+    organisation.write_material(tmp_path)
+    environ = {"CORE_SOURCE_ADDRESSES": peer.address}
+    source = configuration.read(None, environ).source
+    dial = partial(Material(tmp_path, MSPID).dial, source=source, key="source")
+    loop = asyncio.get_running_loop()
+    history = History(
+        HistoryConfig("source", "peer", CHANNEL, 1 << 20, 5.0),
+        dial,
+        Addresses([peer.address], 0.05, 0.1, loop.time),
+        live=lambda: "",
+        height=lambda: BLOCKS,
+        trust=Trust(CHANNEL, Configurations(tmp_path / "none", None), lambda _: None),
+        idle=0.05,
+    )
+    running = asyncio.create_task(history.run())
+    assert (await history.read(3)).number == 3
+    await eventually(lambda: sample("grpc_server_connections") == 0)
+    assert (await history.read(150)).number == 150
+    assert len(peer.streams) == 2
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def test_history_moves_to_the_address_that_is_read_live(
+    feed: MakeFeed, peer: Peer, other: Peer
+) -> None:
+    made = await feed(peer, other)
+    assert await read(made, 3) == [3]
+    await peer.stop()
+    await peer.start()
+    await eventually(lambda: made.channel.status.address == other.address)
+    await read(made, 190)
+    assert len(other.streams) == 2
+
+
+def test_past_blocks_are_bounded_with_all_that_is_made_of_them(ledger: Ledger) -> None:
+    def block(number: int) -> ChannelBlock:
+        message = common_pb2.Block.FromString(ledger.held(number))
+        response = events_pb2.DeliverResponse(block=message).SerializeToString()
+        return ChannelBlock(CHANNEL, response, message)
+
+    size = block(1).held_bytes
+    past = PastBlocks(3 * size + size // 2)
+    for number in (1, 2, 3):
+        past.add(block(number), asked=number == 1)
+    assert past.get(1) is not None  # now it was asked for last
+    assert not past.lost()
+    past.add(block(4), asked=True)
+    assert [number for number in range(6) if number in past] == [1, 3, 4]
+    assert past.lost()
+    assert not past.lost()
+    # An event is made of the newest one, which takes more of the memory from then on.
+    newest = past.get(4)
+    assert newest is not None
+    assert newest.on_growth is not None
+    newest.held_bytes += size
+    newest.on_growth(size)
+    assert [number for number in range(6) if number in past] == [1, 4]
+    assert past.held_bytes == 3 * size
+    # One alone may be larger than all may be.
+    newest.held_bytes += 3 * size
+    newest.on_growth(3 * size)
+    assert [number for number in range(6) if number in past] == [4]
