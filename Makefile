@@ -2,9 +2,9 @@
 .DEFAULT_GOAL := help
 PYTHON  ?= python3.11
 BIN     := .venv/bin
-PACKAGES := protos common services/ca services/chaincode-support services/event-hub shim cli
+PACKAGES := protos common services/ca services/chaincode-support services/event-hub shim client cli
 INSTALL  := $(BIN)/pip install --quiet --disable-pip-version-check
-IMPORTS  := selvedge_common certificate_authority chaincode_support event_hub selvedge_shim selvedge_cli
+IMPORTS  := selvedge_common certificate_authority chaincode_support event_hub selvedge_shim selvedge_client selvedge_cli
 TESTS    := $(filter-out samples/%-node,$(wildcard $(PACKAGES:=/tests) samples/* tests bench))
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
            --no-emit-index-url --no-emit-trusted-host --no-emit-find-links

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from selvedge_cli.addresses import Addresses
-from selvedge_cli.connection import Connection, User
+from selvedge_cli.connection import Connection
 from selvedge_cli.options import Settings
+from selvedge_client import User
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import seek_request
 from selvedge_common.protoutil.block_events import filtered_block
@@ -104,6 +105,8 @@ class Network:
     ordered: list[bytes] = field(default_factory=list)
     # Deliver streams that wait are cut after so many blocks, once for each entry.
     cuts: list[int] = field(default_factory=list)
+    # What the ledger is from the first cut on, if it is another one.
+    instead: list[common_pb2.Block] = field(default_factory=list)
     deliver_streams: int = 0
     # With what the event hub ends its streams; without it they just end.
     farewell: str = ""
@@ -212,6 +215,7 @@ class Deliver(events_pb2_grpc.DeliverServicer):
         for number in range(wanted.start, wanted.stop + 1):
             await network.has(number)
             if left == 0:
+                network.blocks = network.instead or network.blocks
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
             yield network.blocks[number]
             left -= 1

@@ -1,4 +1,5 @@
-"""Listeners as the services have them: mutual TLS of a home's root, health, and chaincodes."""
+"""Listeners as the services have them: mutual TLS of a home's root, health, chaincodes, and how
+an event hub is."""
 
 from __future__ import annotations
 
@@ -13,10 +14,19 @@ from cli.tests.fake_services import Pair
 from cli.tests.homes import Home
 from google.protobuf.message import Message
 
-from selvedge_common.comm import GRPCServer, SecureServerConfig, ServerConfig, StatusError
+from selvedge_common.comm import (
+    GRPCServer,
+    MessageStream,
+    SecureServerConfig,
+    ServerConfig,
+    StatusError,
+)
 from selvedge_common.msp import ADMIN, MSP
+from selvedge_common.protoutil.seek import client_certificate_hash
+from selvedge_common.signed_requests import SignedRequests
 from selvedge_protos.common import common_pb2
 from selvedge_protos.selvedge.chaincode.v1 import chaincodes_pb2, chaincodes_pb2_grpc
+from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
 
 _Request = TypeVar("_Request", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -110,3 +120,34 @@ class Chaincodes(chaincodes_pb2_grpc.ChaincodesServicer):
         if admin and not self.msp.has_role(signer, ADMIN):
             raise StatusError(grpc.StatusCode.PERMISSION_DENIED, f"{signer} is no administrator")
         return kind.FromString(payload.data)
+
+
+@dataclass
+class EventHub:
+    """An event hub that tells its administrators how it is.
+
+    Attributes:
+        msp: its organisation.
+        states: what is told, one after the other; then the stream ends.
+        asked: what it was asked for.
+        farewell: how the stream ends, if not well.
+    """
+
+    msp: MSP
+    states: list[event_hub_pb2.HubState] = field(default_factory=list)
+    asked: list[event_hub_pb2.WatchRequest] = field(default_factory=list)
+    farewell: StatusError | None = None
+
+    def add_to(self, server: GRPCServer) -> None:
+        server.add_message_stream("/selvedge.eventhub.v1.EventHub/Watch", self._watch)
+
+    async def _watch(self, stream: MessageStream) -> None:
+        envelope = common_pb2.Envelope.FromString(await anext(aiter(stream)))
+        requests = SignedRequests(self.msp, max_bytes=1 << 20, setting="")
+        binding = client_certificate_hash(stream.auth_context())
+        opened = requests.read(envelope, admin=True, tls_binding=binding)
+        self.asked.append(opened.parse(event_hub_pb2.WatchRequest))
+        for state in self.states:
+            stream.send(state.SerializeToString())
+        if self.farewell is not None:
+            raise self.farewell

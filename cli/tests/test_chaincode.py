@@ -21,7 +21,8 @@ from cli.tests.wrong_listeners import listening, secured
 from click.testing import CliRunner
 
 from selvedge_cli import ENVIRONMENT
-from selvedge_cli.chaincode_table import ago, table
+from selvedge_cli.chaincode_table import table
+from selvedge_cli.durations import ago
 from selvedge_cli.errors import CommandError
 from selvedge_cli.main import cli
 from selvedge_cli.package import read_package

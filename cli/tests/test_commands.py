@@ -122,7 +122,12 @@ def test_status_of_nothing_is_still_json(tmp_path: Path) -> None:
             "ask it with `selvedge query qscc FUNCTION ARGUMENT...`",
         ),
         (["events", "--from", "yesterday"], "'yesterday' is no block: give its number"),
-        (["events", "--chat", "--from", "1"], "--chat is live"),
+        (["events", "--chat", "--until", "1"], "--chat is live: it has no --until or --resume"),
+        (
+            ["events", "--chat", "--type", "rejection", "--creator", "Org1MSP"],
+            "--chat knows no --creator",
+        ),
+        (["events", "--name", "Asset*"], "--type block is told of whole blocks: choose among"),
         (["events", "--chat", "--type", "chaincode"], "give --chaincode NAME"),
         (["query", "asset", "read", "--ca", "nowhere"], "'nowhere' is no address"),
         (["query", "asset", "read", "--peer", "localhost"], "'localhost' is no address: give host"),

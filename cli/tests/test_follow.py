@@ -1,21 +1,23 @@
 """Following a channel: every block once, across lost connections and runs."""
 
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cli.tests.fake_services import Network, answering, make_pair, make_signer, serving
 
-from selvedge_cli import deliver, events
-from selvedge_cli.checkpoints import Checkpoint, Printed
+from selvedge_cli.checkpoints import checkpoint_file
 from selvedge_cli.connection import Connection
 from selvedge_cli.endorsement import Call
 from selvedge_cli.errors import CommandError, NotReachable, NotTrusted
-from selvedge_cli.follow import Kind, Wanted, follow
-from selvedge_cli.rendering import render
+from selvedge_cli.follow import follow
+from selvedge_cli.listen import listen
 from selvedge_cli.submission import submit
+from selvedge_cli.wanted import Wanted
 from selvedge_protos.peer import transaction_pb2
 
-BLOCKS = Wanted(Kind.BLOCK)
+BLOCKS = Wanted("block")
 
 
 async def run(
@@ -28,9 +30,9 @@ async def run(
     count: int | None = None,
     resume: str | None = None,
 ) -> list[str]:
-    """What one `selvedge events` prints, up to the newest block."""
+    """The first words of what one `selvedge events` prints, up to the newest block."""
     capsys.readouterr()
-    await events._follow(connection, wanted, start, stop, count, resume)
+    await follow(connection, wanted, start, stop, count, resume)
     return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
 
 
@@ -41,55 +43,75 @@ async def make_network(blocks: int = 1) -> Network:
     return network
 
 
-async def test_lost_connection_costs_no_block_and_repeats_none(tmp_path: Path) -> None:
+async def test_lost_connection_costs_no_block_and_repeats_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     network = await make_network(6)
     network.cuts = [2, 0, 3]
-    away: list[CommandError] = []
     async with serving(network, tmp_path) as connection:
-        chain = await deliver.look_at(connection)
-        told = follow(connection, Wanted(Kind.FILTERED), chain, 0, 5, on_pause=away.append)
-        assert [block.number async for block in told] == [0, 1, 2, 3, 4, 5]
+        printed = await run(connection, capsys, "oldest", wanted=Wanted("filtered"))
+    assert printed == [f"filtered {number}" for number in range(6)]
     assert network.deliver_streams == 4
-    assert all("answered: cut" in str(failure) for failure in away)
 
 
-async def test_peer_that_comes_back_with_another_ledger_ends_it(tmp_path: Path) -> None:
+async def test_server_that_is_away_is_told_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = await make_network(3)
+    network.cuts = 3 * [0]
+    async with serving(network, tmp_path) as connection:
+        await follow(connection, BLOCKS, "oldest", "newest", None, None)
+        address = connection.settings.addresses.peer
+    assert capsys.readouterr().err == (
+        f"selvedge: the event hub at {address} answered: cut; waiting for it\n"
+    )
+
+
+async def test_server_that_comes_back_with_another_ledger_ends_it(tmp_path: Path) -> None:
     network = await make_network(3)
     network.cuts = [2]
     other = await make_network(6)
-
-    def replace(_: CommandError) -> None:
-        network.blocks[:] = other.blocks
-
+    network.instead = other.blocks
     async with serving(network, tmp_path) as connection:
-        chain = await deliver.look_at(connection)
-        told = follow(connection, Wanted(Kind.BLOCK), chain, 0, 5, on_pause=replace)
-        with pytest.raises(CommandError, match=r"came back with another ledger: run this again"):
-            assert [block.number async for block in told] == [0, 1]
+        with pytest.raises(CommandError, match=r"has another ledger than before: run this again"):
+            await follow(connection, BLOCKS, 0, 5, None, None)
 
 
-async def test_peer_of_another_ca_is_not_waited_for(tmp_path: Path) -> None:
+async def test_server_of_another_ca_is_not_waited_for(tmp_path: Path) -> None:
     network = await make_network(3)
     stranger = make_pair().certificate_pem
     async with serving(network, tmp_path, trusted=stranger) as connection:
         for stop in (None, "newest"):
             with pytest.raises(NotTrusted, match=r"has its certificate from another ca than this"):
-                await events._follow(connection, BLOCKS, None, stop, None, None)
-        chain = deliver.Chain("", 2, "")
-        told = follow(connection, BLOCKS, chain, 0, 5, on_pause=lambda _: None)
-        with pytest.raises(NotTrusted):
-            await anext(told)
+                await follow(connection, BLOCKS, None, stop, None, None)
 
 
-async def test_range_with_an_end_does_not_wait_for_a_peer_that_is_away(tmp_path: Path) -> None:
+async def test_range_with_an_end_does_not_wait_for_who_is_away(tmp_path: Path) -> None:
     async with serving(await make_network(1), tmp_path) as connection:
-        object.__setattr__(connection.settings.addresses, "peer", "localhost:1")
+        addresses = connection.settings.addresses
+        for name in ("peer", "events"):
+            object.__setattr__(addresses, name, "localhost:1")
         with pytest.raises(NotReachable) as away:
-            await events._follow(connection, BLOCKS, None, "newest", None, None)
+            await follow(connection, BLOCKS, None, "newest", None, None)
     assert str(away.value) == (
-        "the peer at localhost:1 does not answer (connection refused): see `selvedge status`, "
+        "the event hub at localhost:1 does not answer (connection refused): see `selvedge status`, "
         "start it with `selvedge up`, or give its address"
     )
+
+
+async def test_peer_is_read_while_there_is_no_hub(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(await make_network(2), tmp_path) as connection:
+        object.__setattr__(connection.settings.addresses, "events", "localhost:1")
+        assert await run(connection, capsys, "oldest") == ["block 0", "block 1"]
+
+
+async def test_peer_alone_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
+    async with serving(await make_network(2), tmp_path) as connection:
+        object.__setattr__(connection.settings.addresses, "peer", "localhost:1")
+        with pytest.raises(NotReachable, match="the peer at localhost:1"):
+            await follow(connection, BLOCKS, 0, 1, None, None, peer_alone=True)
 
 
 async def test_runs_continue_where_the_last_one_stopped(
@@ -136,9 +158,9 @@ async def test_filtered_run_leaves_the_place_of_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = await make_network(1)
-    everything = Wanted(Kind.CHAINCODE)
-    other, deleted = Wanted(Kind.CHAINCODE, "other"), Wanted(Kind.CHAINCODE, "", "Deleted")
-    assert len({each.checkpoint for each in (everything, other, deleted)}) == 3
+    everything, other = Wanted("chaincode"), Wanted("chaincode", ["other"])
+    deleted, ours = Wanted("chaincode", [], ["Deleted"]), Wanted("chaincode", [], [], ["Org1MSP"])
+    assert len({each.checkpoint for each in (everything, other, deleted, ours)}) == 4
     async with serving(network, tmp_path) as connection:
         for wanted in (everything, other):
             assert await run(connection, capsys, wanted=wanted) == []
@@ -153,7 +175,7 @@ async def test_each_ledger_has_a_place_of_its_own(
     first, second = await make_network(3), await make_network(5)
     async with serving(first, tmp_path) as here, serving(second, tmp_path) as there:
         assert await run(here, capsys, "oldest") == ["block 0", "block 1", "block 2"]
-        await events._follow(there, Wanted(Kind.BLOCK), None, "newest", None, None)
+        await follow(there, BLOCKS, None, "newest", None, None)
         told = capsys.readouterr()
         assert [line.split("  ")[0] for line in told.out.splitlines()] == [
             f"block {number}" for number in range(5)
@@ -175,8 +197,7 @@ async def test_count_is_gone_on_from_by_the_next_run(
     network = await make_network(1)
 
     async def txids(connection: Connection, count: int) -> list[str]:
-        wanted = Wanted(Kind.CHAINCODE)
-        await events._follow(connection, wanted, None, "newest", count, None)
+        await follow(connection, Wanted("chaincode"), None, "newest", count, None)
         return [line.split()[4] for line in capsys.readouterr().out.splitlines()]
 
     async with serving(network, tmp_path) as connection:
@@ -207,7 +228,7 @@ async def test_hub_that_goes_away_leaves_the_command_that_misses_nothing(
     network.farewell = farewell
     async with serving(network, tmp_path) as connection:
         with pytest.raises(CommandError) as ended:
-            await events._listen(connection, Wanted(Kind.BLOCK), None)
+            await listen(connection, BLOCKS, None, None)
         assert why in str(ended.value)
         assert str(ended.value).endswith("go on with `selvedge events --type block --from 2`")
         assert len(capsys.readouterr().out.splitlines()) == 2
@@ -221,7 +242,7 @@ async def test_hub_that_goes_away_before_any_block_leaves_the_command_to_complet
     network = await make_network(1)
     async with serving(network, tmp_path) as connection:
         with pytest.raises(CommandError) as ended:
-            await events._listen(connection, Wanted(Kind.CHAINCODE, "asset", "A b"), None)
+            await listen(connection, Wanted("chaincode", ["asset"], ["A b"]), None, None)
     assert "`selvedge events --type chaincode --chaincode asset --name 'A b' --from N`" in str(
         ended.value
     )
@@ -232,10 +253,10 @@ async def test_place_beyond_the_chain_is_refused(tmp_path: Path, stop: str | int
     network = await make_network(1)
     async with serving(network, tmp_path) as connection:
         with pytest.raises(CommandError, match=r"there is no block 9 yet, the newest is 0: begin"):
-            await events._follow(connection, Wanted(Kind.BLOCK), 9, stop, None, None)
+            await follow(connection, BLOCKS, 9, stop, None, None)
 
 
-async def test_each_kind_tells_its_own(tmp_path: Path) -> None:
+async def test_each_type_tells_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = await make_network(1)
     async with serving(network, tmp_path) as connection:
         good = await submit(connection, Call("asset", [b"create"]), 10)
@@ -243,46 +264,74 @@ async def test_each_kind_tells_its_own(tmp_path: Path) -> None:
         bad = await submit(connection, Call("asset", [b"update"]), 10)
 
         async def lines(wanted: Wanted) -> list[str]:
-            chain = await deliver.look_at(connection)
-            told = follow(connection, wanted, chain, 1, 2, on_pause=lambda _: None)
-            return [render(r, as_json=False) async for block in told for r in block.records]
+            await follow(connection, wanted, 1, 2, None, None)
+            return capsys.readouterr().out.splitlines()
 
-        block = (await lines(Wanted(Kind.BLOCK)))[0]
+        block = (await lines(BLOCKS))[0]
         assert block.startswith("block 1  hash ")
         assert block.endswith(f"tx {good.txid} VALID asset.create set Created")
-        assert (await lines(Wanted(Kind.FILTERED)))[1] == (
+        assert (await lines(Wanted("filtered")))[1] == (
             f"filtered 2  tx {bad.txid} MVCC_READ_CONFLICT asset.Created"
         )
-        assert await lines(Wanted(Kind.CHAINCODE)) == [
-            f"chaincode 1  asset.Created  tx {good.txid}  {{}}"
+        event = [f"chaincode 1  asset.Created  tx {good.txid}  {{}}"]
+        assert await lines(Wanted("chaincode")) == event
+        assert await lines(Wanted("chaincode", ["asset"], ["Cr*"], ["Org1MSP"])) == event
+        assert await lines(Wanted("chaincode", ["other"])) == []
+        assert await lines(Wanted("chaincode", ["asset"], ["Deleted"])) == []
+        assert await lines(Wanted("chaincode", [], [], ["Org2MSP"])) == []
+        rejected = f" 2  tx {bad.txid} MVCC_READ_CONFLICT asset.update set Created"
+        assert await lines(Wanted("rejection")) == [f"rejection{rejected}"]
+        assert await lines(Wanted("transaction")) == [
+            f"transaction 1  tx {good.txid} VALID asset.create set Created",
+            f"transaction{rejected}",
         ]
-        assert await lines(Wanted(Kind.CHAINCODE, "other")) == []
-        assert await lines(Wanted(Kind.CHAINCODE, "asset", "Deleted")) == []
-        assert await lines(Wanted(Kind.REJECTION)) == [
-            f"rejection 2  tx {bad.txid} MVCC_READ_CONFLICT asset.update set Created"
-        ]
 
 
-def test_live_event_has_no_gap_where_its_block_would_stand() -> None:
-    event = {"type": "chaincode", "chaincode": "asset", "name": "A", "txid": "1", "payload": "{}"}
-    assert render(event, as_json=False) == "chaincode asset.A  tx 1  {}"
-    assert render({**event, "block": 7}, as_json=False) == "chaincode 7  asset.A  tx 1  {}"
+async def test_json_has_all_that_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = await make_network(1)
+    async with serving(network, tmp_path) as connection:
+        sent = await submit(connection, Call("asset", [b"create"]), 10)
+        object.__setattr__(connection.settings, "as_json", True)
+        await follow(connection, Wanted("chaincode"), 0, "newest", None, None)
+    told = json.loads(capsys.readouterr().out)
+    assert abs(datetime.fromisoformat(told.pop("time")) - datetime.now(UTC)) < timedelta(minutes=5)
+    assert told == {
+        "block": 1,
+        "type": "chaincode",
+        "chaincode": "asset",
+        "name": "Created",
+        "txid": sent.txid,
+        "payload": "{}",
+        "creator": "Org1MSP",
+    }
 
 
-def test_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path, "block", "mychannel", "ab" * 32)
-    checkpoint.write(Printed(4))
-    assert Checkpoint(tmp_path, "block", "other", "ab" * 32).read() is None
-    checkpoint.file.write_text("{")
-    with pytest.raises(CommandError, match=r"block\.json cannot be read .*: delete it"):
-        checkpoint.read()
+async def test_quiet_blocks_are_gone_over_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that a first run which finds nothing is a place to go on from."""
+    network = await make_network(3)
+    async with serving(network, tmp_path) as connection:
+        assert await run(connection, capsys, wanted=Wanted("chaincode")) == []
+        await submit(connection, Call("asset", [b"create"]), 10)
+        await network.commit()
+        assert await run(connection, capsys, wanted=Wanted("chaincode")) == ["chaincode 3"]
+
+
+def test_checkpoints_are_named_by_what_can_be_a_file(tmp_path: Path) -> None:
+    here = checkpoint_file(tmp_path, "block", "mychannel", "ab" * 32)
+    assert here != checkpoint_file(tmp_path, "block", "other", "ab" * 32)
+    assert here != checkpoint_file(tmp_path, "block", "mychannel", "cd" * 32)
     with pytest.raises(CommandError, match=r"cannot name a checkpoint"):
-        Checkpoint(tmp_path, "../x", "mychannel", "ab" * 32)
-    outside = Checkpoint(tmp_path, "block", "../..", "ab" * 32)
-    assert outside.file.resolve().is_relative_to(tmp_path / "checkpoints")
+        checkpoint_file(tmp_path, "../x", "mychannel", "ab" * 32)
+    outside = checkpoint_file(tmp_path, "block", "../..", "ab" * 32)
+    assert outside.resolve().is_relative_to(tmp_path / "checkpoints")
 
 
-def test_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+async def test_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").touch()
-    with pytest.raises(CommandError, match=r"block\.json cannot be written .*--home"):
-        Checkpoint(tmp_path, "block", "mychannel", "ab" * 32).write(Printed(4))
+    async with serving(await make_network(1), tmp_path) as connection:
+        with pytest.raises(CommandError, match=r"block\.json cannot be read .*delete it to begin"):
+            await follow(connection, BLOCKS, 0, "newest", None, None)

@@ -173,6 +173,9 @@ def test_status_tells_of_every_listener(running: Running) -> None:
     assert told == set(running.lines[-1]["addresses"].values())
     assert report["channel"]["height"] > 1
     assert report["chaincodes"] == 1
+    (channel,) = report["hub_channels"]
+    assert (channel["name"], channel["connected"]) == ("mychannel", True)
+    assert channel["height"] > 1
     until = [each["certificate_until"] for s in report["services"] for each in s["endpoints"]]
     assert all(until)
     for log in (running.home / "logs").glob("*.log"):

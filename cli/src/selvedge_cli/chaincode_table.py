@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from selvedge_cli.columns import aligned
+from selvedge_cli.durations import ago
 from selvedge_cli.records import Record
 from selvedge_common.quoting import printable
 from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Chaincode, Stream
@@ -29,11 +31,10 @@ def table(chaincodes: Sequence[Chaincode], now: datetime) -> Iterator[str]:
         chaincodes: as the peer tells them.
         now: the present, to tell how long ago something was.
     """
-    rows = [_HEADINGS, *(_row(chaincode, now) for chaincode in chaincodes)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    yield _aligned(_HEADINGS, widths)
-    for chaincode, row in zip(chaincodes, rows[1:], strict=True):
-        yield _aligned(row, widths)
+    heading, *rows = aligned([_HEADINGS, *(_row(each, now) for each in chaincodes)], _NUMBERS)
+    yield heading
+    for chaincode, row in zip(chaincodes, rows, strict=True):
+        yield row
         for line in _below(chaincode, now):
             # Names and failures are a stranger's: they must neither command the terminal nor fake a
             # line.
@@ -72,17 +73,6 @@ def record(chaincode: Chaincode) -> Record:
 def state_of(stream: Stream) -> str:
     """A stream's state in a word."""
     return Stream.State.Name(stream.state).lower()
-
-
-def ago(moment: datetime, now: datetime) -> str:
-    """How long ago that was, in two units at most: 3d 4h, 45s."""
-    seconds = max(0, int((now - moment).total_seconds()))
-    parts: list[str] = []
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, seconds = divmod(seconds, length)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2])
 
 
 def _row(chaincode: Chaincode, now: datetime) -> tuple[str, ...]:
@@ -137,11 +127,3 @@ def _iso(message: Chaincode | Stream, field: str) -> str | None:
         return None
     moment: Timestamp = getattr(message, field)
     return moment.ToDatetime(UTC).isoformat()
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (
-        cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
-        for heading, cell, width in zip(_HEADINGS, cells, widths, strict=True)
-    )
-    return "  ".join(padded).rstrip()

@@ -1,8 +1,8 @@
-"""The event hub's Events/Chat: events as they happen, without a past."""
+"""The event hub's Events/Chat: events as they happen, and from a block on where one is named."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 
 import grpc.aio
 
@@ -15,6 +15,9 @@ BLOCK = events_pb2.Interest(event_type=events_pb2.BLOCK)
 FILTERED = events_pb2.Interest(event_type=events_pb2.FILTEREDBLOCK)
 REJECTION = events_pb2.Interest(event_type=events_pb2.REJECTION)
 
+START = "selvedge-start-block"
+"""The metadata in which a client names the block to begin with, as in mychannel=17."""
+
 
 def chaincode_interest(chaincode: str, name: str = "") -> events_pb2.Interest:
     """Interest in the events of a chaincode; without a name, in all of them."""
@@ -22,15 +25,32 @@ def chaincode_interest(chaincode: str, name: str = "") -> events_pb2.Interest:
     return events_pb2.Interest(event_type=events_pb2.CHAINCODE, chaincode_reg_info=registration)
 
 
-class Chat:
-    """One consumer of the event hub: `register` first, then iterate."""
+def interests(
+    kind: str, chaincodes: Iterable[str], names: Collection[str]
+) -> list[events_pb2.Interest]:
+    """What to register for events of a type of `selvedge events`. Where a name is a glob all
+    events of the chaincode come."""
+    if kind != "chaincode":
+        return [{"block": BLOCK, "filtered": FILTERED, "rejection": REJECTION}[kind]]
+    exact = [""] if not names or any("*" in name for name in names) else names
+    return [chaincode_interest(chaincode, name) for chaincode in chaincodes for name in exact]
 
-    def __init__(self, connection: Connection) -> None:
+
+class Chat:
+    """One consumer of the event hub: `register` first, then iterate.
+
+    Args:
+        connection: the user's.
+        start: the first block to hear of; without it, what happens from now on.
+    """
+
+    def __init__(self, connection: Connection, start: int | None = None) -> None:
         self._user = connection.user
         self._address = connection.settings.addresses.events
         hub = events_pb2_grpc.EventsStub(connection.channel(self._address))
+        place = [] if start is None else [(START, f"{connection.settings.channel}={start}")]
         # The stubs of grpc.aio do not know that the requests may be written later.
-        self._call = hub.Chat()  # type: ignore[call-arg]
+        self._call = hub.Chat(metadata=place)  # type: ignore[call-arg]
 
     async def register(self, interests: Sequence[events_pb2.Interest]) -> None:
         """Ask for events, and return once the hub has echoed it: from then on none is missed.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from selvedge_cli.connection import Connection
-from selvedge_cli.deliver import FOREVER, NEWEST, DeliverRefused, Position, filtered_blocks
-from selvedge_cli.errors import CommandError
-from selvedge_protos.common import common_pb2
+from selvedge_cli.deliver import FOREVER, NEWEST, Position, filtered_blocks
+from selvedge_cli.errors import CommandError, NoSuchBlock
 from selvedge_protos.peer import events_pb2, transaction_pb2
 
 
@@ -71,16 +70,13 @@ async def look_up(connection: Connection, txid: str, start: Position) -> tuple[C
         CommandError: the peer cannot be reached, or does not let this user read.
     """
     last = start - 1 if isinstance(start, int) else -1
-    try:
+    # Nothing at or after the start yet is an answer, too.
+    with suppress(NoSuchBlock):
         async with aclosing(filtered_blocks(connection, start, NEWEST, wait=False)) as found:
             async for block in found:
                 last = block.number
                 if commit := find_in(block, txid):
                     return commit, last
-    except DeliverRefused as refused:
-        # Nothing at or after the start yet: what Fabric answers instead of an empty range.
-        if refused.status != common_pb2.NOT_FOUND:
-            raise
     return None, last
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -13,30 +10,8 @@ import grpc.aio
 from selvedge_cli.ca import ensure_user
 from selvedge_cli.errors import CommandError
 from selvedge_cli.options import MSP_ID, Settings
+from selvedge_client import CredentialsError, User
 from selvedge_common import comm
-from selvedge_common.msp import IdentityError, SigningIdentity, load_signing_identity
-
-
-@dataclass(frozen=True)
-class User:
-    """Who signs and dials.
-
-    Attributes:
-        signer: the identity of the organisation that signs.
-        tls_root: root that every service's certificate comes from, PEM.
-        tls_certificate, tls_key: the pair to dial with, PEM.
-    """
-
-    signer: SigningIdentity
-    tls_root: bytes
-    tls_certificate: bytes
-    tls_key: bytes
-
-    @property
-    def tls_hash(self) -> bytes:
-        """SHA-256 of the TLS certificate in DER: binds signed requests to the connection."""
-        der = ssl.PEM_cert_to_DER_cert(self.tls_certificate.decode("ascii"))
-        return hashlib.sha256(der).digest()
 
 
 def load_user(settings: Settings) -> User:
@@ -58,19 +33,10 @@ def read_user(folder: Path) -> User:
         CommandError: a file is missing or cannot be used.
     """
     try:
-        return User(
-            load_signing_identity(folder / "msp", MSP_ID),
-            *(
-                (folder / "tls" / name).read_bytes()
-                for name in ("ca.crt", "client.crt", "client.key")
-            ),
-        )
-    except IdentityError as error:
-        raise CommandError(str(error)) from error
-    except OSError as error:
+        return User.read(folder / "msp", folder / "tls", mspid=MSP_ID)
+    except CredentialsError as error:
         raise CommandError(
-            f"{error.filename} cannot be read ({error.strerror}): "
-            f"run `selvedge ca issue --user {folder.name}`"
+            f"{error}; `selvedge ca issue --user {folder.name}` enrols it"
         ) from error
 
 

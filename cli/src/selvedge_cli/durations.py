@@ -1,6 +1,8 @@
-"""Times as Go and Fabric write them: 30s, 1m30s, 250ms."""
+"""Times as Go and Fabric write them: 30s, 1m30s, 250ms; and how long ago something was."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 import click
 
@@ -28,3 +30,14 @@ class Duration(click.ParamType[float]):
 
 
 DURATION = Duration()
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """How long ago that was, in two units at most: 3d 4h, 45s."""
+    seconds = max(0, int((now - moment).total_seconds()))
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])

@@ -31,6 +31,14 @@ class NotReachable(CommandError):
     """A service does not answer at its address, or not now: a later attempt may succeed."""
 
 
+class NoSuchChannel(CommandError):
+    """The server is there, the channel is not."""
+
+
+class NoSuchBlock(CommandError):
+    """The channel is there, the block to begin with does not exist yet."""
+
+
 class CallRefused(CommandError):
     """A service answered with a status that no second attempt changes.
 
@@ -55,26 +63,6 @@ class NotTrusted(CommandError):
 
 
 WHAT_TO_DO = "see `selvedge status`, start it with `selvedge up`, or give its address"
-# What grpc's core says of a connection that was not made, and what a person wants to know of it.
-_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
-_CORE_SAYS = {
-    _UNTRUSTED: "its certificate is from another ca",
-    "Connection refused": "connection refused",
-    "DNS resolution failed": "its host name is not known",
-    "errors resolving": "its host name is not known",
-    "No route to host": "no route to it",
-    "Network is unreachable": "no route to it",
-    "handshake": "it does not speak TLS, or refused our certificate",
-    "Socket closed": "it ended the connection",
-    "Connection reset": "it ended the connection",
-    "Broken pipe": "it ended the connection",
-    "GOAWAY": "it ended the connection",
-    "Stream removed": "it ended the connection",
-    "keepalive watchdog timeout": "nothing came from it for too long",
-    "Deadline Exceeded": "no answer came in time",
-    "failed to connect to all addresses": "no connection to it could be made",
-}
-_NO_REASON = "no reason given"
 
 
 @contextmanager
@@ -97,18 +85,26 @@ def call_failed(error: grpc.aio.AioRpcError, service: str, address: str) -> Comm
         service: what was called, as in "the peer"; its option is named in the sentence.
         address: where.
     """
-    code, details = error.code(), error.details() or _NO_REASON
+    from selvedge_client.errors import NO_REASON, UNTRUSTED
+
+    code, details = error.code(), error.details() or NO_REASON
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        if _UNTRUSTED in details:
+        said = plain(details)
+        if said == UNTRUSTED:
             return NotTrusted(service, address)
-        if details != _NO_REASON and plain(details) == details:
-            return NotReachable(f"{service} at {address} answered: {details}")
-        return NotReachable(
-            f"{service} at {address} does not answer ({plain(details)}): {WHAT_TO_DO}"
-        )
+        return not_reachable(service, address, said, answered=said == details != NO_REASON)
     return CallRefused(f"{service} at {address} refused: {code.name}: {details}", code)
+
+
+def not_reachable(service: str, address: str, why: str, *, answered: bool) -> NotReachable:
+    """Make the sentence for a service that is away, or said why it cannot serve now."""
+    if answered:
+        return NotReachable(f"{service} at {address} answered: {why}")
+    return NotReachable(f"{service} at {address} does not answer ({why}): {WHAT_TO_DO}")
 
 
 def plain(details: str) -> str:
     """The details of a call that found nobody, without the core's internals."""
-    return next((said for sign, said in _CORE_SAYS.items() if sign in details), details)
+    from selvedge_client.errors import plain
+
+    return plain(details)

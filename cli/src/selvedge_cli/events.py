@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
-from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 import click
 
-from selvedge_cli.checkpoints import Checkpoint, Printed, Progress
-from selvedge_cli.errors import CommandError
+from selvedge_cli.durations import DURATION
 from selvedge_cli.options import Settings, common_options
-
-if TYPE_CHECKING:
-    from selvedge_cli.connection import Connection
-    from selvedge_cli.deliver import Chain
-    from selvedge_cli.follow import Wanted
 
 EXAMPLES = """\b
 Examples:
   selvedge events                                   blocks, from where the last run stopped
   selvedge events --type chaincode --from oldest    all chaincode events there ever were
-  selvedge events --from 0 --until newest --json    what there is now, for a script"""
+  selvedge events --type chaincode --name 'Asset*'  those of some names
+  selvedge events --from 0 --until newest --json    what there is now, for a script
+  selvedge events --consumers --every 2s            who listens to the event hub, live"""
+
+BLOCKS = ("block", "filtered")
+"""What is told of whole blocks. All else is told of transactions, which can be chosen among."""
 
 
 class Place(click.ParamType[str | int]):
@@ -48,13 +44,14 @@ class Place(click.ParamType[str | int]):
 @click.option(
     "--type",
     "kind",
-    type=click.Choice(["block", "filtered", "chaincode", "rejection"]),
+    type=click.Choice([*BLOCKS, "chaincode", "rejection", "transaction"]),
     default="block",
     show_default=True,
     help="What to print of each block.",
 )
-@click.option("--chaincode", default="", help="Only events of this chaincode.")
-@click.option("--name", default="", help="Only chaincode events of this name.")
+@click.option("--chaincode", "chaincodes", multiple=True, help="Only what called this chaincode.")
+@click.option("--name", "names", multiple=True, help="Only events of this name, as in 'Asset*'.")
+@click.option("--creator", "creators", multiple=True, help="Only what members of this MSP id sent.")
 @click.option(
     "--from",
     "start",
@@ -73,169 +70,78 @@ class Place(click.ParamType[str | int]):
 @click.option(
     "--resume",
     metavar="NAME",
-    help="Name of the checkpoint.  [default: one for each --type, --chaincode and --name]",
+    help="Name of the checkpoint.  [default: one for each --type and what is chosen of it]",
 )
-@click.option("--chat", is_flag=True, help="Live from the event hub instead of from the peer.")
+@click.option("--chat", is_flag=True, help="Listen as clients of Fabric 1.x do, by Events/Chat.")
+@click.option("--consumers", is_flag=True, help="Show who listens to the event hub instead.")
+@click.option("--every", type=DURATION, help="With --consumers: show it again and again.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    help="With --consumers: how many; those furthest behind.  [default: 100, or what has room]",
+)
 @common_options
 def events(
     settings: Settings,
     kind: str,
-    chaincode: str,
-    name: str,
+    chaincodes: tuple[str, ...],
+    names: tuple[str, ...],
+    creators: tuple[str, ...],
     start: str | int | None,
     stop: str | int | None,
     count: int | None,
     resume: str | None,
     chat: bool,
+    consumers: bool,
+    every: float | None,
+    limit: int | None,
 ) -> None:
     """Print what happens on the channel, one line for each event, until Ctrl-C.
 
-    Each run continues where the last one of the same --type, --chaincode and --name (or --resume
-    NAME) stopped on this ledger, and a peer that goes away is waited for, so that no event is
-    missed or printed twice; with --until it has to be there at the start. A run with --from counts
-    unless it leaves events out; with --resume NAME it places that checkpoint anew.
-    With --chat the event hub is listened to instead: it has no past, so --from, --until and
-    --resume do not go with it, and a hub that goes away ends the command.
+    Each run continues where the last one of the same --type, --chaincode, --name and --creator (or
+    --resume NAME) stopped on this ledger, and servers that go away are waited for, so that no event
+    is missed or printed twice; with --until one has to be there at the start. A run with --from
+    counts unless it leaves events out; with --resume NAME it places that checkpoint anew.
+    The event hub is read, or the peer while there is no hub; with --peer, that peer alone.
+    With --chat the hub's Events/Chat is listened to: --until and --resume do not go with it, and a
+    hub that goes away ends the command.
+    With --consumers the event hub's channels and consumers are shown, as it tells them to its
+    administrators: the user is admin, unless --user says otherwise.
     """
-    from selvedge_cli.connection import Connection, load_user
-    from selvedge_cli.follow import Kind, Wanted
+    if consumers:
+        from selvedge_cli.consumers import show_consumers
 
-    if chat and (start is not None or stop is not None or resume):
-        raise click.UsageError("--chat is live: it has no --from, --until or --resume.")
-    if chat and kind == "chaincode" and not chaincode:
+        show_consumers(settings, every, limit)
+        return
+    if every or limit:
+        raise click.UsageError("--every and --limit go with --consumers.")
+    from selvedge_cli.connection import Connection, load_user
+    from selvedge_cli.follow import follow
+    from selvedge_cli.listen import listen
+    from selvedge_cli.wanted import Wanted
+
+    wanted = Wanted(kind, chaincodes, names, creators)
+    if kind in BLOCKS and (chaincodes or names or creators):
+        raise click.UsageError(
+            f"--type {kind} is told of whole blocks: choose among --type chaincode, rejection or "
+            "transaction by --chaincode, --name and --creator."
+        )
+    if chat and (stop is not None or resume):
+        raise click.UsageError("--chat is live: it has no --until or --resume.")
+    if chat and (creators or kind == "transaction"):
+        raise click.UsageError("--chat knows no --creator, and no --type transaction.")
+    if chat and kind == "chaincode" and not chaincodes:
         raise click.UsageError("--chat needs to know whose events: give --chaincode NAME.")
     if isinstance(start, int) and isinstance(stop, int) and start > stop:
         raise click.UsageError(f"--from {start} is after --until {stop}: nothing lies between.")
-    wanted = Wanted(Kind(kind), chaincode, name)
+    peer_alone = click.get_current_context().params.get("peer") is not None
     user = load_user(settings)
 
     async def run() -> None:
         async with Connection(user, settings) as connection:
             if chat:
-                await _listen(connection, wanted, count)
+                await listen(connection, wanted, start, count)
             else:
-                await _follow(connection, wanted, start, stop, count, resume)
+                await follow(connection, wanted, start, stop, count, resume, peer_alone=peer_alone)
 
     asyncio.run(run())
-
-
-async def _follow(
-    connection: Connection,
-    wanted: Wanted,
-    start: str | int | None,
-    stop: str | int | None,
-    count: int | None,
-    resume: str | None,
-) -> None:
-    from selvedge_cli.deliver import FOREVER, look_at
-    from selvedge_cli.follow import follow, wait_for_chain
-
-    settings = connection.settings
-    if stop is None:
-        chain = await wait_for_chain(connection, on_pause=_tell_away)
-    else:
-        # What has an end is for scripts: they are told at once that nobody is there.
-        chain = await look_at(connection)
-    name = resume or wanted.checkpoint
-    checkpoint = Checkpoint(settings.home, name, settings.channel, chain.ledger)
-    begin, skip = _begin(start, checkpoint, chain)
-    progress = Progress(checkpoint, (begin, skip), anew=start is not None and resume is not None)
-    end = FOREVER if stop is None else chain.newest if isinstance(stop, str) else stop
-    if begin > end:
-        return
-    printer = Printer(settings.as_json, count)
-    async with aclosing(follow(connection, wanted, chain, begin, end, on_pause=_tell_away)) as told:
-        async for block in told:
-            records = list(block.records)
-            for printed, record in enumerate(records[skip:], skip + 1):
-                if printer.print(record):
-                    rest = printed < len(records)
-                    progress.reached(Printed(block.number, printed if rest else None))
-                    return
-            progress.reached(Printed(block.number))
-            skip = 0
-
-
-def _begin(start: str | int | None, checkpoint: Checkpoint, chain: Chain) -> tuple[int, int]:
-    """The first block, and how many of its events were printed before.
-
-    Raises:
-        CommandError: there is nothing of the kind yet.
-    """
-    if start is not None:
-        place = {"oldest": 0, "newest": chain.newest}
-        begin, skip = (start if isinstance(start, int) else place[start]), 0
-    elif printed := checkpoint.read():
-        begin, skip = printed.next
-    elif checkpoint.is_known_elsewhere:
-        click.echo(
-            "selvedge: this is another ledger than the one that was printed before: beginning at "
-            "its oldest block",
-            err=True,
-        )
-        begin, skip = 0, 0
-    else:
-        begin, skip = chain.newest, 0
-    if begin > chain.newest + 1:
-        raise CommandError(
-            f"there is no block {begin} yet, the newest is {chain.newest}: begin before that with "
-            "--from"
-        )
-    return begin, skip
-
-
-async def _listen(connection: Connection, wanted: Wanted, count: int | None) -> None:
-    from selvedge_cli import chat, records
-    from selvedge_cli.follow import Kind
-
-    interest = {
-        Kind.BLOCK: chat.BLOCK,
-        Kind.FILTERED: chat.FILTERED,
-        Kind.REJECTION: chat.REJECTION,
-        Kind.CHAINCODE: chat.chaincode_interest(wanted.chaincode, wanted.name),
-    }[wanted.kind]
-    consumer = chat.Chat(connection)
-    await consumer.register([interest])
-    printer = Printer(connection.settings.as_json, count)
-    block: int | None = None
-    try:
-        async with aclosing(consumer.events()) as live:
-            async for event in live:
-                record = records.hub_record(event)
-                if record is not None and wanted.matches(record) and printer.print(record):
-                    return
-                block = block if record is None else record.get("number", block)
-        raise CommandError("the event hub ended the stream")
-    except CommandError as lost:
-        raise CommandError(f"{lost}; {_how_to_go_on(wanted, block)}") from lost
-
-
-def _how_to_go_on(wanted: Wanted, block: int | None) -> str:
-    """What prints the events that a broken `--chat` misses: the peer keeps them."""
-    words = ["selvedge", "events", "--type", wanted.kind.value]
-    for option, value in (("--chaincode", wanted.chaincode), ("--name", wanted.name)):
-        words += [option, value] if value else []
-    command = shlex.join([*words, "--from", "N" if block is None else str(block + 1)])
-    which = " with N the first block that you may have missed" if block is None else ""
-    return f"to miss nothing, go on with `{command}`{which}"
-
-
-class Printer:
-    """Prints events up to a number of them."""
-
-    def __init__(self, as_json: bool, count: int | None) -> None:
-        self._as_json = as_json
-        self._left = count
-
-    def print(self, record: dict[str, object]) -> bool:
-        """Print one; True when it was the last that was asked for."""
-        from selvedge_cli.rendering import render
-
-        click.echo(render(record, as_json=self._as_json))
-        if self._left is not None:
-            self._left -= 1
-        return self._left == 0
-
-
-def _tell_away(away: CommandError) -> None:
-    click.echo(f"selvedge: {away}; waiting for it", err=True)

@@ -1,178 +1,158 @@
-"""A channel's events, across lost connections and from run to run."""
+"""Following a channel: every event once, across servers that go away and from run to run."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from enum import Enum
+from typing import Literal
 
-from selvedge_cli import deliver, records
+import click
+
+from selvedge_cli import records
+from selvedge_cli.checkpoints import Progress, checkpoint_file, is_known_elsewhere
+from selvedge_cli.client_errors import said_by_client, told_by_client
 from selvedge_cli.connection import Connection
-from selvedge_cli.deliver import Chain, DeliverRefused, look_at
-from selvedge_cli.errors import CommandError, NotReachable
+from selvedge_cli.errors import CommandError
+from selvedge_cli.options import Settings
 from selvedge_cli.records import Record
-from selvedge_protos.common import common_pb2
+from selvedge_cli.rendering import Printer
+from selvedge_cli.wanted import Wanted
+from selvedge_client import Checkpoint, Client, Ledger, NotReachable, Position
+from selvedge_common.protoutil.blocks import header_hash
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Seconds between attempts to reach a peer that is away."""
-
-
-class Kind(Enum):
-    """What to tell of each block."""
-
-    BLOCK = "block"
-    FILTERED = "filtered"
-    CHAINCODE = "chaincode"
-    REJECTION = "rejection"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which events.
-
-    Attributes:
-        kind: of what sort.
-        chaincode, name: only those of this chaincode, and of this name; empty means any.
-    """
-
-    kind: Kind
-    chaincode: str = ""
-    name: str = ""
-
-    @property
-    def checkpoint(self) -> str:
-        """Name of the checkpoint of runs that print just these."""
-        if not (self.chaincode or self.name):
-            return self.kind.value
-        filters = json.dumps([self.chaincode, self.name]).encode()
-        return f"{self.kind.value}-{hashlib.sha256(filters).hexdigest()[:16]}"
-
-    def of(self, block: common_pb2.Block) -> Iterable[Record]:
-        """Those in a whole block."""
-        if self.kind is Kind.BLOCK:
-            return [records.block_record(block)]
-        if self.kind is Kind.REJECTION:
-            return filter(self.matches, records.rejection_records(block))
-        return filter(self.matches, records.chaincode_records(block))
-
-    def matches(self, record: Record) -> bool:
-        """Whether an event is of the chaincode and of the name."""
-        return self.chaincode in ("", record.get("chaincode")) and (
-            self.name in ("", record.get("name"))
-        )
-
-
-@dataclass(frozen=True)
-class Told:
-    """A block, and what it holds of what was wanted."""
-
-    number: int
-    records: Iterable[Record]
-
-
-class _Patience:
-    """Waits for a peer that is away, a little longer each time."""
-
-    def __init__(self, on_pause: Callable[[CommandError], None]) -> None:
-        self._on_pause = on_pause
-        self._pause = FIRST_PAUSE
-
-    async def wait(self, away: CommandError | None = None) -> None:
-        """Wait once; that it is `away` is told the first time."""
-        if away is not None and self._pause == FIRST_PAUSE:
-            self._on_pause(away)
-        await asyncio.sleep(self._pause)
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
-
-    def renew(self) -> None:
-        """It is back."""
-        self._pause = FIRST_PAUSE
-
-
-async def wait_for_chain(
-    connection: Connection, *, on_pause: Callable[[CommandError], None]
-) -> Chain:
-    """What `look_at` gives, once the peer is there.
-
-    Args:
-        on_pause: told once, when the peer is away.
-
-    Raises:
-        CommandError: the peer refuses, or is not one of ours.
-    """
-    patience = _Patience(on_pause)
-    while True:
-        try:
-            return await look_at(connection)
-        except NotReachable as away:
-            await patience.wait(away)
+_VALIDITY: Mapping[str, Literal["valid", "invalid", "any"]] = {
+    "chaincode": "valid",
+    "rejection": "invalid",
+    "transaction": "any",
+}
 
 
 async def follow(
     connection: Connection,
     wanted: Wanted,
-    chain: Chain,
-    start: int,
-    stop: int,
+    start: str | int | None,
+    stop: str | int | None,
+    count: int | None,
+    resume: str | None,
     *,
-    on_pause: Callable[[CommandError], None],
-) -> AsyncGenerator[Told, None]:
-    """Every block from `start` to `stop` once, in order.
-
-    When the peer goes away it is asked again for what is missing, until it is back.
+    peer_alone: bool = False,
+) -> None:
+    """Print what is wanted, and remember how far it was printed.
 
     Args:
-        chain: what the peer had a moment ago.
-        start, stop: numbers of blocks, both included; the last may be FOREVER.
-        on_pause: told once whenever the peer is away.
+        start: the first block, "oldest" or "newest"; None to go on where the last run stopped.
+        stop: the last block, or "newest"; None to follow.
+        count: how many events to stop after.
+        resume: the name of the checkpoint, if it is not that of what is wanted.
+        peer_alone: read the peer, and not the event hub.
 
     Raises:
-        CommandError: the peer refuses: the user may not read, or it came back with another ledger.
+        CommandError: the user may not read, the ledger is another one, or there is nothing there.
     """
-    position, patience, known = start, _Patience(on_pause), True
-    while True:
-        away = None
-        try:
-            if not known:
-                await _require_same(connection, chain)
-            async with aclosing(_tell(connection, wanted, position, stop)) as told:
-                async for block in told:
-                    yield block
-                    position = block.number + 1
-                    patience.renew()
-            if position - 1 == stop:
-                return
-        except DeliverRefused as refused:
-            if refused.status != common_pb2.SERVICE_UNAVAILABLE:
-                raise
-        except NotReachable as failure:
-            away = failure
-        known = False
-        await patience.wait(away)
+    settings = connection.settings
+    peer, hub = settings.addresses.peer, settings.addresses.events
 
-
-async def _require_same(connection: Connection, chain: Chain) -> None:
-    if (await look_at(connection)).ledger != chain.ledger:
-        raise CommandError(
-            f"the peer at {connection.settings.addresses.peer} came back with another ledger: run "
-            "this again to begin at the oldest block of that one"
+    def client(*addresses: str) -> Client:
+        return Client(
+            [peer] if peer_alone else addresses,
+            lambda: connection.user,
+            on_pause=lambda away: _tell_away(away, settings),
         )
 
+    with told_by_client(settings):
+        # What has an end is for scripts: they are told at once that nobody is there. The peer has
+        # each block before the hub has.
+        ledger = await client(peer, hub).ledger(settings.channel, wait=stop is None)
+        name = resume or wanted.checkpoint
+        checkpoint = Checkpoint(checkpoint_file(settings.home, name, settings.channel, ledger.id))
+        begin = _begin(start, checkpoint, ledger)
+        progress = Progress(checkpoint, begin, anew=start is not None and resume is not None)
+        first = _first(begin, progress.position)
+        last = ledger.newest if isinstance(stop, str) else stop
+        if last is not None and first > last:
+            return
+        printer = Printer(settings.as_json, count)
+        told = _told(client(hub, peer), settings.channel, wanted, first, last, progress)
+        async with aclosing(told):
+            async for position, record in told:
+                ended = printer.print(record)
+                if ended or position.transaction is None:
+                    await progress.advance(position)
+                if ended:
+                    return
 
-async def _tell(
-    connection: Connection, wanted: Wanted, start: int, stop: int
-) -> AsyncGenerator[Told, None]:
-    if wanted.kind is Kind.FILTERED:
-        async with aclosing(
-            deliver.filtered_blocks(connection, start, stop, wait=True)
-        ) as filtered_blocks:
-            async for filtered in filtered_blocks:
-                yield Told(filtered.number, [records.filtered_record(filtered)])
-    else:
-        async with aclosing(deliver.blocks(connection, start, stop, wait=True)) as blocks:
+
+def _begin(start: str | int | None, checkpoint: Checkpoint, ledger: Ledger) -> int | None:
+    """The first block; None to go on where the checkpoint is.
+
+    Raises:
+        CommandError: there is nothing of the kind yet.
+    """
+    begin = {"oldest": 0, "newest": ledger.newest}[start] if isinstance(start, str) else start
+    printed = checkpoint.position
+    if begin is None and printed is None:
+        begin = ledger.newest
+        if is_known_elsewhere(checkpoint.file):
+            begin = 0
+            click.echo(
+                "selvedge: this is another ledger than the one that was printed before: beginning "
+                "at its oldest block",
+                err=True,
+            )
+    first = _first(begin, printed)
+    if first > ledger.newest + 1:
+        raise CommandError(
+            f"there is no block {first} yet, the newest is {ledger.newest}: begin before that with "
+            "--from"
+        )
+    return begin
+
+
+def _first(begin: int | None, printed: Position | None) -> int:
+    """The number of the first block that is looked at."""
+    if begin is not None:
+        return begin
+    return printed.next[0] if printed is not None else 0
+
+
+async def _told(
+    client: Client,
+    channel: str,
+    wanted: Wanted,
+    first: int,
+    last: int | None,
+    progress: Progress,
+) -> AsyncGenerator[tuple[Position, Record], None]:
+    """What is told, each with its position."""
+    if wanted.kind == "block":
+        async with aclosing(client.blocks(channel, start=first, until=last)) as blocks:
             async for block in blocks:
-                yield Told(block.header.number, wanted.of(block))
+                header = block.header
+                yield (
+                    Position(header.number, None, header_hash(header)),
+                    records.block_record(block),
+                )
+    elif wanted.kind == "filtered":
+        async with aclosing(client.filtered_blocks(channel, start=first, until=last)) as filtered:
+            async for each in filtered:
+                yield Position(each.number), records.filtered_record(each)
+    else:
+        told = client.subscribe(
+            channel,
+            chaincodes=wanted.chaincodes,
+            names=wanted.names,
+            creators=wanted.creators,
+            validity=_VALIDITY[wanted.kind],
+            transactions=wanted.kind == "transaction",
+            payload=wanted.kind == "chaincode",
+            start=first,
+            until=last,
+            checkpoint=progress,
+        )
+        async with aclosing(told):
+            async for event in told:
+                yield event.position, records.told_record(wanted.kind, event)
+
+
+def _tell_away(away: NotReachable, settings: Settings) -> None:
+    click.echo(f"selvedge: {said_by_client(away, settings)}; waiting for it", err=True)

@@ -23,6 +23,9 @@ from selvedge_common.healthcheck import Unhealthy, check
 TIMEOUT = 3.0
 """Seconds for each question."""
 _STREAMS = re.compile(r"^chaincode_streams (\d+)", re.MULTILINE)
+_SOURCE = re.compile(
+    r'^eventhub_source_(connected|height|behind)\{channel="([^"]+)"\} (\S+)', re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,28 @@ class ChannelStatus:
 
 
 @dataclass(frozen=True)
+class HubChannel:
+    """A channel as the event hub has it.
+
+    Attributes:
+        height: how many of its blocks were told.
+        behind: how many more the hub's source has, as far as the hub has seen.
+        connected: whether there is a source that is read.
+    """
+
+    name: str
+    height: int
+    behind: int
+    connected: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that was found."""
 
     services: list[ServiceStatus]
     channel: ChannelStatus
+    hub_channels: list[HubChannel]
     chaincodes: int | None
     user: dict[str, str] = field(default_factory=dict)
 
@@ -92,6 +112,7 @@ class Report:
                 for service in self.services
             ],
             "channel": asdict(self.channel),
+            "hub_channels": [*map(asdict, self.hub_channels)],
             "chaincodes": self.chaincodes,
             "user": self.user,
         }
@@ -101,10 +122,12 @@ async def inspect(connection: Connection) -> Report:
     """Ask all services, at the same time."""
     addresses = connection.settings.addresses
     layout = listeners_of(addresses)
-    found, channel, chaincodes = await asyncio.gather(
+    root = connection.user.tls_root
+    found, channel, peer_metrics, hub_metrics = await asyncio.gather(
         asyncio.gather(*(_service(connection, name, *parts) for name, parts in layout.items())),
         _channel(connection),
-        asyncio.to_thread(_chaincodes, addresses.peer_operations, connection.user.tls_root),
+        asyncio.to_thread(_metrics, addresses.peer_operations, root),
+        asyncio.to_thread(_metrics, addresses.events_operations, root),
     )
     signer = connection.user.signer
     user = {
@@ -112,7 +135,9 @@ async def inspect(connection: Connection) -> Report:
         "identity_until": signer.expires_at.isoformat(),
         "tls_until": _expiry(connection.user.tls_certificate),
     }
-    return Report(found, channel, chaincodes, user)
+    streams = _STREAMS.search(peer_metrics)
+    chaincodes = int(streams[1]) if streams else None
+    return Report(found, channel, _hub_channels(hub_metrics), chaincodes, user)
 
 
 def listeners_of(addresses: Addresses) -> dict[str, tuple[dict[str, str], str]]:
@@ -180,8 +205,19 @@ async def _channel(connection: Connection) -> ChannelStatus:
     return ChannelStatus(name, chain.newest + 1, chain.newest_hash)
 
 
-def _chaincodes(address: str, root: bytes) -> int | None:
-    """How many chaincodes are connected, by the metrics; None where they do not say."""
+def _hub_channels(metrics: str) -> list[HubChannel]:
+    """What the event hub's metrics say of its channels."""
+    found: dict[str, dict[str, int]] = {}
+    for what, channel, value in _SOURCE.findall(metrics):
+        found.setdefault(channel, {})[what] = int(float(value))
+    return [
+        HubChannel(name, each.get("height", 0), each.get("behind", 0), bool(each.get("connected")))
+        for name, each in found.items()
+    ]
+
+
+def _metrics(address: str, root: bytes) -> str:
+    """The metrics of a service; empty where it does not tell them."""
     host, _, _ = address.rpartition(":")
     context = ssl.create_default_context(cadata=root.decode("ascii"))
     try:
@@ -192,9 +228,8 @@ def _chaincodes(address: str, root: bytes) -> int | None:
         finally:
             http.close()
     except OSError:
-        return None
-    found = _STREAMS.search(text)
-    return int(found[1]) if found else None
+        return ""
+    return text
 
 
 def _shown_until(connection: Connection, address: str) -> str | None:

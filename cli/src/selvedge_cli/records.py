@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf.message import DecodeError
 
-from selvedge_common.protoutil.block_events import chaincode_events
 from selvedge_common.protoutil.blocks import header_hash
 from selvedge_common.protoutil.errors import MalformedMessage
 from selvedge_common.protoutil.metadata import validation_codes
@@ -23,7 +21,11 @@ from selvedge_protos.peer import (
     transaction_pb2,
 )
 
+if TYPE_CHECKING:
+    from selvedge_client import Event
+
 Record: TypeAlias = dict[str, Any]
+UNREADABLE = "UNREADABLE"
 _Code = transaction_pb2.TxValidationCode
 
 
@@ -74,14 +76,6 @@ def filtered_record(block: events_pb2.FilteredBlock) -> Record:
     }
 
 
-def chaincode_records(block: common_pb2.Block) -> Iterator[Record]:
-    """The events of the valid transactions of a block."""
-    for envelope, code in zip(block.data.data, validation_codes(block), strict=True):
-        if code == transaction_pb2.VALID:
-            for event in chaincode_events(envelope):
-                yield {"block": block.header.number, **event_record(event)}
-
-
 def event_record(event: chaincode_event_pb2.ChaincodeEvent) -> Record:
     """One chaincode event."""
     return {
@@ -93,11 +87,28 @@ def event_record(event: chaincode_event_pb2.ChaincodeEvent) -> Record:
     }
 
 
-def rejection_records(block: common_pb2.Block) -> Iterator[Record]:
-    """The transactions of a block that were found invalid."""
-    for transaction in block_record(block)["transactions"]:
-        if transaction["code"] != _Code.Name(transaction_pb2.VALID):
-            yield {"type": "rejection", "block": block.header.number, **transaction}
+def told_record(kind: str, told: Event) -> Record:
+    """What the client package tells of a transaction.
+
+    Args:
+        kind: "chaincode" for its event; "transaction" or "rejection" for what came of it.
+        told: the transaction.
+    """
+    place = {"block": told.block, "type": kind}
+    origin: Record = {"creator": told.creator}
+    if told.time is not None:
+        origin["time"] = told.time.isoformat()
+    if kind == "chaincode":
+        event = {"chaincode": told.chaincode, "name": told.name, "txid": told.txid}
+        return {**place, **event, **content("payload", told.payload), **origin}
+    verdict: Record = {"txid": told.txid, "kind": told.kind, "code": told.code}
+    if told.error:
+        return {**place, **verdict, "kind": UNREADABLE, "error": told.error}
+    if told.chaincode:
+        verdict |= {"chaincode": told.chaincode, "function": told.function}
+    if told.name is not None:
+        verdict["event"] = told.name
+    return {**place, **verdict, **origin}
 
 
 def hub_record(event: events_pb2.Event) -> Record | None:
@@ -130,7 +141,7 @@ def _transaction(envelope: bytes, code: _Code.ValueType) -> Record:
         opened = open_transaction(envelope)
         action = opened.open_action()
     except MalformedMessage as error:
-        return {"txid": "", "kind": "UNREADABLE", **verdict, "error": str(error)}
+        return {"txid": "", "kind": UNREADABLE, **verdict, "error": str(error)}
     return {
         "txid": opened.txid,
         "kind": _kind(opened.channel_header.type),

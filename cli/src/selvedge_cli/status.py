@@ -14,7 +14,7 @@ from selvedge_cli.options import Settings, common_options
 
 if TYPE_CHECKING:
     from selvedge_cli.commit import Commit
-    from selvedge_cli.inspection import Endpoint, Report
+    from selvedge_cli.inspection import Endpoint, HubChannel, Report
 
 EXIT_STATUSES = """\b
 Exit status:
@@ -108,6 +108,8 @@ def _print_report(report: Report, *, as_json: bool) -> int:
             f"channel {channel.name}: height {channel.height}, "
             f"hash of the last block {channel.last_block_hash}"
         )
+    for each in report.hub_channels:
+        click.echo(f"event hub, channel {each.name}: {_hub_state(each)}")
     if report.chaincodes is not None:
         click.echo(f"chaincodes connected: {report.chaincodes}")
     click.echo(
@@ -125,6 +127,13 @@ def _print_report(report: Report, *, as_json: bool) -> int:
         )
     click.echo(f"selvedge: {what}", err=True)
     return FAILED
+
+
+def _hub_state(channel: HubChannel) -> str:
+    if not channel.connected:
+        return f"NO SOURCE, height {channel.height}"
+    behind = f", {channel.behind} behind its source" if channel.behind else ""
+    return f"height {channel.height}{behind}"
 
 
 def _state(endpoint: Endpoint) -> str:

@@ -9,12 +9,12 @@ from datetime import UTC
 import click
 import grpc
 
-from selvedge_cli.chaincode_table import ago
 from selvedge_cli.chaincodes import list_chaincodes
 from selvedge_cli.connection import Connection, read_user
 from selvedge_cli.doctor.findings import Finding, error, note, warning
 from selvedge_cli.doctor.installation import Installation
 from selvedge_cli.doctor.listener import TIMEOUT
+from selvedge_cli.durations import ago
 from selvedge_cli.errors import CallRefused
 from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Chaincode, Stream
 

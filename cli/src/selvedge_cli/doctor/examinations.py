@@ -10,6 +10,7 @@ from selvedge_cli.doctor import (
     chaincodes,
     disk,
     home,
+    hub,
     listeners,
     operations,
     registration,
@@ -32,6 +33,7 @@ EXAMINATIONS: tuple[Callable[[Installation], Iterator[Finding]], ...] = (
     operations.examine,
     chaincodes.examine,
     registration.examine,
+    hub.examine,
 )
 
 

@@ -71,11 +71,16 @@ class Installation:
     @property
     def pair(self) -> tuple[Path, Path] | None:
         """The user's certificate and key for TLS, where they can be used."""
-        folder = self.user.folder
-        credential = self.user.credentials[-1]
-        if defect(folder, credential, None, self.now) is not None:
+        if not self._is_usable(self.user):
             return None
+        folder, credential = self.user.folder, self.user.credentials[-1]
         return folder / credential.certificate, folder / credential.key
+
+    @property
+    def administrator(self) -> Path | None:
+        """The folder of the home's administrator, where its certificates can be used."""
+        holder = self._user("admin")
+        return holder.folder if self._is_usable(holder) else None
 
     @property
     def running(self) -> int | None:
@@ -110,6 +115,10 @@ class Installation:
         folder = self.home / "crypto" / "chaincodes" / chaincode
         renewal = f"run `selvedge ca issue --chaincode {chaincode}`"
         return Holder(folder, layout.chaincode(chaincode), folder / "ca.crt", renewal)
+
+    def _is_usable(self, holder: Holder) -> bool:
+        """Whether it can make connections."""
+        return defect(holder.folder, holder.credentials[-1], None, self.now) is None
 
     def _user(self, name: str) -> Holder:
         folder = self.home / "crypto" / "users" / name

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC
 
-from selvedge_cli.chaincode_table import ago, state_of
+from selvedge_cli.chaincode_table import state_of
 from selvedge_cli.doctor.address import dialled, is_wrong
 from selvedge_cli.doctor.chaincodes import ask
 from selvedge_cli.doctor.findings import Finding, error, note
 from selvedge_cli.doctor.installation import Installation
 from selvedge_cli.doctor.listener import Fault, dial
 from selvedge_cli.doctor.shell import chaincode_name
+from selvedge_cli.durations import ago
 from selvedge_cli.errors import CallRefused
 from selvedge_common.enrolment.material import defect
 from selvedge_protos.selvedge.chaincode.v1.chaincodes_pb2 import Chaincode

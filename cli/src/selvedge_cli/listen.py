@@ -1,0 +1,64 @@
+"""Listening to the event hub as clients of Fabric 1.x do."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import aclosing
+
+from selvedge_cli import chat, records
+from selvedge_cli.connection import Connection
+from selvedge_cli.deliver import look_at
+from selvedge_cli.errors import CommandError
+from selvedge_cli.rendering import Printer
+from selvedge_cli.wanted import Wanted
+from selvedge_common.protoutil.event_filter import fits
+
+
+async def listen(
+    connection: Connection, wanted: Wanted, start: str | int | None, count: int | None
+) -> None:
+    """Print what the hub's Events/Chat tells.
+
+    Args:
+        start: the first block, "oldest" or "newest"; None for what happens from now on.
+        count: how many events to stop after.
+
+    Raises:
+        CommandError: the hub cannot be reached, refused, or went away.
+    """
+    consumer = chat.Chat(connection, await _first_block(connection, start))
+    await consumer.register(chat.interests(wanted.kind, wanted.chaincodes, wanted.names))
+    printer = Printer(connection.settings.as_json, count)
+    block: int | None = None
+    try:
+        async with aclosing(consumer.events()) as live:
+            async for event in live:
+                record = records.hub_record(event)
+                if record is None:
+                    continue
+                name = record.get("name", "")
+                is_wanted = not wanted.names or any(fits(glob, name) for glob in wanted.names)
+                if is_wanted and printer.print(record):
+                    return
+                block = record.get("number", block)
+        raise CommandError("the event hub ended the stream")
+    except CommandError as lost:
+        raise CommandError(f"{lost}; {_how_to_go_on(wanted, block)}") from lost
+
+
+async def _first_block(connection: Connection, start: str | int | None) -> int | None:
+    """The number of the block that `--chat` begins with; None for what happens next."""
+    if start == "newest":
+        return (await look_at(connection)).newest
+    return 0 if isinstance(start, str) else start
+
+
+def _how_to_go_on(wanted: Wanted, block: int | None) -> str:
+    """What prints the events that a broken `--chat` misses."""
+    words = ["selvedge", "events", "--type", wanted.kind]
+    for option, values in (("--chaincode", wanted.chaincodes), ("--name", wanted.names)):
+        for value in values:
+            words += [option, value]
+    command = shlex.join([*words, "--from", "N" if block is None else str(block + 1)])
+    which = " with N the first block that you may have missed" if block is None else ""
+    return f"to miss nothing, go on with `{command}`{which}"
