@@ -33,6 +33,7 @@ from selvedge_common.protoutil import seek
 from selvedge_common.protoutil.blocks import header_hash, new_block, sign_block
 from selvedge_common.protoutil.config_block import Batch, genesis_block
 from selvedge_common.protoutil.endorsements import create_proposal_response, create_transaction
+from selvedge_common.protoutil.errors import ValidationCode
 from selvedge_common.protoutil.metadata import set_validation_codes
 from selvedge_common.protoutil.proposals import create_proposal, open_proposal, sign_proposal
 from selvedge_common.protoutil.responses import Backlog, MakeResponse, Responses
@@ -99,22 +100,25 @@ class Maker:
         self._peer = load_signing_identity(service / "msp", MSP_ID)
         self._user = load_signing_identity(home / "crypto" / "users" / "user1" / "msp", MSP_ID)
         self._msp = MSP.load(service / "msp", MSP_ID)
-        self._number, self._last_hash = 0, b""
+        self._number, self._last_hash, self._last_config = 0, b"", 0
 
-    def genesis(self) -> bytes:
-        """Block 0."""
+    def configuration(self) -> bytes:
+        """The next block, with the channel's configuration; block 0 has to be one."""
         batch = Batch(500, 99 << 20, 2 << 20, "5ms")
         block = genesis_block(CHANNEL, [self._msp.config()], ["localhost:7050"], batch)
-        self._number, self._last_hash = 1, header_hash(block.header)
-        return block.SerializeToString()
+        set_validation_codes(block, [_VALID])
+        if self._number:
+            block.header.number = self._last_config = self._number
+            block.header.previous_hash = self._last_hash
+            sign_block(block, self._orderer, self._last_config)
+        return self._made(block)
 
-    def block(self, envelopes: Sequence[bytes]) -> bytes:
-        """The next block, all of it valid."""
+    def block(self, envelopes: Sequence[bytes], codes: Sequence[ValidationCode] = ()) -> bytes:
+        """The next block; all of it is valid where no codes say otherwise."""
         block = new_block(self._number, self._last_hash, envelopes)
-        sign_block(block, self._orderer, 0)
-        set_validation_codes(block, [_VALID] * len(envelopes))
-        self._number, self._last_hash = self._number + 1, header_hash(block.header)
-        return block.SerializeToString()
+        sign_block(block, self._orderer, self._last_config)
+        set_validation_codes(block, codes or [_VALID] * len(envelopes))
+        return self._made(block)
 
     def message(self, content: bytes) -> bytes:
         """A transaction that says nothing to a peer; less than any that a chaincode made."""
@@ -124,21 +128,27 @@ class Maker:
         )
         return common_pb2.Envelope(payload=payload.SerializeToString()).SerializeToString()
 
-    def transaction(self, payload: bytes) -> bytes:
-        """One whose chaincode set an event."""
+    def transaction(self, payload: bytes, event: str | None = EVENT) -> bytes:
+        """One whose chaincode set an event of that name, or none."""
         proposal, txid = create_proposal(CHANNEL, NAME, [b"make"], self._user.serialized)
-        event = chaincode_event_pb2.ChaincodeEvent(
-            chaincode_id=NAME, tx_id=txid, event_name=EVENT, payload=payload
-        )
+        events = b""
+        if event is not None:
+            events = chaincode_event_pb2.ChaincodeEvent(
+                chaincode_id=NAME, tx_id=txid, event_name=event, payload=payload
+            ).SerializeToString()
         response = create_proposal_response(
             open_proposal(sign_proposal(proposal, self._user)),
             Response(status=200),
             b"",
-            event.SerializeToString(),
+            events,
             _CHAINCODE,
             self._peer,
         )
         return create_transaction(proposal, [response], self._user).SerializeToString()
+
+    def _made(self, block: common_pb2.Block) -> bytes:
+        self._number, self._last_hash = self._number + 1, header_hash(block.header)
+        return block.SerializeToString()
 
 
 class Commands:
@@ -148,7 +158,7 @@ class Commands:
         self._maker = maker
         self._blocks = blocks
         self._made: list[bytes] = []
-        blocks.append([maker.genesis()])
+        blocks.append([maker.configuration()])
 
     async def events(self, blocks: str, each: str, size: str) -> int:
         """Make blocks of events."""
@@ -186,10 +196,8 @@ class Commands:
         return each * total
 
 
-async def serve(home: Path) -> None:
-    """Serve and do what the lines say, until standard input ends."""
-    blocks = Blocks()
-    commands = Commands(Maker(home), blocks)
+def block_server(blocks: Blocks, address: str) -> comm.GRPCServer:
+    """A server of a channel's blocks to whoever asks, not started yet."""
     responses, backlog = Responses(blocks), Backlog(_BACKLOG, streams=10)
 
     async def deliver(stream: comm.MessageStream) -> None:
@@ -200,8 +208,16 @@ async def serve(home: Path) -> None:
             backlog=backlog,
         )
 
-    server = comm.GRPCServer("127.0.0.1:0", comm.ServerConfig(transport="native"))
+    server = comm.GRPCServer(address, comm.ServerConfig(transport="native"))
     server.add_message_stream("/protos.Deliver/Deliver", deliver)
+    return server
+
+
+async def serve(home: Path) -> None:
+    """Serve and do what the lines say, until standard input ends."""
+    blocks = Blocks()
+    commands = Commands(Maker(home), blocks)
+    server = block_server(blocks, "127.0.0.1:0")
     await server.start()
     print(server.address, flush=True)
     async for line in standard_input():

@@ -40,7 +40,7 @@ from bench.process import standard_input
 from chaincode_support import config, listeners
 from chaincode_support.chain import make_validator
 from chaincode_support.channel import Channel
-from chaincode_support.deliver import Deliver, Readable, add_peer_deliver
+from chaincode_support.deliver import BlockReader, Deliver, Readable, add_peer_deliver
 from chaincode_support.genesis import open_channel, open_ordering
 from chaincode_support.ledger.committer import Committer
 from chaincode_support.ledger.store import connect, open_reader
@@ -250,8 +250,10 @@ async def delivering(
 ) -> AsyncIterator[str]:
     """Deliver behind mTLS, as the peer API has it; gives its address."""
     limits = settings.peer.limits
+    ledger = channel.ledger
+    blocks = BlockReader(CHANNEL, ledger, ledger.blocks, ledger.held)
     service = Deliver(
-        {CHANNEL: Readable(channel, channel.ledger)},
+        {CHANNEL: Readable(channel, blocks)},
         mutual_tls=True,
         max_streams=limits.concurrency.deliver_service,
         backlog=Backlog(limits.deliver_bytes, limits.concurrency.deliver_service),
@@ -263,6 +265,7 @@ async def delivering(
     await server.start()
     yield server.address
     await server.stop(0)
+    await blocks.close()
 
 
 async def serve(home: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import grpc
@@ -22,9 +23,11 @@ from selvedge_protos.peer import (
     peer_pb2_grpc,
     proposal_pb2,
     proposal_response_pb2,
+    transaction_pb2,
 )
 
 CHANNEL = "mychannel"
+START_BLOCK = "selvedge-start-block"
 
 
 def signer(stack: Stack, user: str) -> SigningIdentity:
@@ -33,21 +36,28 @@ def signer(stack: Stack, user: str) -> SigningIdentity:
 
 
 class Client:
-    """An application that submits transactions and reads blocks, as one user."""
+    """An application that submits transactions and reads blocks, as one user.
 
-    def __init__(self, stack: Stack, user: str = "user1") -> None:
+    Args:
+        stack: where.
+        user: who.
+        blocks: the listener that blocks are read from.
+    """
+
+    def __init__(self, stack: Stack, user: str = "user1", blocks: str = "peer") -> None:
         self.signer = signer(stack, user)
         certificate = (stack.user_tls(user) / "client.crt").read_bytes()
         self._binding = load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256())
         self._peer = stack.channel(LISTENERS["peer"][0], user)
         self._ordering = stack.channel(LISTENERS["ordering"][0], user)
+        self._blocks = stack.channel(LISTENERS[blocks][0], user)
         self._endorser = peer_pb2_grpc.EndorserStub(self._peer)
-        self._deliver = events_pb2_grpc.DeliverStub(self._peer)
+        self._deliver = events_pb2_grpc.DeliverStub(self._blocks)
         self._broadcast = ab_pb2_grpc.AtomicBroadcastStub(self._ordering)
 
     def close(self) -> None:
-        self._peer.close()
-        self._ordering.close()
+        for channel in (self._peer, self._ordering, self._blocks):
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +101,7 @@ class Client:
         return txid
 
     def filtered_blocks(
-        self, start: Position, stop: Position = FOREVER, timeout: float = 60
+        self, start: Position, stop: Position = FOREVER, timeout: float | None = 60
     ) -> Iterator[events_pb2.FilteredBlock]:
         """Filtered blocks from `start`; without `stop` it goes on as they come."""
         envelope = seek_envelope(
@@ -123,6 +133,16 @@ class Client:
         return newest.number + 1
 
 
+def of_events(block: events_pb2.FilteredBlock) -> list[str]:
+    """The transactions of a block whose chaincode events have happened."""
+    return [
+        entry.txid
+        for entry in block.filtered_transactions
+        if entry.tx_validation_code == transaction_pb2.VALID
+        and entry.transaction_actions.chaincode_actions
+    ]
+
+
 def interest(
     kind: "events_pb2.EventType.ValueType", chaincode: str = "", name: str = ""
 ) -> events_pb2.Interest:
@@ -136,7 +156,15 @@ def interest(
 
 
 class ChatClient:
-    """A client of Events/Chat that registers and collects what comes, on a thread of its own."""
+    """A client of Events/Chat that registers and collects what comes, on a thread of its own.
+
+    Args:
+        stack: where.
+        interests: what it registers for.
+        user: who.
+        reading: whether it collects; otherwise what comes is there to be read.
+        start_block: the block to begin with; None for what happens next.
+    """
 
     def __init__(
         self,
@@ -144,13 +172,15 @@ class ChatClient:
         interests: Sequence[events_pb2.Interest],
         user: str = "user1",
         reading: bool = True,
+        start_block: int | None = None,
     ) -> None:
         self._signer = signer(stack, user)
         self._channel = stack.channel(LISTENERS["events"][0], user)
         self._outgoing: queue.SimpleQueue[events_pb2.SignedEvent | None] = queue.SimpleQueue()
         # The stubs know neither next() nor cancel() of a call.
         chat: Any = events_pb2_grpc.EventsStub(self._channel).Chat
-        self._call = chat(iter(self._outgoing.get, None), wait_for_ready=True)
+        start = [] if start_block is None else [(START_BLOCK, f"{CHANNEL}={start_block}")]
+        self._call = chat(iter(self._outgoing.get, None), wait_for_ready=True, metadata=start)
         self.events: queue.SimpleQueue[events_pb2.Event] = queue.SimpleQueue()
         self.send(events_pb2.Event(register=events_pb2.Register(events=interests)))
         self.echo = next(self._call)
@@ -184,12 +214,14 @@ class ChatClient:
         details: str = self._call.details()
         return details
 
+    def stream(self) -> Iterator[events_pb2.Event]:
+        """What comes until the stream ends, whatever its status."""
+        with suppress(grpc.RpcError):
+            yield from self._call
+
     def read_to_end(self) -> None:
-        """Read on until the stream ends, whatever its status."""
-        try:
-            for _ in self._call:
-                pass
-        except grpc.RpcError:
+        """Read on until the stream ends."""
+        for _ in self.stream():
             pass
 
     def close(self) -> None:
@@ -204,8 +236,5 @@ class ChatClient:
         self.close()
 
     def _collect(self) -> None:
-        try:
-            for event in self._call:
-                self.events.put(event)
-        except grpc.RpcError:
-            pass
+        for event in self.stream():
+            self.events.put(event)

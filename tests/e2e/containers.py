@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.e2e.stack import ROOT, Stack
 
@@ -35,6 +37,16 @@ class Containers(Stack):
         self._compose("kill", "--signal", "KILL", service)
         # Compose takes a killed container for stopped on purpose, so its restart is ours.
         self._compose("up", "--no-deps", "--wait", service)
+
+    @contextmanager
+    def cut_off(self, service: str) -> Iterator[None]:
+        container = self._compose("ps", "--quiet", service).stdout.strip()
+        network = f"{PROJECT}_default"
+        self.run("docker", "network", "disconnect", network, container)
+        try:
+            yield
+        finally:
+            self.run("docker", "network", "connect", "--alias", service, network, container)
 
     def log(self, service: str) -> str:
         return self._compose("logs", "--no-color", "--no-log-prefix", service).stdout

@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.stack import SELVEDGE, Stack, eventually
@@ -55,6 +57,17 @@ class Processes(Stack):
         os.kill(before, signal.SIGKILL)
         eventually(lambda: self._pid(service) not in (None, before), f"{service} is started again")
         eventually(lambda: self.healthy(service), f"{service} is healthy again")
+
+    @contextmanager
+    def cut_off(self, service: str) -> Iterator[None]:
+        """Stop its process: its connections stay, and nothing comes."""
+        pid = self._pid(service)
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def log(self, service: str) -> str:
         return (self.home / "logs" / f"{service}.log").read_text()

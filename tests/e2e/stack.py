@@ -9,6 +9,7 @@ import time
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ LISTENERS = {
     ),
     "chaincode": ("localhost:7052", ["protos.ChaincodeSupport"]),
     "ordering": ("localhost:7050", ["orderer.AtomicBroadcast"]),
-    "events": ("localhost:7053", ["protos.Events"]),
+    "events": (
+        "localhost:7053",
+        [
+            "protos.Deliver",
+            "protos.Events",
+            "selvedge.eventhub.v1.EventHub",
+            "selvedge.eventhub.v1.Producer",
+        ],
+    ),
     "ca": ("localhost:7055", ["selvedge.ca.v1.CertificateAuthority"]),
 }
 MESSAGE_BYTES = 100 * 1024 * 1024
@@ -55,6 +64,10 @@ class Stack(ABC):
     @abstractmethod
     def kill(self, service: str) -> None:
         """kill -9 a service and have it started again; returns when it is healthy."""
+
+    @abstractmethod
+    def cut_off(self, service: str) -> AbstractContextManager[None]:
+        """Have nothing come from a service or to it, without killing it."""
 
     @abstractmethod
     def log(self, service: str) -> str:
@@ -115,6 +128,9 @@ class Stack(ABC):
                 ("grpc.max_send_message_length", MESSAGE_BYTES),
                 # A service that is being restarted is dialled again at once.
                 ("grpc.max_reconnect_backoff_ms", 200),
+                # One that was cut off for longer is given up.
+                ("grpc.keepalive_time_ms", 5_000),
+                ("grpc.keepalive_timeout_ms", 5_000),
             ],
         )
 

@@ -39,6 +39,13 @@ def application(stack: Stack) -> Iterator[Application]:
         yield connected
 
 
+@pytest.fixture(scope="session", params=["peer", "events"])
+def listening(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Application]:
+    """An application of user1 that hears from the peer, or from the event hub."""
+    with Application(stack, peer=request.param) as connected:
+        yield connected
+
+
 @pytest.fixture(scope="session")
 def contract(stack: Stack) -> Iterator[Running]:
     """The contract of the shims' tests, running."""

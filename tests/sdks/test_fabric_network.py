@@ -14,14 +14,17 @@ from common.tests.conftest import TLSAuthority
 from tests.e2e.clients import CHANNEL
 from tests.e2e.stack import LISTENERS, ROOT, Stack, eventually
 from tests.e2e.tools import require
+from tests.sdks.application import SDKError, await_checkpoint, credentials, environment
 from tests.sdks.conftest import MAX_BYTES
-from tests.sdks.fabric_network import Application, SDKError, credentials, environment
+from tests.sdks.fabric_network import Application
+from tests.shims.build import FABRIC_NETWORK
 from tests.shims.running import Running
 
 pytestmark = pytest.mark.timeout(300)  # the first test installs the SDK and starts everything
 
 ASSETS = "asset-transfer"
-every_type = pytest.mark.parametrize("kind", ["full", "filtered"])
+every_type = pytest.mark.parametrize("kind", ["full", "filtered", "private"])
+everywhere = pytest.mark.parametrize("where", ["peer", "events"])
 awaiting = pytest.mark.parametrize(
     "strategy",
     [
@@ -147,9 +150,9 @@ def test_transient_data_reaches_the_chaincode(
 
 @every_type
 def test_contract_events_are_heard(
-    application: Application, contract: Running, unique: str, kind: str
+    application: Application, listening: Application, contract: Running, unique: str, kind: str
 ) -> None:
-    events = application.listen("listenToContract", chaincode=ASSETS, type=kind)
+    events = listening.listen("listenToContract", chaincode=ASSETS, type=kind)
     first = create(application, unique)
     events.until(lambda event: event["txid"] == first)
     contract.submit("Event", "AssetStolen", unique)
@@ -160,15 +163,18 @@ def test_contract_events_are_heard(
         for event in events.until(lambda event: event["txid"] == last["txid"])
     ]
     names, payloads = ["AssetUpdated", "AssetTransferred"], [valid["payload"], last["payload"]]
-    assert told == list(zip(names, payloads if kind == "full" else [None, None], strict=True))
+    known = [None, None] if kind == "filtered" else payloads
+    assert told == list(zip(names, known, strict=True))
 
 
-def test_blocks_are_replayed_from_the_first_one(application: Application, unique: str) -> None:
+def test_blocks_are_replayed_from_the_first_one(
+    application: Application, listening: Application, unique: str
+) -> None:
     create(application, unique)
     conflict(application, unique)
     newest = application.ask("chainInfo")["height"] - 1
     heard = [
-        application.listen("listenToBlocks", type=kind, startBlock=0).until(
+        listening.listen("listenToBlocks", type=kind, startBlock=0).until(
             lambda block: block["number"] == newest
         )
         for kind in ("full", "filtered")
@@ -184,53 +190,45 @@ def test_blocks_are_replayed_from_the_first_one(application: Application, unique
     assert [each["events"] for each in updates] == [["AssetUpdated"], ["AssetUpdated"]]
 
 
+@everywhere
 @every_type
 def test_blocks_go_on_from_the_checkpoint_of_an_application_that_was_killed(
-    stack: Stack, application: Application, unique: str, kind: str, tmp_path: Path
+    stack: Stack, application: Application, unique: str, kind: str, where: str, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "checkpoint"
     options = {"type": kind, "startBlock": 0, "checkpoint": str(checkpoint)}
     newest = application.ask("chainInfo")["height"] - 1
-    with Application(stack) as killed:
+    with Application(stack, peer=where) as killed:
         blocks = killed.listen("listenToBlocks", **options)
         before = blocks.until(lambda block: block["number"] == newest)
         await_checkpoint(checkpoint, newest + 1)
         killed.kill()
     create(application, unique)
     last = create(application, f"{unique}-2")
-    with Application(stack) as restarted:
+    with Application(stack, peer=where) as restarted:
         after = restarted.listen("listenToBlocks", **options).until(holding(last))
     numbers = [block["number"] for block in before + after]
     assert numbers == list(range(newest + 3))
 
 
+@everywhere
 def test_contract_events_go_on_from_a_checkpoint(
-    stack: Stack, application: Application, unique: str, tmp_path: Path
+    stack: Stack, application: Application, unique: str, where: str, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "checkpoint"
     options = {"chaincode": ASSETS, "type": "full", "startBlock": 0}
     first = create(application, unique)
-    with Application(stack) as killed:
+    with Application(stack, peer=where) as killed:
         events = killed.listen("listenToContract", **options, checkpoint=str(checkpoint))
         before = events.until(lambda event: event["txid"] == first)
         await_checkpoint(checkpoint, before[-1]["block"] + 1)
         killed.kill()
     last = create(application, f"{unique}-2")
-    with Application(stack) as restarted:
+    with Application(stack, peer=where) as restarted:
         events = restarted.listen("listenToContract", **options, checkpoint=str(checkpoint))
         after = events.until(lambda event: event["txid"] == last)
     events = application.listen("listenToContract", **options)
     assert before + after == events.until(lambda event: event["txid"] == last)
-
-
-def await_checkpoint(file: Path, number: int) -> None:
-    """Wait until a checkpointer has kept the number of the block that comes next."""
-
-    def kept() -> bool:
-        text = file.read_text()  # it is empty while it is written
-        return bool(text) and json.loads(text).get("blockNumber") == str(number)
-
-    eventually(kept, f"block {number} is the next one of {file}")
 
 
 def test_the_chain_is_queried(application: Application, unique: str) -> None:
@@ -284,6 +282,20 @@ def test_an_application_outlives_its_peer(stack: Stack, unique: str) -> None:
     assert [block["number"] for block in heard] == list(range(len(heard)))
 
 
+def test_an_application_outlives_its_event_hub(
+    stack: Stack, application: Application, unique: str
+) -> None:
+    with Application(stack, peer="events") as listening:
+        blocks = listening.listen("listenToBlocks", type="full", startBlock=0)
+        blocks.until(holding(create(application, unique)))
+        stack.kill("event-hub")
+        last = [create(application, f"{unique}-{number}") for number in range(3)][-1]
+        heard = blocks.until(holding(last))
+    assert [block["number"] for block in heard] == list(
+        range(heard[0]["number"], heard[0]["number"] + 3)
+    )
+
+
 def test_the_application_of_the_documentation_works_as_written(stack: Stack) -> None:
     page = (ROOT / "docs" / "how-to" / "use-an-sdk.md").read_text()
     for kind, file in {"json": "connection.json", "js": "app.js"}.items():
@@ -294,7 +306,7 @@ def test_the_application_of_the_documentation_works_as_written(stack: Stack) -> 
         running = subprocess.Popen(
             [require("node"), "app.js"],
             cwd=stack.folder,
-            env=environment(),
+            env=environment(FABRIC_NETWORK),
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -110,11 +110,12 @@ def _make_classes(folder: Path) -> None:
 NODE_22 = _node_modules("node-2.2", Path("node", "2.2"))
 NODE_25 = _node_modules("node-2.5", Path("node", "2.5"))
 FABRIC_NETWORK = _node_modules("fabric-network", Path("..", "sdks", "fabric-network"))
+FABRIC_GATEWAY = _node_modules("fabric-gateway", Path("..", "sdks", "fabric-gateway"))
 GO = Product("go", _files("go", "*.go", "go.mod", "go.sum"), ("go",), _make_programs)
 JARS = Product("jars", (Path("java/pom.xml"),), ("mvn",), _make_jars)
 CLASSES = Product("classes", _files("java", "*"), ("javac", *JARS.needs), _make_classes)
 
-PRODUCTS = (NODE_22, NODE_25, FABRIC_NETWORK, GO, JARS, CLASSES)
+PRODUCTS = (NODE_22, NODE_25, FABRIC_NETWORK, FABRIC_GATEWAY, GO, JARS, CLASSES)
 
 _USAGE = """usage: build.py [--missing]
 

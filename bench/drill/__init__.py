@@ -1,0 +1,1 @@
+"""Kills and cuts around an event hub while its consumers follow: `python -m bench.drill`."""
