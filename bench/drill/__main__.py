@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import uvloop
@@ -44,7 +45,7 @@ PACES = (0.0, 0.0, 0.0, 0.001)
 BEFORE, AFTER = 0.5, 0.3
 """Seconds that blocks flow before and after a failure, at most."""
 EPILOG = f"""examples:
-  python -m bench.drill --rounds 300                 {ROUNDS} rounds, some minutes
+  python -m bench.drill --rounds 300                 {ROUNDS} rounds, half an hour
   python -m bench.drill --rounds 1 --seed 2718281    a round again
 
 The rounds have a seed each, one above the other: --seed is that of the first. The status is 0 if
@@ -100,11 +101,14 @@ class Drill:
             async with FAILURES[what](here, chosen):
                 await asyncio.sleep(chosen.uniform(0, AFTER))
                 flowing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await flowing
                 await here.company.settle()
             await here.company.settle()
             here.check_logs()
-        except Untrue as error:
-            raise Untrue(f"seed {seed}, {what}: {error}") from error
+        except Exception as error:
+            why = str(error) or "something did not end in time"
+            raise Untrue(f"the round of seed {seed}, {what}: {why}") from error
         finally:
             flowing.cancel()
         await here.company.leave(*newcomers)
@@ -141,7 +145,12 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, help=f"how many; {ROUNDS} if not given"
     )
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.SystemRandom().getrandbits(32),
+        help="of the first round; another one each time if not given",
+    )
     parser.add_argument(
         "--transport",
         choices=("native", "grpcio"),
@@ -158,7 +167,7 @@ def main() -> None:
     except (BenchError, OSError) as error:
         shutil.rmtree(folder)
         sys.exit(f"drill: {error}")
-    except Exception as error:
+    except Untrue as error:
         traceback.print_exception(error)
         sys.exit(f"FAILED: {error}; the logs are kept in {folder}")
     shutil.rmtree(folder)
@@ -186,6 +195,9 @@ async def run(folder: Path, arguments: argparse.Namespace) -> Drill:
         await house.start()
     finally:
         await house.stop()
+    print(
+        f"drill: {arguments.rounds:,} rounds, the first of seed {arguments.seed}", file=sys.stderr
+    )
     drill = Drill(house.home, arguments.transport)
     await drill.run(arguments.rounds, arguments.seed, folder)
     return drill

@@ -150,7 +150,7 @@ class Chatter(Caller):
             channel, "/protos.Events/Chat", self._registration(), ("selvedge-start-block", start)
         )
         async with aclosing(answers) as events:
-            echo = events_pb2.Event.FromString(await anext(events))
+            echo = events_pb2.Event.FromString(await anext(events, b""))
             if not echo.HasField("register"):
                 raise self.refused(f"no echo, but {echo}")
             async for answer in events:

@@ -104,5 +104,7 @@ async def ground(home: Path, folder: Path, transport: str, seed: int) -> AsyncIt
             yield made
         finally:
             await company.leave()
-            for part in [*hubs, *sources]:
-                await part.process.kill()
+            for hub in hubs:
+                await hub.process.kill()
+            for source in sources:
+                await source.process.kill()

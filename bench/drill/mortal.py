@@ -27,14 +27,12 @@ class Mortal:
 
     Attributes:
         address: where it listens.
-        deaths: how often it was killed or stopped.
     """
 
     def __init__(
         self, *words: str | Path, address: str, log: Path, environment: Mapping[str, str]
     ) -> None:
         self.address = address
-        self.deaths = 0
         self._words = words
         self._log = log
         self._environment = {**os.environ, **environment}
@@ -88,7 +86,6 @@ class Mortal:
         if self._process is None:
             return 0
         process, self._process = self._process, None
-        self.deaths += 1
         if process.returncode is None:
             process.send_signal(how)
         async with asyncio.timeout(PATIENCE):

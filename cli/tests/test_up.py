@@ -164,6 +164,11 @@ def test_events_are_read_through_deliver_and_through_chat(running: Running) -> N
     told = [json.loads(line) for line in running.run(*words).stdout.splitlines()]
     assert [event["txid"] for event in told].count(heard["txid"]) == 1
 
+    words = ["events", "--chat", "--type", "chaincode", "--chaincode", "asset-transfer"]
+    words += ["--name", "Asset*", "--from", "oldest", "--count", str(len(told)), "--json"]
+    again = [json.loads(line)["txid"] for line in running.run(*words).stdout.splitlines()]
+    assert again == [event["txid"] for event in told]
+
 
 def test_status_tells_of_every_listener(running: Running) -> None:
     done = running.run("status", "--json")

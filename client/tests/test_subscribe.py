@@ -2,17 +2,20 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
 import pytest
 from deliver_peer import Ledger, Peer
-from eventhouse import PATIENCE, House
+from eventhouse import PATIENCE, House, eventually
 from organisation import Organisation
 
+from event_hub.session import Service
 from selvedge_client import (
     Checkpoint,
     Client,
@@ -26,6 +29,8 @@ from selvedge_client import (
     Refused,
     User,
 )
+from selvedge_common.comm import MessageStream
+from selvedge_common.protoutil.responses import block_response
 from selvedge_protos.peer import transaction_pb2
 
 CONFLICT = transaction_pb2.MVCC_READ_CONFLICT
@@ -187,6 +192,15 @@ async def test_blocks_come_once_in_order(house: House, client: Client) -> None:
     assert [block.header for block in await following] == [each.header for each in committed[3:]]
 
 
+async def test_hub_is_subscribed_to(house: House, user: GetUser) -> None:
+    """And not read by its blocks, which would look the same."""
+    hub = await house.hub()
+    await house.ledger.commit(house.ledger.transaction())
+    async with aclosing(Client(hub.address, user).subscribe(CHANNEL, start=0)) as events:
+        await anext(events)
+        assert [session.service for session in hub.consumers] == [Service.SUBSCRIBE]
+
+
 async def test_filtered_blocks_come_from_a_hub(house: House, user: GetUser) -> None:
     hub = await house.hub()
     committed = house.ledger.transaction()
@@ -319,3 +333,34 @@ async def test_server_without_the_channel_is_passed_over(
     with pytest.raises(NoSuchChannel):
         await rest(client.subscribe("none", start=0))
     await lacking.stop()
+
+
+async def test_servers_that_end_every_stream_are_not_called_without_pause(
+    user: GetUser, organisation: Organisation
+) -> None:
+    """As hubs do whose source is away: they say where it begins, and then that they cannot."""
+    calls: list[float] = []
+
+    async def instead(stream: MessageStream) -> None:
+        calls.append(time.monotonic())
+        async for _ in stream:
+            stream.send(block_response(ledger.held(0)))
+            stream.close(grpc.StatusCode.UNAVAILABLE, "the source is away")
+
+    ledger = Ledger(organisation)
+    await ledger.commit()
+    peers = [Peer(organisation, ledger) for _ in range(2)]
+    for peer in peers:
+        peer.instead = instead
+        await peer.start()
+    away: list[NotReachable] = []
+    client = Client([peer.address for peer in peers], user, on_pause=away.append)
+    listening = asyncio.create_task(rest(client.blocks(CHANNEL, start=0)))
+    await eventually(lambda: len(calls) >= 7)
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    # After each round of two a pause, twice as long: at least half of 0.1, 0.2 and 0.4 seconds.
+    assert calls[6] - calls[0] >= 0.35
+    assert [each.why for each in away] == ["the source is away"]
+    for peer in peers:
+        await peer.stop()

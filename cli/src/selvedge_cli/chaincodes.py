@@ -10,8 +10,7 @@ from google.protobuf.message import Message
 
 from selvedge_cli.connection import Connection
 from selvedge_cli.errors import CallRefused, CommandError, call_failed
-from selvedge_common.protoutil.wire import marshal, signed_envelope, timestamp_of
-from selvedge_protos.common import common_pb2
+from selvedge_common.signed_requests import sign_request
 from selvedge_protos.selvedge.chaincode.v1 import chaincodes_pb2, chaincodes_pb2_grpc
 
 
@@ -46,10 +45,7 @@ async def remove(connection: Connection, package_id: str, within: float) -> None
 async def _ask(connection: Connection, method: str, request: Message, within: float) -> Any:
     address = connection.settings.addresses.peer
     stub = chaincodes_pb2_grpc.ChaincodesStub(connection.channel(address))
-    header = common_pb2.ChannelHeader(
-        type=common_pb2.PEER_ADMIN_OPERATION, timestamp=timestamp_of()
-    )
-    envelope = signed_envelope(header, marshal(request), connection.user.signer)
+    envelope = sign_request(request, connection.user.signer)
     try:
         return await getattr(stub, method)(envelope, timeout=within)
     except grpc.aio.AioRpcError as error:

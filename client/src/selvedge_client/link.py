@@ -103,13 +103,18 @@ class Links:
         """
         row, paused, pause = _Row(), False, FIRST_PAUSE
         while True:
+            began: float | None = None
             try:
                 async with self._open() as link, aclosing(attempt(link)) as items:
                     async for item in items:
-                        row, paused, pause = _Row(), False, FIRST_PAUSE
+                        began = began or time.monotonic()
                         yield item
                 return
             except _TRY_ANOTHER as failure:
+                # One that ends as soon as it has begun is as good as none, or servers that all do
+                # that would be called without a pause.
+                if began is not None and time.monotonic() - began > pause:
+                    row, paused, pause = _Row(), False, FIRST_PAUSE
                 self._current += 1
                 row.add(failure)
             if row.failures < len(self._addresses):

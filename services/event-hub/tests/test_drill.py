@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import grpc
+import pytest
 from eventhouse import Client, House, interest
 from hub_process import PATIENCE, hub_process
 from proxy import Network, Proxy
@@ -114,6 +114,7 @@ async def come_back(listener: Listener, address: str) -> None:
     await listener.listen(BLOCKS + 5)
 
 
+@pytest.mark.timeout(180)
 async def test_drill(house: House) -> None:
     """Fifteen of a hundred stop reading, read a byte a second, or vanish: nobody else notices,
     memory stays within its bounds, and the fifteen miss nothing once they are back."""
@@ -151,11 +152,11 @@ async def test_drill(house: House) -> None:
             await asyncio.gather(*reading)
         # Everybody who went wrong is let go, for a reason that says so.
         await hub.until_metric("eventhub_consumers_closed_total", len(bad))
-        for each in stopped:
-            assert each.client is not None
-            code, sentence = await each.client.refused()
-            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert sentence.startswith(("SLOW_CONSUMER: ", "SEND_TIMEOUT: "))
+        reasons = [
+            await hub.metric(f'eventhub_consumers_closed_total{{reason="{reason}"}}')
+            for reason in ("SLOW_CONSUMER", "SEND_TIMEOUT")
+        ]
+        assert sum(reasons) == len(bad)
         assert await hub.metric('eventhub_consumers{kind="CHAT"}') == READERS
         assert all(reader.heard == story(BLOCKS) for reader in readers)
 

@@ -280,6 +280,7 @@ async def test_thousand_replays_at_once_stay_within_their_room_and_disturb_nobod
     await listens_on(house, witness, "undisturbed")
 
 
+@pytest.mark.timeout(180)
 async def test_hub_does_not_grow_by_clients_that_never_read(house: House) -> None:
     """A hundred megabytes of events for fifty who read none, of which little may wait."""
     async with hub_process(

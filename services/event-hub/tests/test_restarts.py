@@ -2,7 +2,9 @@
 and in order, however often the hub and its source are killed and stopped meanwhile."""
 
 import asyncio
+import hashlib
 import random
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -129,20 +131,25 @@ class Follower(Listener):
     _after: Position | None = None
 
     async def listen(self, hub: Running) -> None:
-        certificate, key = self.house.organisation.tls_pair("client")
+        organisation = self.house.organisation
+        certificate, key = organisation.tls_pair("client")
         opened = channel(
-            hub.address, root_cas=self.house.organisation.tls.pem, certificate=certificate, key=key
+            hub.address, root_cas=organisation.tls.pem, certificate=certificate, key=key
         )
-        request = SubscribeRequest(channel="mychannel", block=self.next, after=self._after)
-        signer = self.house.organisation.identity("user")
-        subscriber = Subscriber(opened, sign_request(request, signer))
+        request = SubscribeRequest(channel="mychannel", block=self.start)
+        if self._after is not None:
+            request.after.CopyFrom(self._after)
+        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.decode())).digest()
+        signed = sign_request(request, organisation.identity("user"), tls_cert_hash=digest)
+        subscriber = Subscriber(opened, signed)
         async for answer in answers(subscriber.call):
             notice = Notice.FromString(answer)
-            self._after = notice.position
             if notice.HasField("transaction"):
                 self.heard.append(notice.transaction.event.event_name)
-            place = notice.position
-            self.next = place.block + (0 if place.HasField("transaction") else 1)
+            if notice.HasField("position"):
+                self._after = notice.position
+                rest = notice.position.HasField("transaction")
+                self.next = notice.position.block + (not rest)
             if self.next > LAST:
                 break
         await subscriber.leave()

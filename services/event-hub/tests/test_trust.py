@@ -83,6 +83,7 @@ async def test_block_without_the_orderers_signature_is_refused_and_nothing_of_it
     forge: Callable[[common_pb2.Block, SigningIdentity], None],
 ) -> None:
     hub = await house.hub()
+    await caught_up(hub, house.ledger)
     client = house.client(hub)
     await client.register(interest(FILTEREDBLOCK))
     await house.ledger.commit(house.ledger.transaction())
@@ -100,9 +101,7 @@ async def test_block_without_the_orderers_signature_is_refused_and_nothing_of_it
     sentence = r"block 3 of the source is not signed as the configuration of mychannel in block 0"
     await refused(hub, "signature", sentence, before)
     assert hub.channel().height == 3
-    heard = [(await client.hear()).filtered_block.number]
-    while heard[-1] < 2:
-        heard.append((await client.hear()).filtered_block.number)
+    assert [(await client.hear()).filtered_block.number for _ in range(2)] == [1, 2]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await client.call.read()
@@ -445,28 +444,46 @@ def judged(trust: Trust, chain: Chain, block: common_pb2.Block) -> None:
     chain.last = position
 
 
-@pytest.mark.parametrize("file", ["mychannel-peer.blocks", "mychannel-orderer.blocks"])
-def test_blocks_of_fabric_are_believed(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "timeouts"),
+    [
+        ("mychannel-peer.blocks", {0: "500ms", 9: "400ms"}),
+        ("mychannel-orderer.blocks", {0: "500ms"}),
+    ],
+)
+def test_blocks_of_fabric_are_believed(tmp_path: Path, file: str, timeouts: dict[int, str]) -> None:
     trust, configurations, changes = trusting(tmp_path, None)
     chain = Chain(CHANNEL, None)
-    found = fabric_blocks(file)
+    found = fabric_blocks(f"fabric-2.5/{file}")
     for block in found:
         judged(trust, chain, block)
     assert chain.last is not None
     assert chain.last.number == len(found) - 1
     assert set(changes[0].msps) == {"OrdererMSP", "Org1MSP", "Org2MSP"}
-    batches = [config.batch.timeout for config in changes]
-    assert batches[0] == "500ms"
+    assert [config.batch.timeout for config in changes] == list(timeouts.values())
     newest = configurations.newest
     assert newest is not None
-    if file == "mychannel-peer.blocks":
-        assert newest.number == 9
-        assert batches[1] != batches[0]
-    assert metadata.last_config(found[-1]) == newest.number
+    assert newest.number == max(timeouts) == metadata.last_config(found[-1])
+
+
+def test_blocks_of_fabrics_bft_orderers_need_three_of_the_four(tmp_path: Path) -> None:
+    first, *others = fabric_blocks("fabric-3.1/bftchannel-orderer.blocks")
+    trust = Trust("bftchannel", Configurations(tmp_path, None), lambda _: None)
+    chain = Chain("bftchannel", None)
+    judged(trust, chain, first)
+    for block in others:
+        fewer = common_pb2.Block.FromString(block.SerializeToString())
+        signatures = metadata.get_metadata(fewer, common_pb2.SIGNATURES)
+        assert len(signatures.signatures) == 3
+        signatures.signatures[0].CopyFrom(signatures.signatures[1])
+        metadata.set_metadata(fewer, common_pb2.SIGNATURES, marshal(signatures))
+        with pytest.raises(NotSigned):
+            judged(trust, chain, fewer)
+        judged(trust, chain, block)
 
 
 def test_blocks_of_fabric_that_were_altered_are_not(tmp_path: Path) -> None:
-    found = fabric_blocks("mychannel-peer.blocks")
+    found = fabric_blocks("fabric-2.5/mychannel-peer.blocks")
     trust, _, _ = trusting(tmp_path, None)
     chain = Chain(CHANNEL, None)
     for block in found[:4]:
@@ -497,7 +514,7 @@ def test_blocks_of_fabric_that_were_altered_are_not(tmp_path: Path) -> None:
 async def test_events_are_made_of_fabrics_blocks(house: House) -> None:
     """The channel of Fabric, from a source that has its blocks."""
     ledger = Ledger(house.organisation)
-    for each in fabric_blocks("mychannel-peer.blocks"):
+    for each in fabric_blocks("fabric-2.5/mychannel-peer.blocks"):
         await ledger.append(each)
     house.peer.ledger = ledger
     hub = await house.hub()

@@ -16,10 +16,10 @@ _SENDS_A_TURN = 256
 # What is told together at most, unless a single block is larger.
 _BATCH_BLOCKS = 64
 _BATCH_BYTES = 64 * 1024
-# The longest pause, in seconds.
+# How many times as long as it takes to tell all readers it rests: the system calls that follow take
+# longer than that. And the longest rest, in seconds.
+_REST = 8
 _LONGEST_REST = 0.02
-import os
-_K = float(os.environ.get("LIVE_K", "1"))
 
 
 class LiveReader(Protocol):
@@ -36,10 +36,10 @@ class LiveReader(Protocol):
 class LiveReaders:
     """All who wait for the next block of a channel, in one kind of response.
 
-    One task waits for all of them, so that a block costs a reader no more than its sending. To tell
-    all of them takes a while, most of it in system calls, one for each connection. So it rests as
-    long as that took: what has come meanwhile leaves together, and whatever else there is to do has
-    its time. A block that comes after a rest is told at once.
+    One task waits for all of them, so that a block costs a reader no more than its sending. Most of
+    that are system calls, one for each connection, however much is sent. So it rests a while after
+    each block, by how long it took to tell all readers: what has come meanwhile leaves together.
+    A block that comes after the rest is told at once.
 
     Args:
         responses: gives them.
@@ -78,17 +78,18 @@ class LiveReaders:
         del self._readers[reader]
 
     async def _run(self, number: int) -> None:
-        clock = asyncio.get_running_loop().time
+        responses, clock = self._responses, asyncio.get_running_loop().time
         try:
             while self._readers:
-                await self._responses.wait_for(number + 1)
+                await responses.wait_for(number + 1)
                 found = await self._next(number)
+                whole = number + len(found) == responses.height
                 began = clock()
                 await self._tell(number, found)
-                # What was sent leaves before this returns.
-                await asyncio.sleep(0)
+                rest = min(_REST * (clock() - began), _LONGEST_REST)
                 number += len(found)
-                if len(found) < _BATCH_BLOCKS: await asyncio.sleep(min(_K*(clock() - began), _LONGEST_REST))
+                # Who has yet to tell of more that is there has no time to rest.
+                await asyncio.sleep(rest if whole else 0)
         except BlockUnavailable:
             pass  # each of them asks for it, and is told why it does not get it
         finally:

@@ -46,9 +46,9 @@ async def test_a_read_gives_blocks_until_they_are_enough(
 async def test_a_disk_that_takes_its_time_holds_up_nobody(ledger: Ledger) -> None:
     given = threading.Event()
 
-    def slowly(first: int, last: int) -> Generator[bytes, None, None]:
+    def slowly(*which: int) -> Generator[bytes, None, None]:
         assert given.wait(10)
-        yield from ledger.blocks(first, last)
+        yield from ledger.blocks(*which)
 
     reader = BlockReader(CHANNEL, ledger, slowly)
     reading = asyncio.create_task(reader.read(0, 0, 0, bytes))

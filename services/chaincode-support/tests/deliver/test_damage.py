@@ -92,7 +92,10 @@ def damage_its_page(file: Path) -> None:
     [
         (damage_its_page, "database disk image is malformed"),
         (change("DELETE FROM block WHERE number = {}"), "block 1 is not in it"),
-        (change("UPDATE block SET bytes = x'ff' WHERE number = {}"), "block 1: The block is not a"),
+        (
+            change("UPDATE block SET bytes = x'ff' WHERE number = {}"),
+            "block 1: It does not begin with",
+        ),
         (
             change(
                 "UPDATE block SET bytes = (SELECT bytes FROM block WHERE number = 2) "

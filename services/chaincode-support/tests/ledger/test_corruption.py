@@ -106,14 +106,14 @@ def test_a_look_up_that_meets_it_says_so_and_blocks_are_still_read(
 
 
 @pytest.mark.parametrize(
-    "read", [lambda ledger: ledger.block(3), lambda ledger: [*ledger.blocks(3, 5)]]
+    "read", [lambda ledger: ledger.block(3), lambda ledger: [*ledger.blocks(3, 5, 1 << 30)]]
 )
 def test_a_block_that_is_gone_is_damage(volume: Path, read: Callable[[Ledger], object]) -> None:
     file = volume / "ledger" / f"{CHANNEL}.sqlite"
     with changing(file) as connection:
         connection.execute("DELETE FROM block WHERE number = 3")
     with closing(Ledger.open(volume / "ledger", CHANNEL)) as ledger:
-        assert len([*ledger.blocks(0, 2)]) == 3
+        assert len([*ledger.blocks(0, 2, 1 << 30)]) == 3
         assert ledger.damage is None
         with pytest.raises(LedgerUnusable, match="is damaged: have the peer's log read"):
             read(ledger)

@@ -188,6 +188,15 @@ class Consumers:
                 outbox.patience = outbox.patience - STALL_SECONDS if moved else 0
             waiting = [outbox for outbox in waiting if outbox.patience > 0]
 
+    def roomy(self, size: int) -> bool:
+        """Count `size` bytes that will wait for many at once, if there is room for all of them."""
+        if self._estimate + size > self._total_bytes:
+            self._too_much()
+            if self._estimate + size > self._total_bytes:
+                return False
+        self._estimate += size
+        return True
+
     def crowded(self, size: int) -> bool:
         """Count `size` bytes that will wait, and tell whether that is too much in all."""
         self._estimate += size

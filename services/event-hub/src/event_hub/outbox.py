@@ -58,6 +58,7 @@ class Outbox(Session):
         self.replaying: set[str] = set()
         self.patience = PATIENCE_SECONDS
         self._config = config
+        self._max_event_bytes = config.max_event_bytes
         self._on_relief = on_relief
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -104,34 +105,14 @@ class Outbox(Session):
         event is too large for as EVENT_TOO_LARGE, since leaving it out would be silent; one that is
         closed already is offered to in vain.
         """
-        if self.closed:
+        stream, size = self.stream, len(message)
+        # Nearly always; it costs little more than the sending.
+        if not (self._queue or self.closed or stream.full) and size <= self._max_event_bytes:
+            self.delivered += 1
+            self._sent_bytes += size
+            stream.send(message)
             return True
-        if len(message) > self._config.max_event_bytes:
-            self.close(
-                CloseReason.EVENT_TOO_LARGE,
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"an event for this client has {len(message)} bytes, above the limit of "
-                f"{self._config.max_event_bytes}; register for less, or raise "
-                "peer.events.maxSendMsgSize",
-            )
-            return True
-        if not self._queue and not self.stream.full:
-            self.send(message)
-            return True
-        if not self._has_room_for(message):
-            self.close(
-                CloseReason.SLOW_CONSUMER,
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{len(self._queue)} events of {self._queued_bytes} bytes are waiting and this "
-                "client does not read them fast enough; read faster, register for less, or raise "
-                "peer.events.outbox.maxEvents and maxBytes",
-            )
-            return True
-        self._queue.append(message)
-        self._queued_bytes += len(message)
-        if self._pump is None:
-            self._pump = asyncio.create_task(self._pump_queue(), name="outbox")
-        return not self.behind
+        return self._have_wait(message)
 
     async def drained(self) -> None:
         """Return once the stream takes more than what waits here, or has ended."""
@@ -161,6 +142,33 @@ class Outbox(Session):
         if self._pump is not None:
             self._pump.cancel()
         return abandoned
+
+    def _have_wait(self, message: bytes) -> bool:
+        if self.closed:
+            return True
+        if len(message) > self._max_event_bytes:
+            self.close(
+                CloseReason.EVENT_TOO_LARGE,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"an event for this client has {len(message)} bytes, above the limit of "
+                f"{self._max_event_bytes}; register for less, or raise "
+                "peer.events.maxSendMsgSize",
+            )
+            return True
+        if not self._has_room_for(message):
+            self.close(
+                CloseReason.SLOW_CONSUMER,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{len(self._queue)} events of {self._queued_bytes} bytes are waiting and this "
+                "client does not read them fast enough; read faster, register for less, or raise "
+                "peer.events.outbox.maxEvents and maxBytes",
+            )
+            return True
+        self._queue.append(message)
+        self._queued_bytes += len(message)
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._pump_queue(), name="outbox")
+        return not self.behind
 
     def _has_room_for(self, message: bytes) -> bool:
         if not self._queue:

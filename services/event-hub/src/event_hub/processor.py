@@ -161,12 +161,14 @@ class Processor:
         consumers = self._interests.consumers(event)
         if not consumers:
             return
-        behind = []
+        behind, message = [], event.message
+        # Where there is room for all of them, it is counted once.
+        roomy = self._consumers.roomy(len(message) * len(consumers))
         for consumer in consumers:
-            if self._consumers.crowded(len(event.message)):
-                await self._consumers.make_room(len(event.message))
+            if not roomy and self._consumers.crowded(len(message)):
+                await self._consumers.make_room(len(message))
             try:
-                if not consumer.offer(event.message):
+                if not consumer.offer(message):
                     behind.append(consumer)
             except Exception:
                 log.exception("fault with a consumer", peer=consumer.stream.peer)

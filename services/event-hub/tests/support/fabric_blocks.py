@@ -1,18 +1,18 @@
-"""Blocks of a channel of Fabric 2.5, as its peer and its orderer gave them."""
+"""Blocks of Fabric, as its peers and orderers gave them."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from selvedge_protos.common import common_pb2
 
-FOLDER = Path(__file__).parents[1] / "fabric-2.5"
+TESTS = Path(__file__).parents[1]
 
 
 def fabric_blocks(file: str) -> list[common_pb2.Block]:
-    """The blocks of a file in tests/fabric-2.5, whose README says what is in them."""
-    return [
-        common_pb2.Block.FromString(block) for block in _delimited((FOLDER / file).read_bytes())
-    ]
+    """The blocks of a file like "fabric-2.5/mychannel-peer.blocks"; a README beside it says what is
+    in them."""
+    found = _delimited((TESTS / file).read_bytes())
+    return [common_pb2.Block.FromString(block) for block in found]
 
 
 def _delimited(data: bytes) -> Iterator[bytes]:

@@ -9,8 +9,8 @@ from contextlib import closing
 from typing import Protocol, TypeAlias
 
 from chaincode_support.ledger import LedgerClosed, LedgerError, ReadFailed
+from chaincode_support.ledger.stored_block import number_of
 from chaincode_support.ordering import LogUnreadable, OrderedBlocks, OrderingError
-from selvedge_common.protoutil.blocks import parse_block
 from selvedge_common.protoutil.errors import BlockUnavailable, MalformedBlock, MalformedMessage
 from selvedge_common.protoutil.responses import MakeResponse
 from selvedge_protos.common import common_pb2
@@ -18,9 +18,10 @@ from selvedge_protos.common import common_pb2
 # What may pass, or is not the block's fault.
 _PASSING = (LedgerClosed, LogUnreadable, ReadFailed)
 
-ReadBlocks: TypeAlias = Callable[[int, int], Generator[bytes, None, None]]
-"""Reads the marshalled blocks from one number to another, as they are asked for, on any thread.
+ReadBlocks: TypeAlias = Callable[[int, int, int], Generator[bytes, None, None]]
+"""Reads marshalled blocks as they are asked for, on any thread.
 
+Takes the first number and the last, and how many bytes they have together when they are enough.
 Raises LedgerError and OrderingError.
 """
 
@@ -98,15 +99,11 @@ class BlockReader:
 
     def _read(self, first: int, last: int, max_bytes: int, make: MakeResponse) -> Sequence[bytes]:
         made: list[bytes] = []
-        size = 0
         try:
-            with closing(self._read_blocks(first, last)) as blocks:
+            with closing(self._read_blocks(first, last, max_bytes)) as blocks:
                 for number, block in enumerate(blocks, first):
                     _check(number, block)
                     made.append(make(block))
-                    size += len(block)
-                    if size >= max_bytes:
-                        break
         except Exception as error:
             # Whoever comes to the block that cannot be given is told.
             if not made:
@@ -126,15 +123,19 @@ class BlockReader:
 def one_by_one(ordering: OrderedBlocks) -> ReadBlocks:
     """Reads the blocks of an ordering."""
 
-    def read(first: int, last: int) -> Generator[bytes, None, None]:
+    def read(first: int, last: int, max_bytes: int) -> Generator[bytes, None, None]:
         for number in range(first, last + 1):
-            yield ordering.block(number)
+            block = ordering.block(number)
+            yield block
+            max_bytes -= len(block)
+            if max_bytes <= 0:
+                break
 
     return read
 
 
 def _check(number: int, block: bytes) -> None:
     """A disk's errors do not always show in what holds the pages of a file together."""
-    found = parse_block(block).header.number
+    found = number_of(block)
     if found != number:
         raise MalformedBlock(f"It says that it is block {found}.")

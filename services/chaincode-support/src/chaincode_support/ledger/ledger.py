@@ -29,7 +29,7 @@ from chaincode_support.ledger.store import (
     insert_block,
     open_writer,
 )
-from chaincode_support.ledger.stored_block import read_envelope
+from chaincode_support.ledger.stored_block import read_blocks, read_envelope
 from chaincode_support.ledger.transaction import CheckedTransaction
 from chaincode_support.ledger.trouble import REBUILD, Soundness, can_pass
 from chaincode_support.ledger.write_ahead_log import DEFAULT_MAX_BYTES, WriteAheadLog
@@ -56,7 +56,6 @@ _ENDORSED = frozenset(
 )
 
 _BLOCK = "SELECT bytes FROM block WHERE number = ?"
-_BLOCKS = "SELECT number, bytes FROM block WHERE number BETWEEN ? AND ? ORDER BY number"
 _BLOCK_BY_HASH = "SELECT bytes FROM block WHERE hash = ?"
 _BLOCK_BY_TXID = "SELECT bytes FROM block WHERE number = (SELECT block FROM tx WHERE txid = ?)"
 _TRANSACTION = "SELECT block, position, code FROM tx WHERE txid = ?"
@@ -157,22 +156,26 @@ class Ledger:
             raise self._soundness.found(f"block {number} is not in it")
         return cast("bytes", row[0])
 
-    def blocks(self, first: int, last: int) -> Generator[bytes, None, None]:
-        """Read the marshalled blocks from `first` to `last`, which are below `height`, one by one.
+    def blocks(self, first: int, last: int, max_bytes: int) -> Generator[bytes, None, None]:
+        """Read the marshalled blocks from `first` on, one by one.
 
-        Until the generator is closed it holds a snapshot.
+        The last one is `last`, which is below `height`, or the one with which they have `max_bytes`
+        together. Until the generator is closed it holds a snapshot.
         """
-        number = first
-        # What is wrong with a block is found when the one before it is read.
+        number, left = first, max_bytes
+        # An error may be of the block after the one that is not given: each is asked for again.
         with suppress(sqlite3.Error), self._readers.connection() as connection:
-            for found, block in connection.execute(_BLOCKS, (first, last)):
+            for found, block in read_blocks(connection, first, last, max_bytes):
                 if found != number:
                     break
                 yield block
                 number += 1
-        while number <= last:
-            yield self.block(number)
+                left -= len(block)
+        while number == first or (number <= last and left > 0):
+            block = self.block(number)
+            yield block
             number += 1
+            left -= len(block)
 
     def held(self, number: int) -> bytes | None:
         """The same without reading, if it is the newest one and was committed by this process."""

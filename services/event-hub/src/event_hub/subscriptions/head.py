@@ -20,8 +20,10 @@ log = get_logger("eventhub.subscriptions")
 
 # Who waits is told at most this often, in seconds, that the position moves.
 MARKER_SECONDS = 5.0
-# Of so many kinds of transactions it is remembered whom they are for.
+# Of so many kinds of transactions it is remembered whom they are for, if their names have at most
+# so many characters.
 _MAX_KINDS = 4096
+_MAX_NAMES = 1024
 
 
 @dataclass(eq=False)
@@ -122,12 +124,16 @@ class Head:
             groups = self._interested.get(kind)
             if groups is None:
                 groups = [group for group in self._groups.values() if group.wanted.matches(kind)]
-                if len(self._interested) >= _MAX_KINDS:
-                    self._interested.clear()
-                self._interested[kind] = groups
+                self._remember(kind, groups)
             for group in groups:
                 found.setdefault(group, []).append(index)
         return found
+
+    def _remember(self, kind: Kind, groups: Sequence[_Group]) -> None:
+        if len(kind.chaincode) + len(kind.event or "") + len(kind.creator) <= _MAX_NAMES:
+            if len(self._interested) >= _MAX_KINDS:
+                self._interested.clear()
+            self._interested[kind] = groups
 
     def _release_all(self) -> None:
         for waiting in self._waiting.values():
