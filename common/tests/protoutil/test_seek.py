@@ -463,6 +463,18 @@ async def test_a_slow_reader_bounds_what_is_read_for_it(client: Any) -> None:
     assert stream.answers == [*range(50), "SUCCESS"]
 
 
+async def test_who_reads_nothing_is_not_waited_for_beyond_the_patience_for_it(client: Any) -> None:
+    chain = Chain(3)
+    stream = Stream(seek_envelope("mychannel", 9, 9, WAIT, client), mark=0)
+    backlog = Backlog(1 << 20, 1, patience=0.01)
+    async with asyncio.timeout(PATIENCE):
+        status = await deliver(
+            stream, responses_of=lambda _: Responses(chain), check_access=always, backlog=backlog
+        )
+    assert status == common_pb2.NOT_FOUND
+    assert stream.unread
+
+
 async def test_filtered_blocks_are_sent_where_asked_for(client: Any, transact: Any) -> None:
     chain = Chain(0)
     block = blocks.new_block(0, b"", [transact(event="created").SerializeToString()])
@@ -592,6 +604,29 @@ async def test_readers_in_many_places_do_not_read_in_vain() -> None:
             await responses.fetch(start + turn, FOREVER)
     given = 20 * 100
     assert sum(map(len, chain.reads)) < 2 * given
+
+
+async def test_a_reader_behind_which_another_one_reads_does_not_wait_for_that_one() -> None:
+    """Each read of the one that is behind may bring the block of the other, and never does."""
+    chain = Chain(AHEAD_BLOCKS)
+    # Room for two blocks that are read ahead.
+    responses = Responses(chain, max_bytes=8 * len(chain.blocks[0]))
+    walking = True
+
+    async def walk() -> None:
+        for number in range(AHEAD_BLOCKS):
+            if not walking:
+                return
+            await responses.fetch(number, FOREVER)
+
+    async with asyncio.timeout(PATIENCE):
+        walker = asyncio.create_task(walk())
+        await asyncio.sleep(0)
+        await responses.fetch(100, FOREVER)
+        walking = False
+        await walker
+    before = chain.reads.index(next(read for read in chain.reads if read[0] == 100))
+    assert before <= 3
 
 
 async def test_a_block_that_is_lost_ends_the_answer_with_its_status(

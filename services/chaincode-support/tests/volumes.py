@@ -129,6 +129,9 @@ def failing_disk(ledger: Ledger) -> Iterator[None]:
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR
             raise error
 
+        def blobopen(self, *_: object, **__: object) -> None:
+            self.execute()
+
     connections: Any = [Connection()]
     ledger._readers._idle, kept = connections, ledger._readers._idle
     yield

@@ -120,7 +120,9 @@ class LiveReaders:
             try:
                 taken = reader.offer(first, found)
             except Exception as error:
-                left.set_exception(error)
+                # One that left and came back in a turn of others waits for another future.
+                if not left.done():
+                    left.set_exception(error)
                 continue
             sent += taken
             in_turn += taken

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import grpc
 
@@ -24,7 +24,7 @@ from selvedge_protos.peer import events_pb2
 REMEMBERED_BYTES = 16 * 1024 * 1024
 
 # What one read brings at most, unless a single block is larger.
-AHEAD_BYTES = 256 * 1024
+AHEAD_BYTES = 1024 * 1024
 AHEAD_BLOCKS = 128
 # Of what is remembered, the part that readers in different places have read ahead. The rest is for
 # what they share, and for blocks larger than what was left to them.
@@ -40,7 +40,6 @@ _LOOK_SECONDS = 0.02
 _log = get_logger("common.deliver")
 
 _Found: TypeAlias = "Mapping[int, bytes | BlockUnavailable]"
-_Read: TypeAlias = "asyncio.Task[_Found]"
 MakeResponse: TypeAlias = Callable[[bytes], bytes]
 """Makes a marshalled DeliverResponse out of a marshalled block; raises MalformedBlock."""
 
@@ -133,6 +132,13 @@ def private_data_response(block: bytes) -> bytes:
     )
 
 
+class _Read(NamedTuple):
+    """A read that is under way; it brings block `first`, and of those that follow it some."""
+
+    first: int
+    task: asyncio.Task[_Found]
+
+
 class Responses:
     """The responses with a source's blocks, of one kind; all their readers share the bytes.
 
@@ -202,23 +208,30 @@ class Responses:
 
         Blocks up to `last` may be read ahead. Raises BlockUnavailable.
         """
+        disappointed = False
         while True:
             made = self.remembered(number)
             if made is not None:
                 return made
-            reading = self._reads.get(number) or self._begin_read(number, last)
+            reading = self._reads.get(number)
+            # A read brings its first block in any case, and fewer of the others the more there is
+            # to read: who waited for one in vain would else do so again and again, behind a reader
+            # that is a little before it.
+            if reading is None or (disappointed and reading.first != number):
+                reading = self._begin_read(number, last)
             # Shielded: it goes on for others when this reader leaves.
-            found = (await asyncio.shield(reading)).get(number)
+            found = (await asyncio.shield(reading.task)).get(number)
             if isinstance(found, BlockUnavailable):
                 raise found
             if found is not None:
                 return found
+            disappointed = True
 
     def _begin_read(self, first: int, last: int) -> _Read:
         end = min(last, self.height - 1, first + AHEAD_BLOCKS - 1)
         following = takewhile(self._is_missing, range(first + 1, end + 1))
         numbers = [first, *following]
-        reading = asyncio.create_task(self._read(numbers))
+        reading = _Read(first, asyncio.create_task(self._read(numbers)))
         self._reads.update(dict.fromkeys(numbers, reading))
         return reading
 
@@ -236,7 +249,9 @@ class Responses:
             return {first: _malformed(first, error)}
         finally:
             for number in numbers:
-                del self._reads[number]
+                # Another read may have begun for one of them meanwhile.
+                if (reading := self._reads.get(number)) and reading.first == first:
+                    del self._reads[number]
         found = dict(zip(numbers, made, strict=False))
         for number, response in found.items():
             if number != first and number not in self._made:
@@ -297,7 +312,7 @@ class Backlog:
     ) -> None:
         self._max_bytes = max_bytes
         self._share = max_bytes // streams
-        self._patience = patience
+        self.patience = patience
         self._setting = setting
         self._streams: set[Sender] = set()
         self._estimate = 0  # never too low
@@ -326,7 +341,7 @@ class Backlog:
             before, since = self._pending(), clock()
             while not self._fits(stream, size):
                 await asyncio.sleep(_LOOK_SECONDS)
-                if clock() - since >= self._patience:
+                if clock() - since >= self.patience:
                     self._end_stalled(before)
                     before, since = self._pending(), clock()
 
@@ -352,6 +367,6 @@ class Backlog:
                 _log.warning("deliver stream ended: not read", peer=stream.peer, waiting=pending)
                 stream.abort(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"{pending} bytes were not read within {self._patience:g} seconds while other "
+                    f"{pending} bytes were not read within {self.patience:g} seconds while other "
                     f"streams waited for room: read faster, or raise {self._setting}.",
                 )

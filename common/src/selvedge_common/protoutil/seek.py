@@ -10,6 +10,7 @@ import hashlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
 
@@ -152,8 +153,11 @@ async def deliver(
             stream.send(status_response(status))
             if status != common_pb2.SUCCESS:
                 break
-        # What was not read yet counts for as long as it is here.
-        await stream.drained()
+        # What was not read yet counts for as long as it is here. Who reads nothing is not waited
+        # for beyond its time: the end of the stream then has its own bound.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(backlog.patience):
+                await stream.drained()
     finally:
         silence.cancel()
         backlog.leave(stream)

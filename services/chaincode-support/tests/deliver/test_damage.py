@@ -72,6 +72,17 @@ def change(statement: str) -> Callable[[Path], None]:
     return damage
 
 
+def change_a_byte(file: Path) -> None:
+    """As a disk may, in what a transaction wrote: the form of the block is left as it was."""
+    with changing(file) as connection:
+        query = "SELECT bytes FROM block WHERE number = ?"
+        (block,) = connection.execute(query, (BROKEN,)).fetchone()
+        place = len(block) // 2
+        changed = block[:place] + bytes([block[place] ^ 1]) + block[place + 1 :]
+        update = "UPDATE block SET bytes = ? WHERE number = ?"
+        connection.execute(update, (changed, BROKEN))
+
+
 def damage_its_page(file: Path) -> None:
     """Overwrite the page before the last one that the block takes: it names the last one."""
     with changing(file) as connection:
@@ -103,6 +114,7 @@ def damage_its_page(file: Path) -> None:
             ),
             "block 1: It says that it is block 2",
         ),
+        (change_a_byte, "block 1: Its data do not fit the hash in its header"),
     ],
 )
 async def test_a_damaged_block_is_told_of_and_stops_the_channel_but_for_its_other_blocks(
@@ -150,6 +162,7 @@ async def test_a_block_that_cannot_be_read_now_may_be_asked_for_again(
     [
         change("DELETE FROM block WHERE number = {}"),
         change("UPDATE block SET bytes = x'ff' WHERE number = {}"),
+        change_a_byte,
     ],
 )
 async def test_a_damaged_block_of_the_ordering_log_stops_the_channel(

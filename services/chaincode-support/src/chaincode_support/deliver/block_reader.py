@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 from chaincode_support.ledger import LedgerClosed, LedgerError, ReadFailed
 from chaincode_support.ledger.stored_block import number_of
 from chaincode_support.ordering import LogUnreadable, OrderedBlocks, OrderingError
+from selvedge_common.protoutil.blocks import data_hash, parse_block
 from selvedge_common.protoutil.errors import BlockUnavailable, MalformedBlock, MalformedMessage
 from selvedge_common.protoutil.responses import MakeResponse
 from selvedge_protos.common import common_pb2
@@ -139,3 +140,6 @@ def _check(number: int, block: bytes) -> None:
     found = number_of(block)
     if found != number:
         raise MalformedBlock(f"It says that it is block {found}.")
+    parsed = parse_block(block)
+    if parsed.header.data_hash != data_hash(parsed.data.data):
+        raise MalformedBlock("Its data do not fit the hash in its header.")
