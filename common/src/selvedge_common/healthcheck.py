@@ -22,7 +22,15 @@ _EXAMPLE = """example:
 
 
 class Unhealthy(Exception):
-    """The service did not answer 200. One sentence: who, and what it did instead."""
+    """The service did not answer 200. One sentence: who, and what it did instead.
+
+    Attributes:
+        answer: what it said, if it answered.
+    """
+
+    def __init__(self, sentence: str, answer: str | None = None) -> None:
+        super().__init__(sentence)
+        self.answer = answer
 
 
 def check(url: str, root: Path | None = None, timeout: float = TIMEOUT) -> None:
@@ -64,7 +72,7 @@ def check(url: str, root: Path | None = None, timeout: float = TIMEOUT) -> None:
     except (OSError, http.client.HTTPException) as error:
         raise Unhealthy(f"{url} does not answer: {error or type(error).__name__}") from error
     if answer.status != http.HTTPStatus.OK:
-        raise Unhealthy(f"{url} answers {answer.status}: {body}")
+        raise Unhealthy(f"{url} answers {answer.status}: {body}", body)
 
 
 def main() -> None:

@@ -67,9 +67,9 @@ def test_streams_of_every_service_share_the_places_and_are_counted() -> None:
             consumers.session(Service.SUBSCRIBE, open_stream()),
         ):
             pass
-        reading.closed = CloseReason.COMPLETED
+        reading.closed = CloseReason.HALF_CLOSED
     assert set(consumers) == {chat}
-    assert consumers.closed == {CloseReason.TOO_MANY_CONSUMERS: 1, CloseReason.COMPLETED: 1}
+    assert consumers.closed == {CloseReason.TOO_MANY_CONSUMERS: 1, CloseReason.HALF_CLOSED: 1}
     assert sample("eventhub_consumers_closed_total", reason="TOO_MANY_CONSUMERS") == before + 1
 
 

@@ -14,8 +14,8 @@ from eventhouse import Client, House, eventually, interest, sample
 from hub_process import hub_process
 from organisation import MSPID, Organisation
 
-from event_hub import chat
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK
+from selvedge_common.protoutil import seek
 from selvedge_protos.peer import events_pb2
 
 MEGABYTE = 1024 * 1024
@@ -196,7 +196,7 @@ async def test_start_blocks_above_the_bound_on_metadata_do_not_reach_the_hub(
 async def test_who_opens_a_stream_and_says_nothing_loses_its_place(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat, "FIRST_MESSAGE_SECONDS", 0.3)
+    monkeypatch.setattr(seek, "FIRST_REQUEST_SECONDS", 0.3)
     hub = await house.hub()
     silent, speaking = house.client(hub), house.client(hub)
     before = sample("eventhub_consumers_closed_total", reason="NO_REQUEST")

@@ -260,7 +260,7 @@ async def test_full_outbox_leaves_with_its_stream(size: int, max_bytes: int) -> 
         async with channel(server.address, root_cas=None) as opened:
             call: Any = opened.stream_stream("/test.Outbox/Fill")()  # type: ignore[call-arg]
             heard = 0
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(4 * PATIENCE):
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     while await call.read() is not EOF:
                         heard += 1

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from eventhouse import PATIENCE, House, Running, eventually, interest, sample
+from eventhouse import EOF, PATIENCE, House, Running, eventually, interest, sample
 from organisation import Organisation
 
 from event_hub.consumers import Consumers
@@ -16,7 +17,8 @@ from event_hub.outbox import OutboxConfig
 from event_hub.processor import Processor
 from event_hub.producer import URI, Producer, add_producer
 from selvedge_common.comm import GRPCServer, SecureServerConfig, ServerConfig, channel
-from selvedge_protos.peer import chaincode_event_pb2
+from selvedge_common.protoutil import seek
+from selvedge_protos.peer import chaincode_event_pb2, events_pb2
 from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
 from selvedge_protos.selvedge.eventhub.v1.event_hub_pb2_grpc import ProducerStub
 
@@ -197,3 +199,78 @@ async def test_a_producer_whose_certificate_expires_is_stopped(organisation: Org
     await server.stop(0)
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert "producer weather expired" in str(refused.value.details())
+
+
+async def test_a_hub_that_stops_tells_producers_what_it_took(house: House) -> None:
+    hub = await house.hub(PEER_GRACEPERIOD="1h")
+    accepted = sample("eventhub_publications_accepted_total")
+
+    async def and_no_more() -> AsyncIterator[event_hub_pb2.PublishRequest]:
+        yield request()
+        await asyncio.Event().wait()
+
+    async with dialled(house, hub) as opened:
+        call = ProducerStub(opened).Publish(and_no_more())
+        await eventually(lambda: sample("eventhub_publications_accepted_total") == accepted + 1)
+        await hub.stop()
+        assert (await call).accepted == 1
+
+
+async def test_consumers_get_what_producers_sent_before_the_end(house: House) -> None:
+    """A producer that goes on and on does not use up the time that consumers have."""
+    hub = await house.hub(PEER_GRACEPERIOD="1h")
+    client = house.client(hub)
+    await client.register(interest(CHAINCODE, "weather", on=NEWS))
+
+    async def on_and_on() -> AsyncIterator[event_hub_pb2.PublishRequest]:
+        while True:
+            yield request()
+            await asyncio.sleep(0)
+
+    async with dialled(house, hub) as opened:
+        call = ProducerStub(opened).Publish(on_and_on())
+        assert (await client.hear()).chaincode_event.event_name == "storm"
+        stopping = asyncio.create_task(hub.stop())
+        summary = await call
+        heard = 1
+        with suppress(grpc.aio.AioRpcError):  # the farewell
+            while (message := await client.call.read()) is not EOF:
+                assert events_pb2.Event.FromString(message).chaincode_event.event_name == "storm"
+                heard += 1
+        await stopping
+    assert heard == summary.accepted
+
+
+async def test_no_producer_keeps_the_others_out(house: House) -> None:
+    hub = await house.hub(PEER_EVENTS_MAXPRODUCERS="3")
+
+    async def on_and_on() -> AsyncIterator[event_hub_pb2.PublishRequest]:
+        yield request()
+        await asyncio.Event().wait()
+
+    async with dialled(house, hub) as opened:
+        calls = [ProducerStub(opened).Publish(on_and_on()) for _ in range(2)]
+        await eventually(lambda: sample("eventhub_producers") == 2)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await publish(house, hub, [request()])
+        assert "producer weather has 2 streams already, its share" in str(refused.value.details())
+        assert (await publish(house, hub, [request()], URI + "other")).accepted == 1
+        for call in calls:
+            call.cancel()
+
+
+async def test_a_producer_that_says_nothing_gives_its_place_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seek, "FIRST_REQUEST_SECONDS", 0.05)
+    hub = await house.hub()
+
+    async def nothing() -> AsyncIterator[event_hub_pb2.PublishRequest]:
+        await asyncio.Event().wait()
+        yield request()
+
+    async with dialled(house, hub) as opened:
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await ProducerStub(opened).Publish(nothing())
+    assert ended.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert sample("eventhub_producers") == 0

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+from eventhouse import PATIENCE
 
-from event_hub.room import Room
+from event_hub.room import LOOK_SECONDS, Room
 
 KILOBYTE = 1024
 
@@ -17,9 +18,11 @@ class Stream:
 
     pending_bytes: int = 0
     peer: str = "ipv4:127.0.0.1:1"
+    ended: str = ""
 
     def abort(self, code: grpc.StatusCode, details: str) -> None:
-        raise AssertionError(f"{code}: {details}")
+        self.ended = f"{code.name}: {details}"
+        self.pending_bytes = 0
 
 
 def send(room: Room, stream: Stream, size: int) -> bool:
@@ -119,3 +122,44 @@ async def test_what_is_left_over_goes_by_the_order_of_asking(room: Room) -> None
     first.pending_bytes = 0
     await asking[1]
     assert order == ["first", "second"]
+
+
+async def test_who_does_not_read_messages_above_its_share_is_ended_for_who_does() -> None:
+    room = Room(100 * KILOBYTE, lambda _: None, stall=0.1)
+    stuck = join(room, 4)
+    for stream in stuck:
+        assert send(room, stream, 25 * KILOBYTE)
+    reader, within = join(room, 2)
+    assert send(room, within, 10 * KILOBYTE)
+    asking = [asyncio.create_task(room.wait_for(stream, 25 * KILOBYTE)) for stream in stuck]
+    async with asyncio.timeout(PATIENCE):
+        await room.wait_for(reader, 25 * KILOBYTE)
+        await asyncio.gather(*asking)
+    for stream in stuck:
+        assert stream.ended.startswith("RESOURCE_EXHAUSTED: 25600 bytes were not read within 0.1 s")
+        assert stream.ended.endswith("raise peer.events.outbox.totalBytes.")
+    # It did not read either, but of its share alone.
+    assert not within.ended
+
+
+async def test_who_takes_something_is_waited_for() -> None:
+    room = Room(100 * KILOBYTE, lambda _: None, stall=0.1)
+    slow, other = join(room, 2)
+    assert send(room, slow, 100 * KILOBYTE)
+    waiting = asyncio.create_task(room.wait_for(other, 60 * KILOBYTE))
+    async with asyncio.timeout(PATIENCE):
+        while not waiting.done():
+            slow.pending_bytes -= KILOBYTE
+            await asyncio.sleep(LOOK_SECONDS)
+    assert not slow.ended
+
+
+async def test_who_waits_for_its_own_sake_is_not_ended() -> None:
+    room = Room(100 * KILOBYTE, lambda _: None, stall=0.01)
+    (alone,) = join(room, 1)
+    assert send(room, alone, 300 * KILOBYTE)
+    waiting = asyncio.create_task(room.wait_for(alone, 10 * KILOBYTE))
+    await asyncio.sleep(5 * LOOK_SECONDS)
+    assert not alone.ended
+    alone.pending_bytes = 0
+    await waiting

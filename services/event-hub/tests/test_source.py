@@ -6,7 +6,10 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 from deliver_peer import Ledger, Peer
 from eventhouse import PATIENCE, Client, House, eventually, interest, sample
@@ -15,6 +18,7 @@ from organisation import Organisation
 from event_hub.events import BLOCK, FILTEREDBLOCK
 from event_hub.sources.chain import Chain, DamagedBlock, Fork, Gap, Position
 from event_hub.sources.checkpoint import Checkpoint, CheckpointError
+from event_hub.sources.connection import Dialled, SourceStream
 from event_hub.sources.deliver import SourceUnfit
 from selvedge_common.comm import MessageStream, MessageStreamHandler
 from selvedge_common.files import write_atomically
@@ -323,6 +327,47 @@ async def test_only_what_concerns_the_credentials_is_blamed_on_them(
     key.write_bytes(kept)
     await house.peer.start()
     await eventually(lambda: sample("eventhub_source_connected", channel="mychannel") == 1)
+
+
+class FailsWhenCancelled:
+    """A call, and all that leads to it, as grpc.aio's is when it fails while it is cancelled before
+    it has begun: the cancellation is lost."""
+
+    def stream_stream(self, *_: Any, **__: Any) -> Any:
+        return lambda requests: self
+
+    async def read(self) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            none = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, none, none, "", "") from None
+
+    def cancel(self) -> None: ...
+
+    async def close(self, grace: float | None) -> None: ...
+
+
+async def test_reading_ends_when_it_is_told_to_while_the_source_goes_away(
+    organisation: Organisation,
+) -> None:
+    dialled: Any = Dialled(
+        FailsWhenCancelled(),  # type: ignore[arg-type]
+        organisation.identity("hub", "peer"),
+        None,
+    )
+
+    async def read() -> None:
+        async with SourceStream(
+            lambda _: dialled, "peer", "localhost:1", "mychannel", "source"
+        ) as stream:
+            await stream.read()
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
 
 
 def block_after(

@@ -65,7 +65,9 @@ async def test_several_channels_come_from_one_peer(
     assert await filtered(client, "second-channel", 3) == [1, 2, 3]
     await caught_up(hub, house.ledger)
     await caught_up(hub, second)
-    assert (house.folder / "checkpoints/configurations/second-channel/0.block").is_file()
+    kept = house.folder / "checkpoints/configurations"
+    await eventually((kept / "second-channel/0.block").is_file)
+    await eventually((kept / "mychannel/0.block").is_file)
 
 
 async def test_two_sources_are_shown_what_each_wants(
@@ -119,6 +121,16 @@ async def test_peer_under_another_name_is_read_by_that_name(house: House) -> Non
         await caught_up(hub, house.ledger)
     finally:
         await listening.stop()
+
+
+async def test_peer_without_tls_is_read_without(house: House) -> None:
+    peer = Peer(house.organisation, house.ledger, plaintext=True)
+    await peer.start()
+    try:
+        hub = await house.hub(SOURCE_ADDRESSES=peer.address, SOURCE_TLS_ENABLED="false")
+        await caught_up(hub, house.ledger)
+    finally:
+        await peer.stop()
 
 
 async def test_next_address_goes_on_where_the_one_that_left_was(house: House, other: Peer) -> None:

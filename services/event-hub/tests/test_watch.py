@@ -17,7 +17,6 @@ from eventhouse import EOF, PATIENCE, House, Running, eventually, interest, samp
 from organisation import Organisation
 from subscribers import Subscriber
 
-from event_hub import first_request
 from event_hub.channels.channel import Channel
 from event_hub.channels.recent import RecentBlocks
 from event_hub.channels.status import SourceStatus
@@ -38,6 +37,7 @@ from selvedge_common.comm import (
     channel,
 )
 from selvedge_common.msp import SigningIdentity
+from selvedge_common.protoutil import seek
 from selvedge_common.signed_requests import SignedRequests, sign_request
 from selvedge_protos.peer import chaincode_event_pb2
 from selvedge_protos.selvedge.eventhub.v1.event_hub_pb2 import (
@@ -432,7 +432,7 @@ async def test_call_without_a_request_is_refused(
         await empty.done_writing()
         assert await empty.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert await empty.details() == "the call came without a request: send one"
-        monkeypatch.setattr(first_request, "FIRST_REQUEST_SECONDS", 0.05)
+        monkeypatch.setattr(seek, "FIRST_REQUEST_SECONDS", 0.05)
         silent = ask()
         assert await silent.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert "no request came within 0.05 s: send one with the call" in await silent.details()

@@ -82,33 +82,37 @@ class LiveReaders:
         try:
             while self._readers:
                 await responses.wait_for(number + 1)
-                found = await self._next(number)
+                found = self._next(number)
+                if not found:
+                    # It is not in memory any more. Who waits for it reads it by itself, and does
+                    # not hold up those who wait for a later one.
+                    return
                 whole = number + len(found) == responses.height
                 began = clock()
                 await self._tell(number, found)
                 rest = min(_REST * (clock() - began), _LONGEST_REST)
                 number += len(found)
+                del found  # the next block may be long in coming
                 # Who has yet to tell of more that is there has no time to rest.
                 await asyncio.sleep(rest if whole else 0)
-        except BlockUnavailable:
-            pass  # each of them asks for it, and is told why it does not get it
         finally:
             self._task = None
             for left in self._readers.values():
                 if not left.done():
                     left.set_result(None)
 
-    async def _next(self, first: int) -> Sequence[bytes]:
-        """Give block `first`, and of those that follow it what is in memory and not too much."""
+    def _next(self, first: int) -> Sequence[bytes]:
+        """Give block `first` and those that follow it, as far as they are in memory and not too
+        much together; none if the first one is not, or cannot be given."""
         responses = self._responses
-        found = [responses.remembered(first) or await responses.fetch(first, first)]
-        size = len(found[0])
-        for number in range(first + 1, min(responses.height, first + _BATCH_BLOCKS)):
+        found: list[bytes] = []
+        size = 0
+        for number in range(first, min(responses.height, first + _BATCH_BLOCKS)):
             try:
                 response = responses.remembered(number)
             except BlockUnavailable:
-                break  # it is the first one next time
-            if response is None or size + len(response) > _BATCH_BYTES:
+                break  # whoever asks for it is told why
+            if response is None or (found and size + len(response) > _BATCH_BYTES):
                 break
             found.append(response)
             size += len(response)

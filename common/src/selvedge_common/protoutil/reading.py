@@ -9,7 +9,7 @@ from typing import Protocol
 
 from selvedge_common.msp import PolicyError
 from selvedge_common.protoutil.metrics import DeliverRequests
-from selvedge_common.protoutil.responses import Backlog, ResponseSource, Sender
+from selvedge_common.protoutil.responses import ResponseSource, SendBound, Sender
 from selvedge_common.protoutil.seek_request import BlockRange, SeekRefused
 from selvedge_protos.common import common_pb2
 
@@ -100,7 +100,7 @@ class Reading:
         blocks: BlockRange,
         waits: bool,
         allowance: Allowance,
-        backlog: Backlog,
+        backlog: SendBound,
         counted: DeliverRequests,
         turn: Callable[[], Awaitable[None]],
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -109,6 +109,31 @@ class Sender(Protocol):
 
     def abort(self, code: grpc.StatusCode, details: str) -> None:
         """End the stream at once."""
+
+
+class SendBound(Protocol):
+    """Bounds the bytes that wait for the readers of many streams, for all of them together.
+
+    gRPC copies what it sends, so bytes that readers share are counted for each.
+
+    Attributes:
+        patience: seconds that a stream which has been sent its last message still counts, at most,
+            while that is not read.
+    """
+
+    patience: float
+
+    def join(self, stream: Sender) -> None:
+        """Count a stream from now on."""
+
+    def leave(self, stream: Sender) -> None:
+        """Count a stream no longer."""
+
+    def take(self, stream: Sender, size: int) -> bool:
+        """Whether `stream` may send `size` bytes now; they count at once."""
+
+    async def wait_for(self, stream: Sender, size: int) -> None:
+        """Return once `stream` may send `size` bytes; they count at once."""
 
 
 def block_response(block: bytes) -> bytes:
@@ -288,33 +313,82 @@ def _malformed(number: int, error: MalformedMessage) -> BlockUnavailable:
     )
 
 
-class Backlog:
-    """The bytes that wait for the readers of a process's Deliver streams, bounded for all together.
+class StalledStreams:
+    """Finds the streams that take nothing while others wait for room, and ends them: or readers
+    that do not read would hold up all the others for ever.
 
-    gRPC copies what it sends, so bytes that readers share are counted for each. A stream within its
-    share, `max_bytes / streams`, never waits: who does not read large blocks cannot keep small ones
-    from others. Above it streams wait for each other, in turn. One that took nothing for `patience`
-    while others wait is ended, or readers that do not read would hold up all the others for ever.
+    Args:
+        patience: seconds.
+        setting: where the bound comes from, for the sentence.
+    """
+
+    def __init__(self, patience: float, setting: str) -> None:
+        self._patience = patience
+        self._setting = setting
+        # What waited for each, and since when it is that much.
+        self._seen: dict[Sender, tuple[int, float]] = {}
+        self._next_look = 0.0
+
+    def end(self, streams: Iterable[Sender], share: int) -> None:
+        """End those for which more than `share` bytes wait, the same for as long as the patience.
+
+        To be called again and again while somebody waits. It costs little until the next look is
+        due: a tenth of the patience after the last.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._next_look:
+            return
+        self._next_look = now + self._patience / 10
+        before, self._seen = self._seen, {}
+        for stream in tuple(streams):
+            pending = stream.pending_bytes
+            if pending <= share:
+                continue
+            waited, since = before.get(stream, (-1, now))
+            if waited != pending:
+                since = now
+            elif now - since >= self._patience:
+                self._end(stream, pending)
+                continue
+            self._seen[stream] = (pending, since)
+
+    def given(self, stream: Sender) -> None:
+        """Give a stream its time anew, since it is sent more."""
+        self._seen.pop(stream, None)
+
+    def forget(self) -> None:
+        """Give all their time anew, since nobody waited."""
+        self._seen.clear()
+        self._next_look = 0.0
+
+    def _end(self, stream: Sender, pending: int) -> None:
+        _log.warning("deliver stream ended: not read", peer=stream.peer, waiting=pending)
+        stream.abort(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            f"{pending} bytes were not read within {self._patience:g} seconds while other "
+            f"streams waited for room: read faster, or raise {self._setting}.",
+        )
+
+
+class Backlog:
+    """A SendBound with a fixed share for each stream that there may be.
+
+    A stream within its share, `max_bytes / streams`, never waits: who does not read large blocks
+    cannot keep small ones from others. Above it streams wait for each other, in turn. One that took
+    nothing for `patience` while others wait is ended.
 
     Args:
         max_bytes: the bound on what exceeds the shares.
         streams: how many streams there may be.
         patience: seconds.
-        setting: the one that `max_bytes` comes from, for the sentence.
     """
 
-    def __init__(
-        self,
-        max_bytes: int,
-        streams: int,
-        patience: float = 30.0,
-        setting: str = "peer.limits.deliverBytes",
-    ) -> None:
+    def __init__(self, max_bytes: int, streams: int, patience: float = 30.0) -> None:
         self._max_bytes = max_bytes
         self._share = max_bytes // streams
         self.patience = patience
-        self._setting = setting
         self._streams: set[Sender] = set()
+        self._stalled = StalledStreams(patience, "peer.limits.deliverBytes")
         self._estimate = 0  # never too low
         self._turn = asyncio.Lock()
         metrics.deliver_pending_bytes.set_function(self._count)
@@ -336,14 +410,12 @@ class Backlog:
 
     async def wait_for(self, stream: Sender, size: int) -> None:
         """Return once `stream` may send `size` bytes; they count at once."""
-        clock = asyncio.get_running_loop().time
         async with self._turn:
-            before, since = self._pending(), clock()
+            # Nobody above its share is sent anything meanwhile.
+            self._stalled.forget()
             while not self._fits(stream, size):
+                self._stalled.end(self._streams, self._share)
                 await asyncio.sleep(_LOOK_SECONDS)
-                if clock() - since >= self.patience:
-                    self._end_stalled(before)
-                    before, since = self._pending(), clock()
 
     def _fits(self, stream: Sender, size: int) -> bool:
         if self._estimate + size > self._max_bytes:
@@ -356,17 +428,3 @@ class Backlog:
 
     def _count(self) -> int:
         return sum(stream.pending_bytes for stream in self._streams)
-
-    def _pending(self) -> dict[Sender, int]:
-        return {stream: stream.pending_bytes for stream in self._streams}
-
-    def _end_stalled(self, before: dict[Sender, int]) -> None:
-        for stream in tuple(self._streams):
-            pending = stream.pending_bytes
-            if pending > self._share and pending == before.get(stream):
-                _log.warning("deliver stream ended: not read", peer=stream.peer, waiting=pending)
-                stream.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"{pending} bytes were not read within {self.patience:g} seconds while other "
-                    f"streams waited for room: read faster, or raise {self._setting}.",
-                )

@@ -21,7 +21,7 @@ from selvedge_common.msp import IdentityError, PolicyError
 from selvedge_common.protoutil import metrics
 from selvedge_common.protoutil.errors import BlockUnavailable, MalformedSeek
 from selvedge_common.protoutil.reading import Allowance, BlockStream, Reading
-from selvedge_common.protoutil.responses import Backlog, ResponseSource
+from selvedge_common.protoutil.responses import ResponseSource, SendBound
 from selvedge_common.protoutil.seek_request import (
     OpenedSeek,
     SeekRefused,
@@ -77,7 +77,7 @@ async def deliver(
     responses_of: Callable[[str], ResponseSource | None],
     check_access: Callable[[OpenedSeek], datetime],
     check_still: Callable[[], None] = lambda: None,
-    backlog: Backlog,
+    backlog: SendBound,
     tls_binding: bytes | None = None,
     time_window: float = TIME_WINDOW,
     data_type: str = "block",

@@ -20,6 +20,7 @@ from event_hub.start_blocks import start_blocks
 from event_hub.validation import Refused, Validator
 from selvedge_common.comm import MessageStream
 from selvedge_common.logs import get_logger
+from selvedge_common.protoutil import seek
 from selvedge_common.quoting import quoted
 from selvedge_protos.peer import events_pb2
 
@@ -29,8 +30,6 @@ METHOD = "/protos.Events/Chat"
 
 FAULT = "the event hub could not serve this client, by a fault of its own; connect again"
 
-# Whoever opens a stream and says nothing for so long has no use for its place.
-FIRST_MESSAGE_SECONDS = 30.0
 
 Operation = Literal["register", "unregister"]
 
@@ -71,7 +70,9 @@ class Chat:
         conversation = Conversation(
             outbox, rights, replays, self._validator, self._interests, self._channels
         )
-        silence = asyncio.get_running_loop().call_later(FIRST_MESSAGE_SECONDS, _end_silent, outbox)
+        silence = asyncio.get_running_loop().call_later(
+            seek.FIRST_REQUEST_SECONDS, _end_silent, outbox
+        )
         try:
             replays += self._replays(outbox, rights)
             await self._converse(conversation, outbox)
@@ -125,7 +126,7 @@ def _end_silent(outbox: Outbox) -> None:
         outbox.close(
             CloseReason.NO_REQUEST,
             grpc.StatusCode.DEADLINE_EXCEEDED,
-            f"no signed message came within {FIRST_MESSAGE_SECONDS:g} s; open the stream when "
+            f"no signed message came within {seek.FIRST_REQUEST_SECONDS:g} s; open the stream when "
             "there is one to send",
         )
 

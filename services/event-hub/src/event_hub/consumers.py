@@ -28,16 +28,13 @@ WATCH_FRACTION = 0.1
 WATCH_SECONDS = 1.0
 
 # A consumer that is waited for and takes nothing for this many seconds is not waited for any more.
-STALL_SECONDS = 0.1
+# A reader on a busy machine may well take a tenth of a second for its next step.
+STALL_SECONDS = 0.25
 
 # When too much waits for all consumers together, those that read have this many seconds to take it,
 # and this is how often the hub looks whether they have.
 ROOM_SECONDS = 1.0
 LOOK_SECONDS = 0.01
-
-# They have it for as long as any of them takes something: the moment ends after so many seconds in
-# which none did.
-IDLE_SECONDS = 0.25
 
 # When it has to be made, so much of what may wait is kept: or who does not read would hold up all
 # others again with the next event.
@@ -222,7 +219,7 @@ class Consumers:
             before, taken = taken, sum(outbox.taken_bytes for outbox in self._outboxes)
             if taken != before:
                 since = clock()
-            if clock() - since > IDLE_SECONDS or clock() > end:
+            if clock() - since > STALL_SECONDS or clock() > end:
                 return False
             await asyncio.sleep(LOOK_SECONDS)
         return True

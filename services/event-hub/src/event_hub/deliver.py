@@ -216,11 +216,11 @@ class Reader:
                 f"{channel} comes from an orderer, which does not say which transactions are "
                 "valid: ask for its whole blocks, by Deliver, or give the hub a peer as source",
             )
-        if found.channel.config is None:
+        if not found.channel.ready:
             raise self._refusal(
                 CloseReason.HUB_BEHIND,
                 common_pb2.SERVICE_UNAVAILABLE,
-                f"the configuration of {channel} has not come from the source yet; try again",
+                f"{channel} has not come from the source yet; try again",
             )
         self._source = found
         return found

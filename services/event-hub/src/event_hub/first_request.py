@@ -6,12 +6,10 @@ from collections.abc import AsyncIterable
 import grpc
 
 from selvedge_common.comm import StatusError
+from selvedge_common.protoutil import seek
 from selvedge_common.protoutil.errors import MalformedMessage
 from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common import common_pb2
-
-# How long a new stream may take to say what it wants.
-FIRST_REQUEST_SECONDS = 30.0
 
 
 async def first_request(messages: AsyncIterable[bytes]) -> common_pb2.Envelope:
@@ -25,12 +23,12 @@ async def first_request(messages: AsyncIterable[bytes]) -> common_pb2.Envelope:
             one that does not come.
     """
     try:
-        async with asyncio.timeout(FIRST_REQUEST_SECONDS):
+        async with asyncio.timeout(seek.FIRST_REQUEST_SECONDS):
             message = await anext(aiter(messages))
     except TimeoutError:
         raise StatusError(
             grpc.StatusCode.DEADLINE_EXCEEDED,
-            f"no request came within {FIRST_REQUEST_SECONDS:g} s: send one with the call",
+            f"no request came within {seek.FIRST_REQUEST_SECONDS:g} s: send one with the call",
         ) from None
     except StopAsyncIteration:
         raise StatusError(

@@ -80,9 +80,9 @@ class Hub:
         self.server.add_message_stream(METHOD, self._chat())
         add_deliver(self.server, self._deliver())
         add_subscribe(self.server, self._subscribe())
-        producer = self._producer()
-        add_producer(self.server, producer)
-        self._watchers = self._watch(producer)
+        self._producers = self._producer()
+        add_producer(self.server, self._producers)
+        self._watchers = self._watch(self._producers)
         add_watch(self.server, self._watchers)
 
     async def run(self, shutdown: asyncio.Event, operations: str) -> None:
@@ -141,9 +141,12 @@ class Hub:
         for service in ("", "protos.Events", "protos.Deliver", SERVICE):
             self.server.set_serving(service, False)
         clock = asyncio.get_running_loop().time
-        end = clock() + self._config.peer.grace_period
+        grace = self._config.peer.grace_period
+        end = clock() + grace
+        self._producers.farewell()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
+            # The rest of the time is for consumers, to take what they were given.
+            async with asyncio.timeout(grace / 2):
                 await self._processor.drained()
         self._consumers.farewell()
         self._watchers.farewell()

@@ -8,6 +8,7 @@ asked for its channel by name.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from datetime import UTC, datetime
@@ -22,8 +23,9 @@ from event_hub.config import CHANNEL
 from event_hub.events import CHAINCODE, HubEvent
 from event_hub.interests import MAX_NAME_BYTES
 from event_hub.processor import BufferFull, Processor
-from selvedge_common.comm import GRPCServer, StatusError
+from selvedge_common.comm import GRPCServer, Places, StatusError
 from selvedge_common.logs import get_logger
+from selvedge_common.protoutil import seek
 from selvedge_common.quoting import printable
 from selvedge_protos.peer import events_pb2
 from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
@@ -48,18 +50,47 @@ class _Dropped(Exception):
         self.reason = reason
 
 
+class _Tally:
+    """What became of one producer's events."""
+
+    def __init__(self, producer: str) -> None:
+        self.accepted = 0
+        self._producer = producer
+        self._dropped: Counter[Reason.ValueType] = Counter()
+        self._first: dict[Reason.ValueType, str] = {}
+
+    def drop(self, reason: Reason.ValueType, sentence: str) -> None:
+        """Count an event that was not taken; the first of each reason is told of."""
+        self._dropped[reason] += 1
+        if reason not in self._first:
+            self._first[reason] = sentence
+            log.warning("published event dropped", producer=self._producer, reason=sentence)
+        name = event_hub_pb2.Dropped.Reason.Name(reason).lower()
+        metrics.PUBLICATIONS_REFUSED.labels(reason=name).inc()
+
+    def summary(self) -> event_hub_pb2.PublishSummary:
+        """What the producer is told."""
+        return event_hub_pb2.PublishSummary(
+            accepted=self.accepted,
+            dropped=[
+                event_hub_pb2.Dropped(reason=reason, number=number, first=self._first[reason])
+                for reason, number in self._dropped.items()
+            ],
+        )
+
+
 class Producer(ProducerServicer):
     """Takes what producers publish.
 
     Args:
         processor: where it goes.
         sourced: the channels that sources serve.
-        max_streams: how many producers may publish at once (``peer.events.maxProducers``).
+        max_streams: how many streams may publish at once (``peer.events.maxProducers``); one
+            producer may have half of them.
         max_event_bytes: how large an event may be that clients are sent.
         now: the clock, in UTC.
 
     Attributes:
-        streams: how many publish now.
         accepted: how many events were taken.
         dropped: how many were not, by the reason.
     """
@@ -75,13 +106,20 @@ class Producer(ProducerServicer):
     ) -> None:
         self._processor = processor
         self._sourced = sourced
-        self._max_streams = max_streams
+        # No producer can keep all others out.
+        self._places = Places(max_streams, (max_streams + 1) // 2)
         self._max_event_bytes = max_event_bytes
         self._now = now
-        self.streams = 0
+        self._closing = False
+        self._taking: set[asyncio.Timeout] = set()
         self.accepted = 0
         self.dropped: Counter[Reason.ValueType] = Counter()
         metrics.PRODUCERS.set_function(lambda: self.streams)
+
+    @property
+    def streams(self) -> int:
+        """How many publish now."""
+        return self._places.taken
 
     async def Publish(  # noqa: N802  # gRPC's name of the method
         self, requests: AsyncIterator[event_hub_pb2.PublishRequest], context: Context
@@ -90,21 +128,34 @@ class Producer(ProducerServicer):
 
         Raises:
             StatusError: UNAUTHENTICATED for whom has no producer's certificate, or one that has
-                expired; RESOURCE_EXHAUSTED when too many publish at once.
+                expired; RESOURCE_EXHAUSTED when too many publish at once; UNAVAILABLE when the hub
+                is shutting down.
         """
         name, expires_at = _certified(context)
-        if self.streams >= self._max_streams:
+        if self._closing:
+            raise StatusError(
+                grpc.StatusCode.UNAVAILABLE,
+                "SHUTTING_DOWN: the event hub is shutting down; publish again",
+            )
+        full_for = self._places.full_for(name.encode())
+        if full_for:
             metrics.PRODUCERS_REFUSED.inc()
+            all_taken = f"{self._places.limit} streams publish at once already"
+            own_taken = f"producer {name} has {self._places.of_client} streams already, its share"
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"TOO_MANY_PRODUCERS: {self._max_streams} publish at once already; try again "
+                f"TOO_MANY_PRODUCERS: {all_taken if full_for == 'all' else own_taken}; try again "
                 "later, or raise peer.events.maxProducers",
             )
-        self.streams += 1
-        try:
+        with self._places.held(name.encode()):
             return await self._take_all(requests, name, expires_at)
-        finally:
-            self.streams -= 1
+
+    def farewell(self) -> None:
+        """Take nothing more, and tell every producer what became of its events until now."""
+        self._closing = True
+        now = asyncio.get_running_loop().time()
+        for taking in self._taking:
+            taking.reschedule(now)
 
     async def _take_all(
         self,
@@ -112,38 +163,41 @@ class Producer(ProducerServicer):
         name: str,
         expires_at: datetime,
     ) -> event_hub_pb2.PublishSummary:
-        accepted = 0
-        dropped: Counter[Reason.ValueType] = Counter()
-        first: dict[Reason.ValueType, str] = {}
-        async for request in requests:
-            if self._now() > expires_at:
+        tally = _Tally(name)
+        try:
+            async with asyncio.timeout(seek.FIRST_REQUEST_SECONDS) as taking:
+                self._taking.add(taking)
+                async for request in requests:
+                    if not self._closing:
+                        taking.reschedule(None)
+                    if self._now() > expires_at:
+                        raise StatusError(
+                            grpc.StatusCode.UNAUTHENTICATED,
+                            f"the certificate of producer {name} expired at "
+                            f"{expires_at.isoformat()}; issue another and publish with that",
+                        )
+                    try:
+                        await self._take(request, name)
+                    except _Dropped as error:
+                        tally.drop(error.reason, str(error))
+                        self.dropped[error.reason] += 1
+                    else:
+                        tally.accepted += 1
+                        self.accepted += 1
+                        metrics.PUBLICATIONS_ACCEPTED.inc()
+        except TimeoutError:
+            if not taking.expired():
+                raise
+            if not self._closing:
                 raise StatusError(
-                    grpc.StatusCode.UNAUTHENTICATED,
-                    f"the certificate of producer {name} expired at {expires_at.isoformat()}; "
-                    "issue another and publish with that",
-                )
-            try:
-                await self._take(request, name)
-            except _Dropped as error:
-                dropped[error.reason] += 1
-                self.dropped[error.reason] += 1
-                if error.reason not in first:
-                    first[error.reason] = str(error)
-                    log.warning("published event dropped", producer=name, reason=str(error))
-                metrics.PUBLICATIONS_REFUSED.labels(
-                    reason=event_hub_pb2.Dropped.Reason.Name(error.reason).lower()
-                ).inc()
-            else:
-                accepted += 1
-                self.accepted += 1
-                metrics.PUBLICATIONS_ACCEPTED.inc()
-        return event_hub_pb2.PublishSummary(
-            accepted=accepted,
-            dropped=[
-                event_hub_pb2.Dropped(reason=reason, number=number, first=first[reason])
-                for reason, number in dropped.items()
-            ],
-        )
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    f"no event came within {seek.FIRST_REQUEST_SECONDS:g} s: open the stream when "
+                    "there is one",
+                ) from None
+            # It is the farewell; what is not in the summary was not taken.
+        finally:
+            self._taking.discard(taking)
+        return tally.summary()
 
     async def _take(self, request: event_hub_pb2.PublishRequest, name: str) -> None:
         """Hand one event over. Raises _Dropped."""

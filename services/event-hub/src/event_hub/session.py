@@ -30,7 +30,6 @@ class CloseReason(StrEnum):
     HALF_CLOSED = "HALF_CLOSED"
     CLIENT_GONE = "CLIENT_GONE"
     # All that it asked for was told.
-    COMPLETED = "COMPLETED"
     # What it sent or asked for cannot be.
     NO_REQUEST = "NO_REQUEST"
     MESSAGE_REFUSED = "MESSAGE_REFUSED"

@@ -10,7 +10,7 @@ import grpc
 from event_hub import metrics
 from event_hub.first_request import first_request
 from event_hub.hub_state import HubStates
-from selvedge_common.comm import GRPCServer, MessageStream, StatusError
+from selvedge_common.comm import GRPCServer, MessageStream, Places, StatusError
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import Identity
 from selvedge_common.protoutil.seek import client_certificate_hash
@@ -30,6 +30,10 @@ LONGEST_INTERVAL_SECONDS = 24 * 3600.0
 # megabyte, where what they ask for has few words.
 CONSUMERS = 100
 MAX_CONSUMERS = 1000
+
+# How many streams may be about to ask, of all clients and of one.
+STRANGERS = 100
+STRANGERS_OF_CLIENT = 10
 
 STOPS = "the event hub is shutting down; connect again"
 
@@ -64,6 +68,9 @@ class Watch:
         self._now = now
         self._open: set[MessageStream] = set()
         self._watching = 0
+        # Not the places of watchers: who has yet to say that it is an administrator must not keep
+        # them from those who are.
+        self._strangers = Places(STRANGERS, STRANGERS_OF_CLIENT)
         self._closing = False
         metrics.WATCHERS.set_function(lambda: self._watching)
 
@@ -76,13 +83,18 @@ class Watch:
         """
         if self._closing:
             raise StatusError(grpc.StatusCode.UNAVAILABLE, STOPS)
+        client = client_certificate_hash(stream.auth_context())
+        if self._strangers.full_for(client):
+            raise _too_many(f"{STRANGERS} streams have yet to say what they want; try again later")
         self._open.add(stream)
         try:
+            with self._strangers.held(client):
+                request_message = await first_request(stream)
             opened = self._requests.read(
-                await first_request(stream),
+                request_message,
                 admin=True,
                 # Nothing to bind it to where the client has shown no certificate.
-                tls_binding=client_certificate_hash(stream.auth_context()) or None,
+                tls_binding=client or None,
             )
             request = opened.parse(WatchRequest)
             interval, limit = self._interval(request), _limit(request)
@@ -128,11 +140,9 @@ class Watch:
     @contextmanager
     def _place(self) -> Iterator[None]:
         if self._watching >= self._limit:
-            metrics.WATCHERS_REFUSED.inc()
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"TOO_MANY_WATCHERS: {self._limit} watch the event hub already; try again later, "
-                "or raise peer.events.maxWatchers",
+            raise _too_many(
+                f"{self._limit} watch the event hub already; try again later, or raise "
+                "peer.events.maxWatchers"
             )
         self._watching += 1
         try:
@@ -156,6 +166,11 @@ class Watch:
 def add_watch(server: GRPCServer, watch: Watch) -> None:
     """Serve `watch` on `server`."""
     server.add_message_stream(METHOD, watch)
+
+
+def _too_many(sentence: str) -> StatusError:
+    metrics.WATCHERS_REFUSED.inc()
+    return StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"TOO_MANY_WATCHERS: {sentence}")
 
 
 def _limit(request: WatchRequest) -> int:

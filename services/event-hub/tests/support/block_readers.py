@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -106,10 +107,8 @@ class BlockReader:
     async def ended(self) -> tuple[grpc.StatusCode, str]:
         """The gRPC status of the stream, which has to end with no further message."""
         async with asyncio.timeout(PATIENCE):
-            try:
+            with suppress(grpc.aio.AioRpcError):
                 assert await self.call.read() is EOF
-            except grpc.aio.AioRpcError:
-                pass
             return await self.call.code(), await self.call.details()
 
     async def leave(self) -> None:

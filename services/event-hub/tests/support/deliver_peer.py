@@ -144,7 +144,7 @@ class Peer:
 
     `ledgers` are those of further channels, by name. `streams` counts, for each stream that was
     opened, the blocks it was sent. `instead`, if given, serves the streams instead of the ledgers.
-    `members` are the organisations that may read.
+    `members` are the organisations that may read; with `plaintext` there is no TLS.
     """
 
     def __init__(
@@ -154,6 +154,7 @@ class Peer:
         *ledgers: Ledger,
         kind: Literal["peer", "orderer"] = "peer",
         host: str = "127.0.0.1",
+        plaintext: bool = False,
     ) -> None:
         self.ledger = ledger
         self.ledgers = {each.channel: each for each in ledgers}
@@ -161,6 +162,7 @@ class Peer:
         self.instead: MessageStreamHandler | None = None
         self.members = [organisation]
         self._kind = kind
+        self._plaintext = plaintext
         self._organisation = organisation
         self._address = f"{host}:0"
         self._server: GRPCServer | None = None
@@ -173,19 +175,16 @@ class Peer:
         """Serve, at the same address as before if there was one."""
         certificate, key = self._organisation.tls_pair("peer")
         roots = tuple(member.tls.pem for member in self.members)
-        self._server = GRPCServer(
-            self._address,
-            ServerConfig(
-                secure=SecureServerConfig(
-                    use_tls=True,
-                    certificate=certificate,
-                    key=key,
-                    server_root_cas=(self._organisation.tls.pem,),
-                    client_root_cas=roots,
-                    require_client_certificate=True,
-                )
-            ),
+        mutual_tls = SecureServerConfig(
+            use_tls=True,
+            certificate=certificate,
+            key=key,
+            server_root_cas=(self._organisation.tls.pem,),
+            client_root_cas=roots,
+            require_client_certificate=True,
         )
+        secure = SecureServerConfig() if self._plaintext else mutual_tls
+        self._server = GRPCServer(self._address, ServerConfig(secure=secure))
         self._address = self._server.address
         services = {"peer": "protos.Deliver", "orderer": "orderer.AtomicBroadcast"}
         self._server.add_message_stream(f"/{services[self._kind]}/Deliver", self._deliver)
@@ -216,7 +215,9 @@ class Peer:
             responses_of=responses.get,
             check_access=self._check_access,
             backlog=Backlog(1 << 30, 1),
-            tls_binding=seek.client_certificate_hash(stream.auth_context()),
+            tls_binding=None
+            if self._plaintext
+            else seek.client_certificate_hash(stream.auth_context()),
         )
 
     def _check_access(self, request: seek_request.OpenedSeek) -> datetime.datetime:

@@ -7,9 +7,14 @@ from datetime import datetime
 from event_hub.channels.block import ChannelBlock
 from event_hub.channels.recent import RecentBlocks
 from event_hub.channels.status import SourceStatus
+from selvedge_common.logs import get_logger
 from selvedge_common.msp import PolicyError, identify
 from selvedge_common.msp.policies import SignedData, not_satisfied
 from selvedge_common.protoutil.config_block import ChannelConfig
+from selvedge_common.protoutil.errors import BlockUnavailable
+from selvedge_protos.common import common_pb2
+
+log = get_logger("eventhub.channel")
 
 READERS = "/Channel/Application/Readers"
 
@@ -58,12 +63,21 @@ class Channel:
         """How many blocks there are to read; the newest has the number one below."""
         return self._height
 
+    @property
+    def ready(self) -> bool:
+        """Whether it can be read: its configuration is known, and a first block."""
+        return self.config is not None and self._height > 0
+
     def begin(self, block: ChannelBlock) -> None:
         """Take the next block, just before its events go to those who hear of them at once."""
         # Before anybody is told of the block, so that whoever has caught up misses none of it.
         callbacks, self._beginning = self._beginning, {}
         for callback in callbacks:
-            callback(block)
+            try:
+                callback(block)
+            except Exception:
+                # A fault with one consumer must not keep the block from all others.
+                log.exception("fault as a block begins", channel=self.name, block=block.number)
         self._recent.add(block)
         self._height = block.number + 1
         self._moved.set()
@@ -90,8 +104,13 @@ class Channel:
         """The block of that number, which is below `height`.
 
         Raises:
-            BlockUnavailable: no source gives it now.
+            BlockUnavailable: no source gives it now, or who may read the channel is not known yet.
         """
+        if self.config is None:
+            raise BlockUnavailable(
+                common_pb2.SERVICE_UNAVAILABLE,
+                f"{self.name} has not come from the source yet; try again",
+            )
         return self._recent.get(number) or await self._fetch(number)
 
     def admit(self, signed: SignedData) -> datetime:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil.config_block import is_config_block
+from selvedge_common.protoutil.metadata import validation_codes
 from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import transaction_pb2
 
 
 class ChainError(Exception):
@@ -70,6 +73,20 @@ def check_data(block: common_pb2.Block) -> None:
         )
 
 
+def check_codes(block: common_pb2.Block) -> None:
+    """Check that a peer's block says of each transaction whether it is valid. Raises DamagedBlock.
+
+    No signature covers that, so that a source could have transactions left out by leaving out their
+    codes. A peer commits no block without them (release 2.5, core/committer/txvalidator), but older
+    ones have none for the first configuration.
+    """
+    if transaction_pb2.NOT_VALIDATED in validation_codes(block) and not is_config_block(block):
+        raise DamagedBlock(
+            f"block {block.header.number} does not say of all its {len(block.data.data)} "
+            "transactions whether they are valid; the source's ledger is damaged or altered"
+        )
+
+
 def position_of(block: common_pb2.Block) -> Position:
     """Where a block is."""
     return Position(block.header.number, blocks.header_hash(block.header))
@@ -83,10 +100,14 @@ class Chain:
         last: the last block that was read, or None before the first. Whoever reads moves it on,
             once the block is safe with those it is for.
         key: of the source in the settings, for sentences.
+
+    Attributes:
+        first: the number of the block that it begins with.
     """
 
     def __init__(self, channel: str, last: Position | None, key: str = "source") -> None:
         self.last = last
+        self.first = 0
         self._channel = channel
         self._key = key
 
@@ -94,7 +115,7 @@ class Chain:
         """Check that a block follows, and give its position.
 
         Raises:
-            Gap: its number is not the next one.
+            Gap: its number is not the next one, or, of the first block, not that to begin with.
             Fork: it does not follow the block that was read last.
             DamagedBlock: its data are not those its header was made for.
         """
@@ -111,6 +132,11 @@ class Chain:
                     f"{self.last.number} that this hub has read; the source serves another history "
                     f"of the channel; {self._remedy}"
                 )
+        elif header.number != self.first:
+            raise Gap(
+                f"the source sent block {header.number}, and the hub has to begin with block "
+                f"{self.first}; check that it serves the whole channel"
+            )
         check_data(block)
         return position_of(block)
 

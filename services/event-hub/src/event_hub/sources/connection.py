@@ -159,10 +159,12 @@ class SourceStream:
         try:
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
+            _raise_if_cancelled()
             if _TOO_LARGE in str(error.details()):
                 raise BlockTooLarge(str(error.details())) from error
             raise
         if response is EOF:
+            _raise_if_cancelled()
             raise SourceRefused("ended", "the source ended the stream")
         try:
             return response, parse(events_pb2.DeliverResponse, response, "answer of the source")
@@ -205,3 +207,11 @@ class SourceStream:
             f"the source answered {name} to a request for the blocks of {self._channel}; "
             "check " + _CHECKS.get(status, _OTHER).format(key=self._key),
         )
+
+
+def _raise_if_cancelled() -> None:
+    """Raises CancelledError where gRPC lost one: it came before the call had begun, which the call
+    survives, and then the call failed by itself."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -15,7 +15,7 @@ from event_hub import metrics
 from event_hub.channels.block import ChannelBlock
 from event_hub.channels.status import SourceStatus
 from event_hub.sources.addresses import Addresses
-from event_hub.sources.chain import Chain, ChainError, Position
+from event_hub.sources.chain import Chain, ChainError, Position, check_codes
 from event_hub.sources.connection import (
     WAIT,
     BlockTooLarge,
@@ -153,7 +153,7 @@ class DeliverSource:
         if last is not None:
             first = last.number + 1
         elif self._config.start == "newest":
-            first = newest
+            first = self._chain.first = newest
         stream.ask(first, seek_request.FOREVER, WAIT)
         self._accept(address, newest)
         while True:
@@ -187,12 +187,14 @@ class DeliverSource:
             raise stream.refusal(response)
         message = response.block
         position = self._chain.check(message)
+        validated = self._config.kind == "peer"
+        if validated:
+            check_codes(message)
         if self._trust.begun:
             self._trust.check(message)
             self._trust.move_on(message)
         else:
             self._trust.begin(message)
-        validated = self._config.kind == "peer"
         block = ChannelBlock(self._config.channel, raw, message, validated=validated)
         await self._take(block, position, position.number <= newest)
         self._chain.last = position

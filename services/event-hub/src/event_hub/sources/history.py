@@ -15,7 +15,7 @@ from event_hub import metrics
 from event_hub.channels.block import ChannelBlock
 from event_hub.channels.past import PastBlocks
 from event_hub.sources.addresses import Addresses
-from event_hub.sources.chain import ChainError, Fork, Gap, check_data
+from event_hub.sources.chain import ChainError, Fork, Gap, check_codes, check_data
 from event_hub.sources.connection import (
     BlockTooLarge,
     CredentialsUnusable,
@@ -392,3 +392,5 @@ def _check_next(current: _Range, block: ChannelBlock) -> None:
             "that it gave; the source's ledger is altered"
         )
     check_data(block.message)
+    if block.validated:
+        check_codes(block.message)

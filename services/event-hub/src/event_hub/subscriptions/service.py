@@ -124,11 +124,11 @@ class Subscribe:
                 f"{name} comes from an orderer, which does not say which transactions are valid: "
                 "take its blocks by Deliver, or give the hub a peer as source",
             )
-        if head.channel.config is None:
+        if not head.channel.ready:
             raise StreamEnded(
                 CloseReason.HUB_BEHIND,
                 grpc.StatusCode.UNAVAILABLE,
-                f"the configuration of {name} has not come from the source yet; try again",
+                f"{name} has not come from the source yet; try again",
             )
         return head
 

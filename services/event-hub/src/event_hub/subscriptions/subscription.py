@@ -13,7 +13,7 @@ from event_hub.subscriptions.head import Head
 from event_hub.turns import Turns
 from selvedge_common.protoutil.config_block import ChannelConfig
 from selvedge_common.protoutil.event_filter import EventFilter
-from selvedge_common.protoutil.responses import Backlog
+from selvedge_common.protoutil.responses import SendBound
 
 # So many blocks may go by with nothing to tell until the position is told to have moved.
 MARKER_BLOCKS = 1000
@@ -47,7 +47,7 @@ class Subscription:
         self,
         session: Session,
         head: Head,
-        room: Backlog,
+        room: SendBound,
         turns: Turns,
         *,
         check_access: Callable[[], object],
@@ -84,6 +84,8 @@ class Subscription:
             with self._head.joined(self):
                 while not self._session.closed:
                     if self._config is not self._channel.config:
+                        # All of them at once, at a change of the configuration.
+                        await self._turns.take()
                         self._config = self._channel.config
                         self._check_access()
                     if self._block < self._channel.height:
