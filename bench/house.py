@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from bench.process import PATIENCE, BenchError, children
 from selvedge_cli.addresses import Addresses, port_of
@@ -98,16 +99,28 @@ class House:
         Raises:
             BenchError: the ca refuses.
         """
+        environment: dict[str, str] = (await self.issue("--chaincode", name))["environment"]
+        return environment
+
+    async def issue(self, *whom: str) -> dict[str, Any]:
+        """What `selvedge ca issue` says when it issues certificates.
+
+        Args:
+            whom: its options.
+
+        Raises:
+            BenchError: the ca refuses.
+        """
         command = await asyncio.create_subprocess_exec(
             SELVEDGE,
-            *("ca", "issue", "--chaincode", name, "--json", "--home", self.home),
+            *("ca", "issue", *whom, "--json", "--home", str(self.home)),
             stdout=asyncio.subprocess.PIPE,
         )
         output, _ = await command.communicate()
         if command.returncode:
             raise BenchError("selvedge ca issue failed; its last words are above")
-        environment: dict[str, str] = json.loads(output)["environment"]
-        return environment
+        said: dict[str, Any] = json.loads(output)
+        return said
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import uvloop
 
+from bench.drill import publisher
 from bench.drill.account import Untrue
 from bench.drill.consumers import KINDS, Consumer
 from bench.drill.failures import FAILURES
@@ -193,6 +194,7 @@ async def run(folder: Path, arguments: argparse.Namespace) -> Drill:
     house = House(folder)
     try:
         await house.start()
+        await house.issue("--producer", publisher.NAME)
     finally:
         await house.stop()
     print(

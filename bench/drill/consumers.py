@@ -40,6 +40,8 @@ _PAUSE = 0.1
 """Seconds until a consumer that lost its stream calls again."""
 _LEAVES = 0.001
 """How likely it is after each word that a consumer goes, and comes back at once."""
+_NARROW = (("grpc.http2.lookahead_bytes", 64 * 1024), ("grpc.http2.bdp_probe", 0))
+"""Who takes its time has little under way: the rest waits in the hub."""
 _PASSING = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -106,6 +108,7 @@ class Caller(Consumer):
                 root_cas=self._user.tls_root,
                 certificate=self._user.tls_certificate,
                 key=self._user.tls_key,
+                options=_NARROW if self._pace else (),
             )
             async with channel:
                 try:
@@ -120,20 +123,6 @@ class Caller(Consumer):
     async def listen(self, channel: grpc.aio.Channel) -> None:
         """Call, and hear what comes. Raises Untrue, AioRpcError."""
 
-    async def answers(
-        self, channel: Any, method: str, request: bytes, *metadata: tuple[str, str]
-    ) -> AsyncGenerator[bytes, None]:
-        """What comes in answer to one message on an open stream."""
-        call = channel.stream_stream(method)(metadata=metadata)
-        try:
-            # Of a call that has ended by then, reading tells why.
-            with suppress(asyncio.InvalidStateError):
-                await call.write(request)
-            while (answer := await call.read()) is not _EOF:
-                yield answer
-        finally:
-            call.cancel()
-
 
 class Chatter(Caller):
     """A client of Events/Chat that is registered for some types of events."""
@@ -146,10 +135,10 @@ class Chatter(Caller):
         """Register, and hear events from the first block on that it does not know all of."""
         again = deque(self.account.unfinished)
         start = f"{CHANNEL}={self.account.block}"
-        answers = self.answers(
-            channel, "/protos.Events/Chat", self._registration(), ("selvedge-start-block", start)
-        )
-        async with aclosing(answers) as events:
+        request = registration(self._user, self._interests())
+        metadata = ("selvedge-start-block", start)
+        told = answers(channel, "/protos.Events/Chat", request, metadata)
+        async with aclosing(told) as events:
             echo = events_pb2.Event.FromString(await anext(events, b""))
             if not echo.HasField("register"):
                 raise self.refused(f"no echo, but {echo}")
@@ -162,7 +151,7 @@ class Chatter(Caller):
                     return
         raise self.refused("OK")
 
-    def _registration(self) -> bytes:
+    def _interests(self) -> list[events_pb2.Interest]:
         interests = [
             events_pb2.Interest(event_type=events_pb2.EventType.ValueType(kind))
             for kind in self._types
@@ -170,14 +159,7 @@ class Chatter(Caller):
         for interest in interests:
             if interest.event_type == events_pb2.CHAINCODE:
                 interest.chaincode_reg_info.chaincode_id = NAME
-        event = events_pb2.Event(
-            register=events_pb2.Register(events=interests),
-            creator=self._user.signer.serialized,
-            timestamp=timestamp_of(),
-            tls_cert_hash=self._user.tls_hash,
-        ).SerializeToString()
-        signature = self._user.signer.sign(event)
-        return events_pb2.SignedEvent(eventBytes=event, signature=signature).SerializeToString()
+        return interests
 
 
 class Reader(Caller):
@@ -189,15 +171,18 @@ class Reader(Caller):
             *(CHANNEL, self.account.block, FOREVER, ab_pb2.SeekInfo.BLOCK_UNTIL_READY),
             *(self._user.signer, self._user.tls_hash),
         ).SerializeToString()
-        answers = self.answers(channel, "/protos.Deliver/Deliver", request)
-        async with aclosing(answers) as responses:
+        told = answers(channel, "/protos.Deliver/Deliver", request)
+        async with aclosing(told) as responses:
             async for answer in responses:
                 response = events_pb2.DeliverResponse.FromString(answer)
                 if response.HasField("block"):
                     if not await self.take(story.delivered_block(answer)):
                         return
-                elif response.status not in _ASK_AGAIN:
+                elif response.status in _ASK_AGAIN:
+                    return
+                else:
                     raise self.refused(common_pb2.Status.Name(response.status))
+        raise self.refused("OK, without a status of Deliver")
 
 
 class Subscriber(Consumer):
@@ -223,6 +208,33 @@ class Subscriber(Consumer):
                             break
             except ClientError as error:
                 raise self.refused(error) from error
+
+
+async def answers(
+    channel: Any, method: str, request: bytes, *metadata: tuple[str, str]
+) -> AsyncGenerator[bytes, None]:
+    """What comes in answer to one message on an open stream."""
+    call = channel.stream_stream(method)(metadata=metadata)
+    try:
+        # Of a call that has ended by then, reading tells why.
+        with suppress(asyncio.InvalidStateError):
+            await call.write(request)
+        while (answer := await call.read()) is not _EOF:
+            yield answer
+    finally:
+        call.cancel()
+
+
+def registration(user: User, interests: Sequence[events_pb2.Interest]) -> bytes:
+    """What a client says on Chat to register for interests."""
+    event = events_pb2.Event(
+        register=events_pb2.Register(events=interests),
+        creator=user.signer.serialized,
+        timestamp=timestamp_of(),
+        tls_cert_hash=user.tls_hash,
+    ).SerializeToString()
+    signature = user.signer.sign(event)
+    return events_pb2.SignedEvent(eventBytes=event, signature=signature).SerializeToString()
 
 
 def _word(told: events_pb2.Event) -> str:

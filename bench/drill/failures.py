@@ -14,6 +14,7 @@ from typing import TypeAlias
 from bench.drill.account import Untrue
 from bench.drill.ground import Ground
 from bench.drill.network import Wire
+from bench.drill.publisher import Publisher
 
 _LONGEST = 0.7
 """Seconds that something is away, at most."""
@@ -44,9 +45,11 @@ async def hub_killed(ground: Ground, chosen: random.Random) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def hub_stopped(ground: Ground, chosen: random.Random) -> AsyncIterator[None]:
-    """A hub is asked to stop: it gives its consumers what it has, and ends in order."""
+    """A hub is asked to stop: it gives its consumers what it has, tells a producer what became of
+    its events, and ends in order."""
     hub = chosen.choice(ground.hubs)
-    status = await hub.process.stop()
+    async with Publisher(ground.producer, hub.front.address, busy=chosen.random() < 0.5):
+        status = await hub.process.stop()
     if status:
         raise Untrue(f"{hub.name} ended with status {status} when it was asked to stop")
     await _while(chosen)

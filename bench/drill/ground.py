@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.drill import publisher
 from bench.drill.account import Untrue
 from bench.drill.company import Company
 from bench.drill.consumers import KINDS
@@ -40,12 +41,14 @@ class Ground:
         sources: both; the hubs prefer the first.
         hubs: both.
         company: who listens.
+        producer: who publishes, and listens too.
     """
 
     story: Story
     sources: Sequence[Source]
     hubs: Sequence[Hub]
     company: Company
+    producer: User
 
     def check_logs(self) -> None:
         """Raises Untrue: a hub logged an error that nobody foresaw."""
@@ -73,12 +76,14 @@ async def ground(home: Path, folder: Path, transport: str, seed: int) -> AsyncIt
     and one that uses both.
 
     Args:
-        home: of a `selvedge up` that ran there.
+        home: of a `selvedge up` that ran there, with the certificate of the producer.
         folder: for blocks, positions and logs.
         transport: of the hubs.
         seed: of what consumers do.
     """
-    user = User.read(*(home / "crypto" / "users" / "user1" / part for part in ("msp", "tls")))
+    own = home / "crypto" / "users" / "user1"
+    user = User.read(own / "msp", own / "tls")
+    producer = User.read(own / "msp", home / "crypto" / "producers" / publisher.NAME)
     async with AsyncExitStack() as stack:
         sources = [Source(folder, f"source-{number}") for number in (1, 2)]
         hubs = []
@@ -92,7 +97,7 @@ async def ground(home: Path, folder: Path, transport: str, seed: int) -> AsyncIt
             hubs.append(Hub(folder, name, material, address, ways, front, transport))
         story = Story(home)
         company = Company(story, user)
-        made = Ground(story, sources, hubs, company)
+        made = Ground(story, sources, hubs, company, producer)
         chosen = random.Random(seed)  # noqa: S311 - moments, not secrets
         made.tell(chosen)
         try:

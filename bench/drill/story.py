@@ -18,9 +18,9 @@ from selvedge_protos.peer import transaction_pb2
 VALID, REJECTED = transaction_pb2.VALID, transaction_pb2.MVCC_READ_CONFLICT
 _CONFIGURATIONS = 0.03
 """So many of the blocks hold a configuration, for which the next ones are judged anew."""
-_TRANSACTIONS = 4
-"""In a block, at most."""
-_SIZES = (10, 10, 10, 200, 200, 2_000, 30_000)
+_TRANSACTIONS = (1, 1, 2, 2, 3, 3, 4, 4, 4, 100)
+"""In a block, by chance: the most are more than what is told of in one turn."""
+_SIZES = (10,) * 10 + (200,) * 5 + (2_000,) * 3 + (30_000,)
 """Bytes of an event's payload, by chance."""
 
 Chapters = list[list[str]]
@@ -57,7 +57,7 @@ class Story:
         if not self.height or chosen.random() < _CONFIGURATIONS:
             return self._told(self._maker.configuration())
         envelopes, codes = [], []
-        for _ in range(chosen.randint(1, _TRANSACTIONS)):
+        for _ in range(chosen.choice(_TRANSACTIONS)):
             event = EVENT if chosen.random() < 0.8 else None
             envelopes.append(self._maker.transaction(bytes(chosen.choice(_SIZES)), event))
             codes.append(VALID if chosen.random() < 0.8 else REJECTED)

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +15,7 @@ import grpc
 import pytest
 from deliver_peer import Ledger, Peer
 from eventhouse import PATIENCE, House, eventually
+from google.protobuf.timestamp_pb2 import Timestamp
 from organisation import Organisation
 
 from event_hub.session import Service
@@ -31,7 +34,9 @@ from selvedge_client import (
 )
 from selvedge_common.comm import MessageStream
 from selvedge_common.protoutil.responses import block_response
+from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
+from selvedge_protos.peer.events_pb2 import DeliverResponse
 
 CONFLICT = transaction_pb2.MVCC_READ_CONFLICT
 CHANNEL = "mychannel"
@@ -59,6 +64,17 @@ async def rest(events: AsyncGenerator[T, None]) -> list[T]:
 
 def txids(events: list[Event]) -> list[str]:
     return [event.txid for event in events]
+
+
+def dated(envelope: bytes, moment: Timestamp) -> bytes:
+    """A transaction with another timestamp."""
+    opened = common_pb2.Envelope.FromString(envelope)
+    payload = common_pb2.Payload.FromString(opened.payload)
+    header = common_pb2.ChannelHeader.FromString(payload.header.channel_header)
+    header.timestamp.CopyFrom(moment)
+    payload.header.channel_header = header.SerializeToString()
+    opened.payload = payload.SerializeToString()
+    return opened.SerializeToString()
 
 
 @pytest.fixture(params=["hub", "peer"])
@@ -90,6 +106,26 @@ async def test_event_tells_what_happened(house: House, client: Client) -> None:
     assert abs(event.time - datetime.now(UTC)) < timedelta(minutes=5)
     lean = await rest(client.subscribe(CHANNEL, start=0, until=1, payload=False))
     assert [each.payload for each in lean] == [b""]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        Timestamp(seconds=10**18),
+        Timestamp(seconds=-(10**18)),
+        Timestamp(seconds=1, nanos=2 * 10**9),
+        Timestamp(seconds=253_402_300_800),
+    ],
+    ids=["too late", "too early", "nanoseconds of two seconds", "year 10000"],
+)
+async def test_time_that_is_no_moment_ends_no_subscription(
+    house: House, client: Client, moment: Timestamp
+) -> None:
+    """It is what the creator of the transaction writes, and no server checks it."""
+    made = house.ledger.transaction()
+    await house.ledger.commit(replace(made, envelope=dated(made.envelope, moment)))
+    (event,) = await rest(client.subscribe(CHANNEL, start=0, until=1))
+    assert (event.txid, event.time) == (made.txid, None)
 
 
 async def test_filters_are_the_same_everywhere(house: House, client: Client) -> None:
@@ -364,3 +400,150 @@ async def test_servers_that_end_every_stream_are_not_called_without_pause(
     assert [each.why for each in away] == ["the source is away"]
     for peer in peers:
         await peer.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.UNKNOWN, "Stream removed"),
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+        (grpc.StatusCode.CANCELLED, "The stream was cancelled by the server."),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "900 bytes are waiting, above the limit of 800"),
+        (grpc.StatusCode.UNAUTHENTICATED, "EXPIRED: the certificate has expired"),
+    ],
+    ids=lambda given: given.name if isinstance(given, grpc.StatusCode) else "",
+)
+async def test_stream_that_breaks_is_gone_on_with(
+    house: House, user: GetUser, code: grpc.StatusCode, details: str
+) -> None:
+    committed = [house.ledger.transaction() for _ in range(2)]
+    for each in committed:
+        await house.ledger.commit(each)
+
+    async def end(stream: MessageStream) -> None:
+        await anext(aiter(stream))
+        stream.send(block_response(house.ledger.held(1)))
+        house.peer.instead = None
+        stream.close(code, details)
+
+    client = Client(house.peer.address, user)
+    house.peer.instead = end
+    heard = txids(await rest(client.subscribe(CHANNEL, start=1, until=2)))
+    assert heard == [each.txid for each in committed]
+    house.peer.instead = end
+    numbers = [each.header.number for each in await rest(client.blocks(CHANNEL, start=1, until=2))]
+    assert numbers == [1, 2]
+
+
+async def test_call_whose_connection_breaks_before_it_is_answered_is_made_again(
+    house: House, user: GetUser
+) -> None:
+    ends = [
+        (grpc.StatusCode.CANCELLED, "The call was cancelled by the server."),
+        (grpc.StatusCode.UNKNOWN, "Stream removed"),
+    ]
+
+    async def end(stream: MessageStream) -> None:
+        await anext(aiter(stream))
+        stream.close(*ends.pop())
+        if not ends:
+            house.peer.instead = None
+
+    house.peer.instead = end
+    (block,) = await rest(Client(house.peer.address, user).blocks(CHANNEL, start=0, until=0))
+    assert block.header.number == 0
+
+
+@pytest.mark.parametrize(
+    ("stood", "code", "details"),
+    [
+        (True, grpc.StatusCode.RESOURCE_EXHAUSTED, "EVENT_TOO_LARGE: an event has 9 bytes"),
+        (True, grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 8)"),
+        (True, grpc.StatusCode.INVALID_ARGUMENT, "the request is none"),
+        (False, grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_INTERESTS: 9 values"),
+        (False, grpc.StatusCode.INTERNAL, "HUB_FAULT: the hub has a fault"),
+    ],
+    ids=["event", "message", "request", "interests", "fault"],
+)
+async def test_refusal_that_would_be_the_same_again_ends_it(
+    house: House, user: GetUser, stood: bool, code: grpc.StatusCode, details: str
+) -> None:
+    calls = 0
+
+    async def end(stream: MessageStream) -> None:
+        nonlocal calls
+        calls += 1
+        await anext(aiter(stream))
+        if stood:
+            stream.send(block_response(house.ledger.held(0)))
+        stream.close(code, details)
+
+    house.peer.instead = end
+    with pytest.raises(Refused, match=re.escape(f"{code.name}: {details}")):
+        await rest(Client(house.peer.address, user).blocks(CHANNEL, start=0))
+    assert calls == 1
+
+
+async def test_blocks_go_on_with_a_renewed_certificate(
+    house: House, address: str, client: Client, organisation: Organisation
+) -> None:
+    """The server ends the stream of the old one when that expires."""
+    await rest(client.blocks(CHANNEL, start=0, until=0))
+    certificate, key = organisation.tls_pair("client")
+    users = [
+        User(organisation.identity("user", minutes=minutes), organisation.tls.pem, certificate, key)
+        for minutes in (30, 2 / 60)
+    ]
+    away: list[NotReachable] = []
+    renewing = Client(
+        address, lambda: users.pop() if len(users) > 1 else users[0], on_pause=away.append
+    )
+    blocks = renewing.blocks(CHANNEL)
+    async with asyncio.timeout(PATIENCE), aclosing(blocks):
+        following = asyncio.create_task(anext(blocks))
+        await eventually(lambda: bool(away))
+        committed = await house.ledger.commit(house.ledger.transaction())
+        assert (await following).header == committed.header
+    assert [each.why for each in away] == [
+        "FORBIDDEN to go on with blocks of mychannel: the certificate has expired, or may read it "
+        "no more"
+    ]
+
+
+async def test_next_block_is_waited_for_at_a_server_that_comes_back_behind(
+    user: GetUser, organisation: Organisation
+) -> None:
+    """Nobody named a block that is not there yet."""
+    ahead, behind = Ledger(organisation), Ledger(organisation)
+    await behind.append(await ahead.commit())
+    held = [await ahead.commit(ahead.transaction()) for _ in range(2)]
+    peer = Peer(organisation, ahead)
+    await peer.start()
+    away: list[NotReachable] = []
+    blocks = Client(peer.address, user, on_pause=away.append).blocks(CHANNEL)
+    async with asyncio.timeout(PATIENCE), aclosing(blocks):
+        following = asyncio.create_task(anext(blocks))
+        # The one for the newest block, and the one that waits for the next.
+        await eventually(lambda: len(peer.streams) == 2)
+        await peer.stop()
+        peer.ledger = behind
+        await peer.start()
+        # It has asked for a block beyond the next one, and for the newest, to say which that is.
+        await eventually(lambda: len(peer.streams) == 4)
+        for block in held:
+            await behind.append(block)
+        made = await behind.commit(behind.transaction())
+        assert (await following).header == made.header
+    assert away
+    await peer.stop()
+
+
+async def test_answer_without_the_block_is_no_answer(house: House, user: GetUser) -> None:
+    async def end(stream: MessageStream) -> None:
+        await anext(aiter(stream))
+        house.peer.instead = None
+        stream.send(DeliverResponse(status=common_pb2.SUCCESS).SerializeToString())
+        stream.close(grpc.StatusCode.OK, "")
+
+    house.peer.instead = end
+    assert (await Client(house.peer.address, user).ledger(CHANNEL)).newest == 0

@@ -51,6 +51,15 @@ def said_by_client(error: ClientError, settings: Settings) -> CommandError:
             )
         case client.NoSuchBlock():
             return NoSuchBlock(f"{service(error.address)} at {error.address}: {error.why}")
+        case client.BlockUnreadable():
+            which = "a block" if error.number is None else f"block {error.number}"
+            before = f"; the last one before it is block {error.number - 1}" if error.number else ""
+            return CommandError(
+                f"{service(error.address)} at {error.address} cannot read {which} of "
+                f"{settings.channel}, which is damaged there{before}: `selvedge ledger verify` "
+                "says what is wrong, and `selvedge ledger rebuild` mends it while the service is "
+                "stopped"
+            )
         case client.Refused():
             said = f"{error.address} refused: {error.status}: {error.why}"
             return CommandError(f"{service(error.address)} at {said}")

@@ -11,6 +11,7 @@ from selvedge_client.checkpoint import Checkpoint, Progress
 from selvedge_client.client import Client
 from selvedge_client.deliver import Ledger
 from selvedge_client.errors import (
+    BlockUnreadable,
     CheckpointError,
     ClientError,
     CredentialsError,
@@ -25,6 +26,7 @@ from selvedge_client.events import Event, Position
 from selvedge_client.user import User
 
 __all__ = [
+    "BlockUnreadable",
     "Checkpoint",
     "CheckpointError",
     "Client",

@@ -41,11 +41,17 @@ class Blocks:
             OtherLedger: the ledger was replaced meanwhile.
             ClientError: the server refuses.
         """
-        if self._start is None:
-            newest = await deliver.block(link, self._channel, deliver.NEWEST)
-            self._start = newest.header.number + 1
-        # The last one again: it shows whether this is still the same ledger.
-        start = self._start if self._last is None else _number(self._last)
+        if self._last is not None:
+            # The last one again: it shows whether this is still the same ledger.
+            start = _number(self._last)
+        elif self._start is not None:
+            start = self._start
+        else:
+            # The next one is what comes after this, wherever that is asked for.
+            self._last = await deliver.one(
+                link, self._channel, deliver.NEWEST, filtered=self._filtered
+            )
+            start = _number(self._last)
         blocks = deliver.deliver(link, self._channel, start, self._stop, filtered=self._filtered)
         try:
             async with aclosing(blocks) as responses:

@@ -25,13 +25,31 @@ _CORE_SAYS = {
     "Broken pipe": "it ended the connection",
     "GOAWAY": "it ended the connection",
     "Stream removed": "it ended the connection",
+    "RST_STREAM": "it ended the stream",
     "keepalive watchdog timeout": "nothing came from it for too long",
     "Deadline Exceeded": "no answer came in time",
     "failed to connect to all addresses": "no connection to it could be made",
 }
 
-# Ends of a stream by which the hub asks to be called again, though not by the status alone.
-_PASSING = ("TOO_MANY_CONSUMERS", "SLOW_CONSUMER", "SEND_TIMEOUT", "HUB_FAULT", "EXPIRED")
+# With these the core, a transport or the hub ends a call for what became of the connection, of the
+# server or of its bounds: of a stream that stood, they do not say that another one is refused.
+_BROKEN = (
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+# The same message, or the same request, would end another stream too.
+_LASTING = (
+    "EVENT_TOO_LARGE",
+    "TOO_MANY_INTERESTS",
+    "above this listener's limit",
+    "larger than max",  # as grpc's core says it
+)
+# A new stream has a new certificate.
+_EXPIRED = "EXPIRED"
+# A refusal that is over once somebody leaves.
+_FULL = "TOO_MANY_CONSUMERS"
 
 
 class ClientError(Exception):
@@ -94,6 +112,22 @@ class NoSuchBlock(Refused):
     """The channel is there, the block to begin with does not exist yet."""
 
 
+class BlockUnreadable(Refused):
+    """The server has the block, and cannot give it: what holds it there is damaged.
+
+    Attributes:
+        number: the block's, or None for the oldest or newest one.
+    """
+
+    def __init__(self, address: str, status: str, channel: str, number: int | None) -> None:
+        which = "a block" if number is None else f"block {number}"
+        before = f" (the last one before it is block {number - 1})" if number else ""
+        super().__init__(
+            address, status, f"{which} of {channel}{before} is there and cannot be read"
+        )
+        self.number = number
+
+
 class OtherLedger(Refused):
     """The channel's ledger was replaced by another one since the position was told."""
 
@@ -121,17 +155,26 @@ def call_failed(error: grpc.aio.AioRpcError, address: str, *, stood: bool) -> Cl
         stood: whether it had been accepted before it failed.
     """
     code, details = error.code(), error.details() or NO_REASON
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        said = plain(details)
-        if said == UNTRUSTED:
-            return NotTrusted(address)
+    said = plain(details)
+    away = code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    if away and said == UNTRUSTED:
+        return NotTrusted(address)
+    if away or _is_passing(code, details, stood=stood):
         return NotReachable(address, said, answered=said == details != NO_REASON)
-    if details.startswith(_PASSING) and (stood or details.startswith(_PASSING[0])):
-        return NotReachable(address, details, answered=True)
     kind = _KINDS.get(code, Refused)
     if kind is OtherLedger and not details.startswith("OTHER_LEDGER"):
         kind = Refused
     return kind(address, code.name, details)
+
+
+def _is_passing(code: grpc.StatusCode, details: str, *, stood: bool) -> bool:
+    """Whether the same call may succeed later, though the server is there."""
+    if details.startswith(_FULL) or (stood and details.startswith(_EXPIRED)):
+        return True
+    if code not in _BROKEN or any(sign in details for sign in _LASTING):
+        return False
+    # A call that nobody here cancelled was not judged, and neither was one whose connection broke.
+    return stood or code is grpc.StatusCode.CANCELLED or plain(details) != details
 
 
 def plain(details: str) -> str:

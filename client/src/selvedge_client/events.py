@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
 from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
@@ -55,7 +57,8 @@ class Event:
         channel: the channel.
         txid: the transaction.
         kind: the name of its header type, such as ENDORSER_TRANSACTION.
-        time: when it was made, as its creator says (UTC); None where that is not said.
+        time: when it was made, as its creator says (UTC); None where that is not said, or is no
+            moment of the calendar.
         creator: the MSP id of who created it.
         chaincode: the chaincode that it called; empty for a configuration.
         function: the first argument of that call, cut after 100 characters.
@@ -82,13 +85,12 @@ class Event:
     @classmethod
     def of(cls, channel: str, position: Position, told: event_hub_pb2.TransactionNotice) -> Event:
         """The event in a notice."""
-        stamp = told.timestamp
         return cls(
             position=position,
             channel=channel,
             txid=told.txid,
             kind=_name(common_pb2.HeaderType, told.type),
-            time=stamp.ToDatetime(UTC) if told.HasField("timestamp") else None,
+            time=_moment(told.timestamp) if told.HasField("timestamp") else None,
             creator=told.creator_msp_id,
             chaincode=told.chaincode,
             function=told.function,
@@ -107,6 +109,14 @@ class Event:
     def valid(self) -> bool:
         """Whether the transaction has taken effect."""
         return self.code == "VALID"
+
+
+def _moment(stamp: Timestamp) -> datetime | None:
+    # Nobody checks what the creator writes there.
+    try:
+        return stamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _name(kind: Any, number: int) -> str:

@@ -66,7 +66,7 @@ async def _subscribe(link: Link, request: SubscribeRequest) -> Notices:
 
 
 async def _of_blocks(link: Link, request: SubscribeRequest) -> Notices:
-    wanted = EventFilter.read(request.filter, sys.maxsize)
+    wanted = EventFilter.read(request.filter, sys.maxsize, sys.maxsize)
     after = request.after if request.HasField("after") else None
     if request.WhichOneof("start") is None:
         newest = await deliver.block(link, request.channel, deliver.NEWEST)

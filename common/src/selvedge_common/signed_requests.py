@@ -168,7 +168,8 @@ def open_request(
         envelope: as it came.
         now: the time, in UTC.
         tls_binding: the `seek.client_certificate_hash` of the connection, which the request must
-            repeat; None asks for nothing.
+            repeat; empty, where the client showed no certificate, refuses one that is bound to any.
+            None asks for nothing, as Fabric does of administrators' requests.
 
     Raises:
         StatusError: INVALID_ARGUMENT for one that is no such envelope, UNAUTHENTICATED for one that
@@ -185,6 +186,13 @@ def open_request(
         )
     except MalformedMessage as error:
         raise _malformed(str(error)) from error
+    if tls_binding == b"" and channel_header.tls_cert_hash:
+        raise StatusError(
+            grpc.StatusCode.UNAUTHENTICATED,
+            "the request is bound to a TLS client certificate, and its connection shows none: leave"
+            " tls_cert_hash in its channel header empty, or have the service ask for certificates"
+            " with peer.tls.clientAuthRequired or peer.tls.clientAuthRequested",
+        )
     if tls_binding is not None and channel_header.tls_cert_hash != tls_binding:
         raise StatusError(
             grpc.StatusCode.UNAUTHENTICATED,

@@ -5,6 +5,7 @@ The event hub asks it for its subscribers, and a client that reads a peer asks i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,14 @@ ANY = event_hub_pb2.Filter.ANY
 MAX_VALUE_BYTES = 1024
 """The longest value of a filter: more names nothing that exists."""
 
+MAX_BYTES = 16 * 1024
+"""What the values of a filter may have together, where nothing else is said."""
+
+MAX_STARS = 8
+"""How many stars a glob may have: each is another search in every name that is looked at."""
+
+_STARS = re.compile(r"\*+")
+
 
 class UnfitFilter(ValueError):
     """A filter that lets nothing through, or has what no filter may have."""
@@ -31,6 +40,10 @@ class UnfitFilter(ValueError):
 
 class TooManyValues(UnfitFilter):
     """A filter with more values than it may have."""
+
+
+class TooLarge(UnfitFilter):
+    """A filter whose values have more bytes together than they may have."""
 
 
 class Kind(NamedTuple):
@@ -74,21 +87,28 @@ class EventFilter:
     transactions: bool = False
 
     @classmethod
-    def read(cls, message: event_hub_pb2.Filter, max_values: int) -> EventFilter:
-        """Read what a client sent.
+    def read(
+        cls, message: event_hub_pb2.Filter, max_values: int, max_bytes: int = MAX_BYTES
+    ) -> EventFilter:
+        """Read what a client sent. Stars that follow one another are one.
 
         Args:
             max_values: how many values it may have in all.
+            max_bytes: how many bytes they may have together.
 
         Raises:
-            UnfitFilter: a value is empty or too long, or the validity is none that is known.
+            UnfitFilter: a value is empty or too long, a glob has too many stars, or the validity is
+                none that is known.
             TooManyValues: it has more than `max_values`.
+            TooLarge: they have more than `max_bytes`.
         """
         parts = (message.chaincodes, message.event_names, message.creator_msp_ids)
         number = sum(map(len, parts))
         if number > max_values:
             raise TooManyValues(f"the filter has {number} values, more than {max_values}")
+        size = 0
         for value in (value for part in parts for value in part):
+            size += len(value.encode())
             if not value:
                 raise UnfitFilter(
                     "the filter has an empty value: give a name, or leave the field empty"
@@ -98,14 +118,15 @@ class EventFilter:
                     f"the filter has {quoted(value)}, of more than {MAX_VALUE_BYTES} bytes, which "
                     "nothing is called"
                 )
+        if size > max_bytes:
+            raise TooLarge(f"the values of the filter have {size} bytes, more than {max_bytes}")
         if message.validity not in (VALID, INVALID, ANY):
             raise UnfitFilter(
                 f"the filter has the validity {message.validity}: give VALID, INVALID or ANY"
             )
-        names = frozenset(message.event_names)
         return cls(
             frozenset(message.chaincodes),
-            names,
+            frozenset(map(_read_glob, message.event_names)),
             frozenset(message.creator_msp_ids),
             message.validity,
             message.transactions,
@@ -120,6 +141,11 @@ class EventFilter:
             validity=self.validity,
             transactions=self.transactions,
         )
+
+    @cached_property
+    def effort(self) -> int:
+        """How many values are looked at for one transaction, at most."""
+        return 1 + len(self._patterns[1])
 
     def matches(self, kind: Kind) -> bool:
         """Whether a transaction is told of."""
@@ -151,23 +177,31 @@ class EventFilter:
 
     def _names(self, name: str) -> bool:
         exact, globs = self._patterns
-        return name in exact or any(fits(glob, name) for glob in globs)
+        return name in exact or any(_has_parts(name, *parts) for parts in globs)
 
     @cached_property
-    def _patterns(self) -> tuple[frozenset[str], frozenset[str]]:
+    def _patterns(self) -> tuple[frozenset[str], tuple[_Parts, ...]]:
+        """The names that are exact, and the parts of the globs."""
         globs = frozenset(pattern for pattern in self.event_names if "*" in pattern)
-        return self.event_names - globs, globs
+        return self.event_names - globs, tuple(map(_split, globs))
+
+
+# What lies before the first star of a glob, between the stars, and after the last.
+_Parts: TypeAlias = tuple[str, tuple[str, ...], str]
 
 
 def fits(glob: str, name: str) -> bool:
-    """Whether a name is what a glob says, in which a * stands for any characters.
+    """Whether a name is what a glob says, in which a * stands for any characters."""
+    return _has_parts(name, *_split(glob)) if "*" in glob else name == glob
 
-    Takes the first place each time, which is right for stars alone, and looks at none twice.
-    """
-    first, *rest = glob.split("*")
-    if not rest:
-        return name == glob
-    *middle, last = rest
+
+def _split(glob: str) -> _Parts:
+    first, *middle, last = glob.split("*")
+    return first, tuple(filter(None, middle)), last
+
+
+def _has_parts(name: str, first: str, middle: tuple[str, ...], last: str) -> bool:
+    """Takes the first place each time, which is right for stars alone, and looks at none twice."""
     if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
         return False
     place, end = len(first), len(name) - len(last)
@@ -177,6 +211,16 @@ def fits(glob: str, name: str) -> bool:
             return False
         place += len(part)
     return True
+
+
+def _read_glob(sent: str) -> str:
+    glob = _STARS.sub("*", sent)
+    if glob.count("*") > MAX_STARS:
+        raise UnfitFilter(
+            f"the filter has {quoted(glob)}, of more than {MAX_STARS} stars: say what lies between "
+            "fewer"
+        )
+    return glob
 
 
 def _or(values: Iterable[str]) -> str:

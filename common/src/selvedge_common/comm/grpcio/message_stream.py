@@ -160,9 +160,6 @@ class GrpcioStream(BoundedStream):
         except asyncio.CancelledError:
             self.close(grpc.StatusCode.CANCELLED, "The stream was cancelled by the server.")
             raise
-        except grpc.aio.BaseError:
-            # From a read; the call is over for gRPC.
-            self.close(grpc.StatusCode.UNAVAILABLE, "The server is stopping.")
         except Exception as error:
             self.close(*status_of(error, self._method.service, self._method.name))
         else:
@@ -191,7 +188,12 @@ class GrpcioStream(BoundedStream):
                 "A message stream has one reader at a time, and none after a read was cancelled."
             )
         self._reading = True
-        message = await self._context.read()
+        try:
+            message = await self._context.read()
+        except grpc.aio.BaseError:
+            # The call is over for gRPC. That is no fault of the handler's, which might catch it.
+            self.close(grpc.StatusCode.UNAVAILABLE, "The server is stopping.")
+            return None
         self._reading = False
         if message is EOF:
             await asyncio.sleep(_HALF_CLOSE_DELAY)
