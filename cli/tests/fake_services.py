@@ -93,6 +93,7 @@ class Network:
         chaincode: gives the response to a call's arguments, and the event's name.
         commits: what to do with an ordered transaction: its validation code, or None to leave it.
         answers: whether Broadcast answers, and with which status.
+        says: what it says with that.
         hanging: the calls that get no answer: "endorse", "order".
     """
 
@@ -100,6 +101,7 @@ class Network:
     chaincode: Callable[[list[str]], tuple[proposal_response_pb2.Response, str]]
     commits: Code | None = transaction_pb2.VALID
     answers: common_pb2.Status.ValueType | None = common_pb2.SUCCESS
+    says: str = "as told"
     hanging: set[str] = field(default_factory=set)
     blocks: list[common_pb2.Block] = field(default_factory=list)
     ordered: list[bytes] = field(default_factory=list)
@@ -107,6 +109,8 @@ class Network:
     cuts: list[int] = field(default_factory=list)
     # What the ledger is from the first cut on, if it is another one.
     instead: list[common_pb2.Block] = field(default_factory=list)
+    # A block that cannot be read.
+    damaged: int | None = None
     deliver_streams: int = 0
     # With what the event hub ends its streams; without it they just end.
     farewell: str = ""
@@ -166,13 +170,13 @@ class Ordering(ab_pb2_grpc.AtomicBroadcastServicer):
         async for envelope in requests:
             if "order" in network.hanging:
                 await asyncio.Event().wait()
-            if network.answers in (None, common_pb2.SUCCESS):
+            if network.answers in (None, common_pb2.SUCCESS, common_pb2.INTERNAL_SERVER_ERROR):
                 network.ordered.append(envelope.SerializeToString())
                 if network.commits is not None:
                     await network.commit(network.ordered[-1], code=network.commits)
             if network.answers is None:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
-            yield ab_pb2.BroadcastResponse(status=network.answers, info="as told")
+            yield ab_pb2.BroadcastResponse(status=network.answers, info=network.says)
 
 
 class Deliver(events_pb2_grpc.DeliverServicer):
@@ -214,6 +218,9 @@ class Deliver(events_pb2_grpc.DeliverServicer):
             return
         for number in range(wanted.start, wanted.stop + 1):
             await network.has(number)
+            if number == network.damaged:
+                self._status = common_pb2.INTERNAL_SERVER_ERROR
+                return
             if left == 0:
                 network.blocks = network.instead or network.blocks
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")

@@ -54,6 +54,29 @@ async def test_lost_connection_costs_no_block_and_repeats_none(
     assert network.deliver_streams == 4
 
 
+@pytest.mark.parametrize("kind", ["block", "filtered", "transaction"])
+async def test_block_that_the_server_cannot_read_is_named_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    network = await make_network(6)
+    network.damaged = 3
+    async with serving(network, tmp_path) as connection:
+        object.__setattr__(connection.settings.addresses, "events", "localhost:1")
+        with pytest.raises(CommandError) as ended:
+            await follow(connection, Wanted(kind), "oldest", "newest", None, None, peer_alone=True)
+        assert str(ended.value) == (
+            f"the peer at {connection.settings.addresses.peer} cannot read block 3 of mychannel, "
+            "which is damaged there; the last one before it is block 2: `selvedge ledger verify` "
+            "says what is wrong, and `selvedge ledger rebuild` mends it while the service is "
+            "stopped"
+        )
+        network.damaged = 0
+        with pytest.raises(
+            CommandError, match=r"cannot read a block of mychannel, which is damage"
+        ):
+            await follow(connection, Wanted(kind), "oldest", "newest", None, None, peer_alone=True)
+
+
 async def test_server_that_is_away_is_told_of_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

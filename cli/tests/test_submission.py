@@ -100,9 +100,34 @@ async def test_refused_call_is_not_submitted(tmp_path: Path) -> None:
 
 
 async def test_refusing_ordering_means_not_submitted(tmp_path: Path) -> None:
-    async with network(tmp_path, answers=common_pb2.FORBIDDEN) as (_, connection):
-        with pytest.raises(NotSubmitted, match=r"FORBIDDEN: as told; nothing was submitted"):
+    refusal = {"answers": common_pb2.FORBIDDEN, "says": "It is not allowed."}
+    async with network(tmp_path, **refusal) as (_, connection):
+        with pytest.raises(NotSubmitted, match=r"FORBIDDEN: It is not allowed; nothing was subm"):
             await submit(connection, CALL, 10)
+
+
+UNCERTAIN = {"answers": common_pb2.INTERNAL_SERVER_ERROR, "says": "It is not known to be ordered."}
+
+
+async def test_ordering_that_does_not_know_leaves_it_to_the_ledger(tmp_path: Path) -> None:
+    async with network(tmp_path, **UNCERTAIN) as (_, connection):
+        result = await submit(connection, CALL, 10)
+    assert result.outcome is Outcome.VALID
+    assert result.conclusion.endswith(
+        "answered: INTERNAL_SERVER_ERROR: It is not known to be ordered, but the transaction is in "
+        "block 1 and valid"
+    )
+
+
+async def test_what_nobody_knows_to_be_ordered_can_still_be_committed(tmp_path: Path) -> None:
+    async with network(tmp_path, commits=None, **UNCERTAIN) as (_, connection):
+        result = await submit(connection, CALL, 10)
+    assert result.outcome is Outcome.PENDING
+    assert result.outcome.exit_status == 4
+    assert (
+        "It is not known to be ordered, and it is in no block up to 0: it was handed to the "
+        "ordering and can still be committed; ask again"
+    ) in result.conclusion
 
 
 async def test_time_out_before_ordering_means_not_submitted(tmp_path: Path) -> None:

@@ -32,6 +32,17 @@ def test_request_of_another_connection_is_refused(client: SigningIdentity) -> No
         assert end.value.code == grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_request_of_a_connection_with_a_certificate_is_refused_where_there_is_none(
+    client: SigningIdentity,
+) -> None:
+    bound = sign_request(WANTED, client, tls_cert_hash=b"mine")
+    assert open_request(sign_request(WANTED, client), NOW, tls_binding=b"").data
+    assert open_request(bound, NOW, tls_binding=None).data
+    with pytest.raises(StatusError, match="its connection shows none: leave") as end:
+        open_request(bound, NOW, tls_binding=b"")
+    assert end.value.code == grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_request_is_good_for_a_while(client: SigningIdentity) -> None:
     request = sign_request(WANTED, client)
     assert open_request(request, NOW + timedelta(minutes=14)).data

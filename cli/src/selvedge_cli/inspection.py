@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import ssl
@@ -37,12 +38,14 @@ class Endpoint:
         address: host:port.
         error: why it is not well; empty when it is.
         certificate_until: when the certificate that it shows expires, ISO 8601.
+        answers: whether there is anybody.
     """
 
     what: str
     address: str
     error: str = ""
     certificate_until: str | None = None
+    answers: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class ServiceStatus:
     def up(self) -> bool:
         """Whether all of it is well."""
         return not any(endpoint.error for endpoint in self.endpoints)
+
+    @property
+    def answers(self) -> bool:
+        """Whether all of it answers, well or not."""
+        return all(endpoint.answers for endpoint in self.endpoints)
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,11 @@ async def _listener(connection: Connection, what: str, address: str) -> Endpoint
         answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
     except grpc.aio.AioRpcError as error:
         return Endpoint(
-            what, address, f"{error.code().name}: {plain(error.details() or 'no reason given')}"
+            what,
+            address,
+            f"{error.code().name}: {plain(error.details() or 'no reason given')}",
+            answers=error.code()
+            not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED),
         )
     state = ""
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
@@ -187,7 +199,9 @@ async def _operations(connection: Connection, address: str) -> Endpoint:
     try:
         await asyncio.to_thread(check, f"https://{address}/healthz", root, TIMEOUT)
     except Unhealthy as error:
-        return Endpoint("operations", address, str(error))
+        if error.answer is None:
+            return Endpoint("operations", address, str(error), answers=False)
+        return Endpoint("operations", address, _reasons(error.answer) or str(error))
     return Endpoint(
         "operations", address, "", await asyncio.to_thread(_shown_until, connection, address)
     )
@@ -203,6 +217,18 @@ async def _channel(connection: Connection) -> ChannelStatus:
     except CommandError as error:
         return ChannelStatus(name, error=str(error))
     return ChannelStatus(name, chain.newest + 1, chain.newest_hash)
+
+
+def _reasons(answer: str) -> str:
+    """Why a service is not healthy, by what its /healthz says; empty where that is something else.
+
+    Follows Fabric's form (docs/source/operations_service.rst).
+    """
+    try:
+        failed = json.loads(answer)["failed_checks"]
+        return " ".join(f"{check['component']}: {check['reason']}" for check in failed)
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _hub_channels(metrics: str) -> list[HubChannel]:

@@ -148,7 +148,8 @@ def restore(folder: Path, force: bool, channels: Sequence[str], home: Path, as_j
 @click.option(
     "--force",
     is_flag=True,
-    help="Give up a block that is lost in both files, and all that follow.",
+    help="Give up a block that is lost in both files, and all that follow; the old files are kept "
+    "aside.",
 )
 @_home_options
 def rebuild(force: bool, channels: Sequence[str], home: Path, as_json: bool) -> None:

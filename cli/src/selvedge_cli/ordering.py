@@ -16,7 +16,7 @@ class NotOrdered(CommandError):
 
 
 class OrderingUncertain(CommandError):
-    """The transaction was sent and no answer came: it may be ordered or not."""
+    """The transaction was sent, and no answer came that says whether it is ordered."""
 
 
 async def reach_ordering(connection: Connection) -> None:
@@ -38,7 +38,7 @@ async def order(connection: Connection, envelope: common_pb2.Envelope) -> None:
 
     Raises:
         NotOrdered: the ordering refused it.
-        OrderingUncertain: the stream broke before it answered.
+        OrderingUncertain: the stream broke before it answered, or it does not know itself.
     """
     address = connection.settings.addresses.orderer
     call = ab_pb2_grpc.AtomicBroadcastStub(connection.channel(address)).Broadcast(iter([envelope]))
@@ -47,6 +47,10 @@ async def order(connection: Connection, envelope: common_pb2.Envelope) -> None:
             if response.status == common_pb2.SUCCESS:
                 return
             status = common_pb2.Status.Name(response.status)
+            if response.status == common_pb2.INTERNAL_SERVER_ERROR:
+                raise OrderingUncertain(
+                    f"the ordering at {address} answered: {status}: {response.info}"
+                )
             raise NotOrdered(f"the ordering at {address} refused: {status}: {response.info}")
     except grpc.aio.AioRpcError as error:
         raise OrderingUncertain(call_failed(error, "the ordering", address).message) from error

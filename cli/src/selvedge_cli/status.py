@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXIT_STATUSES = """\b
 Exit status:
   0  all is well; the transaction is valid
-  1  something is down
+  1  something is down, or not well
   3  the transaction is in a block, and is invalid
   4  the transaction is in no block: it still can be committed if it was handed to the ordering
 
@@ -97,7 +97,8 @@ def _print_report(report: Report, *, as_json: bool) -> int:
         click.echo(json.dumps(report.record()))
         return 0 if report.up else FAILED
     for service in report.services:
-        click.echo(f"{service.name}: {'up' if service.up else 'DOWN'}")
+        state = "up" if service.up else "NOT WELL" if service.answers else "DOWN"
+        click.echo(f"{service.name}: {state}")
         for endpoint in service.endpoints:
             click.echo(f"  {endpoint.what:<18}  {endpoint.address:<22}  {_state(endpoint)}")
     channel = report.channel
@@ -118,15 +119,25 @@ def _print_report(report: Report, *, as_json: bool) -> int:
     )
     if report.up:
         return 0
-    if all(service.up for service in report.services):
-        what = channel.error
-    else:
-        what = (
+    click.echo(f"selvedge: {_what_is_wrong(report)}", err=True)
+    return FAILED
+
+
+def _what_is_wrong(report: Report) -> str:
+    """The one thing to see to first, of a report that is not well."""
+    if not all(service.answers for service in report.services):
+        return (
             "something is down: start it with `selvedge up` or `docker compose up --wait`; its log "
             "says why it stopped"
         )
-    click.echo(f"selvedge: {what}", err=True)
-    return FAILED
+    unwell = [service.name for service in report.services if not service.up]
+    if unwell:
+        verb = "run and are" if len(unwell) > 1 else "runs and is"
+        return (
+            f"{' and '.join(unwell)} {verb} not well: why, and what to do, is said above at "
+            "operations, and in the log"
+        )
+    return report.channel.error
 
 
 def _hub_state(channel: HubChannel) -> str:

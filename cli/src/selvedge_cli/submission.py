@@ -59,7 +59,7 @@ class NotSubmitted(CommandError):
     facts = {"outcome": "not submitted"}  # noqa: RUF012 - nobody writes into it
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why}; nothing was submitted")
+        super().__init__(f"{_open_end(why)}; nothing was submitted")
 
 
 async def submit(
@@ -106,7 +106,7 @@ async def submit(
         except TimeoutError:
             why = f"{doing} within {within:g} s"
         except CommandError as failure:
-            why = str(failure)
+            why = _open_end(str(failure))
         return await _conclude(connection, endorsed, watch.height, why)
 
 
@@ -121,7 +121,7 @@ async def _conclude(
     except TimeoutError:
         last_seen = f"and it could not be looked up within {LOOK_UP_TIMEOUT:g} s"
     except CommandError as failure:
-        last_seen = f"and it could not be looked up ({failure})"
+        last_seen = f"and it could not be looked up ({_open_end(str(failure))})"
     else:
         if commit is not None:
             return _committed(endorsed, commit, why)
@@ -146,3 +146,8 @@ def _committed(endorsed: Endorsed, commit: Commit, why: str = "") -> Submission:
             f"({commit.code}): it changed nothing"
         )
     return Submission(endorsed.txid, endorsed.payload, outcome, commit, conclusion)
+
+
+def _open_end(sentence: str) -> str:
+    """A sentence, a service's own maybe, for another one to be joined to it."""
+    return sentence.removesuffix(".")

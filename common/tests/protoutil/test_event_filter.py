@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from selvedge_common.protoutil.event_filter import (
     ANY,
     INVALID,
+    MAX_STARS,
     MAX_VALUE_BYTES,
     EventFilter,
     Kind,
+    TooLarge,
     TooManyValues,
     UnfitFilter,
 )
@@ -105,6 +107,32 @@ def test_bounds_are_named() -> None:
     assert EventFilter.read(message, 3)
     with pytest.raises(TooManyValues, match="has 3 values, more than 2"):
         EventFilter.read(message, 2)
+
+
+def test_values_are_bounded_together() -> None:
+    message = event_hub_pb2.Filter(chaincodes=["ab"], event_names=["ü"], creator_msp_ids=["c"])
+    assert EventFilter.read(message, 3, 5)
+    with pytest.raises(TooLarge, match="have 5 bytes, more than 4"):
+        EventFilter.read(message, 3, 4)
+    with pytest.raises(TooLarge, match="have 20480 bytes, more than 16384"):
+        EventFilter.read(event_hub_pb2.Filter(event_names=20 * [1024 * "x"]), 20)
+
+
+def test_stars_that_follow_one_another_are_one() -> None:
+    message = event_hub_pb2.Filter(event_names=[1019 * "*" + "Created", "A*****", "***"])
+    assert EventFilter.read(message, 3) == names("*Created", "A*", "*")
+
+
+def test_glob_has_few_stars() -> None:
+    most = "a*" * MAX_STARS
+    assert EventFilter.read(event_hub_pb2.Filter(event_names=[most]), 1) == names(most)
+    with pytest.raises(UnfitFilter, match="of more than 8 stars"):
+        EventFilter.read(event_hub_pb2.Filter(event_names=[most + "b*"]), 1)
+
+
+def test_only_globs_take_effort_each() -> None:
+    assert names("a", "b", "c").effort == 1
+    assert names("a", "b*", "*c").effort == 3
 
 
 @pytest.mark.parametrize(

@@ -351,8 +351,8 @@ class Service:
         self.committing.cancel()
         await asyncio.gather(self.committing, return_exceptions=True)
         await asyncio.gather(self._committed_blocks.close(), self._ordered_blocks.close())
-        await self.ordering.close()
         self._validator.close()
+        await self.ordering.close()
         self.ledger.close()
 
     @property

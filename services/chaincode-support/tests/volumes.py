@@ -7,8 +7,10 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from testchannel import CHAINCODE, CHANNEL, Network, Service, results_of, writes
 
 from chaincode_support.ledger import Ledger
@@ -112,6 +114,11 @@ def fingerprints(ledger: Path) -> dict[str, str]:
         return {table: fingerprint(connection, table) for table in TABLES}
 
 
+def leave_room(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Let every disk have so many bytes left."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+
+
 @contextmanager
 def changing(file: Path) -> Iterator[sqlite3.Connection]:
     """A connection for changes that no service would make."""
@@ -134,8 +141,10 @@ def failing_disk(ledger: Ledger) -> Iterator[None]:
 
     connections: Any = [Connection()]
     ledger._readers._idle, kept = connections, ledger._readers._idle
-    yield
-    ledger._readers._idle = kept
+    try:
+        yield
+    finally:
+        ledger._readers._idle = kept
 
 
 def damage_page(file: Path, number: int, garbage: bytes) -> None:

@@ -123,8 +123,8 @@ class Chain:
             self._committing.cancel()
             await asyncio.gather(self._committing, return_exceptions=True)
         await asyncio.gather(self.committed_blocks.close(), self.ordered_blocks.close())
+        self._validator.close()  # its threads read the ordering's blocks
         await self.ordering.close()
-        self._validator.close()
         self.channel.ledger.close()
         self._claim.release()
 

@@ -105,7 +105,7 @@ def damage_its_page(file: Path) -> None:
         (change("DELETE FROM block WHERE number = {}"), "block 1 is not in it"),
         (
             change("UPDATE block SET bytes = x'ff' WHERE number = {}"),
-            "block 1: It does not begin with",
+            "block 1: The block is not a",
         ),
         (
             change(

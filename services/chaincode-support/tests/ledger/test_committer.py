@@ -124,6 +124,27 @@ async def test_the_loop_goes_on_while_a_large_block_is_opened(
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_blocks_are_not_read_on_the_loop(chain: Any) -> None:
+    """It may be many blocks behind, each of many megabytes."""
+
+    class Read(Ordered):
+        def block(self, number: int) -> bytes:
+            assert threading.current_thread() is not threading.main_thread()
+            return super().block(number)
+
+    block = blocks.new_block(1, chain.ledger.last_hash, [chain.network.transaction()[1]])
+    ordering = Read(blocks.parse_block(chain.ledger.block(0)), block)
+    committer = Committer(ordering, chain.ledger, chain.validator, **LIMITS)
+    running = asyncio.create_task(committer.run())
+    caught_up = asyncio.create_task(chain.ledger.wait_for(2))
+    async with asyncio.timeout(10):
+        await asyncio.wait((running, caught_up), return_when=asyncio.FIRST_COMPLETED)
+    committer.check_health()
+    assert caught_up.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_log_that_was_lost_or_replaced_is_found_at_once(chain: Any) -> None:
     await chain.add()
     first = blocks.parse_block(chain.ledger.block(0))

@@ -20,12 +20,12 @@ from volumes import (
     damage_block,
     fill,
     fingerprints,
+    leave_room,
     order,
     quiet,
 )
 
 from chaincode_support.ledger import LedgerInUse, LedgerUnusable
-from chaincode_support.maintenance import scratch
 from chaincode_support.maintenance.backup import back_up
 from chaincode_support.maintenance.errors import (
     InTheWay,
@@ -144,10 +144,22 @@ def test_a_damaged_channel_is_not_taken_for_a_backup(files: ChannelFiles, tmp_pa
 def test_a_backup_that_does_not_fit_is_refused_before_it_is_begun(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scratch, "_SPARE_BYTES", 1 << 60)
-    with pytest.raises(NoRoom, match=r"make room on it"):
+    leave_room(monkeypatch, 10_000)
+    with pytest.raises(NoRoom, match=r"has 0 MB left, and 1 MB are needed: make room on it"):
         back_up(sound, [CHANNEL], tmp_path / "backup", quiet)
     assert not (tmp_path / "backup").exists()
+
+
+def test_what_does_not_fit_is_not_restored_in_part(
+    backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_room(monkeypatch, 10_000)
+    copied: list[object] = []
+    monkeypatch.setattr(shutil, "copyfile", lambda *files: copied.append(files))
+    with pytest.raises(NoRoom, match=r"make room on it"):
+        restore(backup, tmp_path / "new", [], quiet, force=False)
+    assert copied == []
+    assert not (tmp_path / "new").exists()
 
 
 def test_nothing_is_replaced_unless_that_is_said(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from testchannel import CHANNEL
-from volumes import BLOCKS, changing, damage_block
+from volumes import BLOCKS, changing, damage_block, leave_room
 
+from chaincode_support.maintenance.command import main
 from chaincode_support.volume import ChannelFiles, Claim
 from selvedge_common.protoutil import blocks, metadata
 from selvedge_protos.peer import transaction_pb2
@@ -68,6 +69,28 @@ def test_a_verdict_that_differs_is_told_with_what_it_may_come_from(
     assert "an earlier release that committed that block may have judged otherwise" in done.stdout
     assert "what neither file holds" not in done.stdout
     assert run("verify", "--volume", tmp_path / "volume", "--no-judge").returncode == 0
+
+
+def test_a_disk_without_room_can_be_left_alone(
+    files: ChannelFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_room(monkeypatch, 10_000)
+    volume = files.ledger.parent.parent
+    monkeypatch.setattr(sys, "argv", ["ledger", "verify", "--volume", str(volume)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.endswith(
+        "make room on it. Or name a folder on another one with --scratch.\n"
+    )
+
+
+def test_what_is_given_up_is_kept_and_said_where(files: ChannelFiles, tmp_path: Path) -> None:
+    for file in (files.ledger, files.ordering):
+        damage_block(file, 4)
+    done = run("rebuild", "--force", "--volume", tmp_path / "volume")
+    kept = [next(file.parent.glob("*.damaged-*Z")) for file in (files.ordering, files.ledger)]
+    assert f"  kept as they were: {kept[0]}, {kept[1]}; remove them when" in done.stdout
 
 
 def test_json_holds_the_same(files: ChannelFiles, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """A ledger made again is what it was, whatever was damaged, as long as one file has each block."""
 
+import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,7 @@ from chaincode_support.ledger import LedgerInUse, LedgerUnusable
 from chaincode_support.maintenance.errors import BlockLost, NothingThere, TwoChains
 from chaincode_support.maintenance.rebuilding import Rebuilt, rebuild
 from chaincode_support.maintenance.verification import verify
-from chaincode_support.volume import ChannelFiles, Claim
+from chaincode_support.volume import ChannelFiles, Claim, channels_on
 from selvedge_common.protoutil import blocks, metadata
 from selvedge_common.protoutil.errors import ValidationCode
 from selvedge_protos.peer import transaction_pb2
@@ -215,17 +218,62 @@ async def test_a_service_goes_on_with_it(
 
 
 def test_a_block_that_is_lost_in_both_is_given_up_only_if_that_is_said(
-    files: ChannelFiles,
+    files: ChannelFiles, tmp_path: Path
 ) -> None:
     damage_block(files.ledger, 4)
     damage_block(files.ordering, 4)
     damaged = [file.read_bytes() for file in (files.ledger, files.ordering)]
-    with pytest.raises(BlockLost, match=r"Block 4 of channel mychannel is damaged in its ordering"):
+    with pytest.raises(
+        BlockLost,
+        match=r"Block 4 of channel mychannel is lost in both files: "
+        rf"{files.ordering}: .*; {files.ledger}: .*\. Restore a backup, or give up",
+    ):
         rebuild(files, quiet, force=False)
     assert [file.read_bytes() for file in (files.ledger, files.ordering)] == damaged
-    assert rebuild(files, quiet, force=True) == Rebuilt(CHANNEL, 4, 0, 0, BLOCKS - 4)
+    rebuilt = rebuild(files, quiet, force=True)
+    assert rebuilt == Rebuilt(CHANNEL, 4, 0, 0, BLOCKS - 4, rebuilt.kept)
+    for file, kept, old in zip(
+        (files.ordering, files.ledger), rebuilt.kept, reversed(damaged), strict=True
+    ):
+        assert re.fullmatch(rf"{file}\.damaged-\d{{8}}T\d{{6}}\.\d{{6}}Z", kept)
+        assert Path(kept).read_bytes() == old
+    assert channels_on(tmp_path / "volume") == [CHANNEL]
     report = verify(files, quiet)
     assert (report.findings, report.blocks, report.ordered) == ([], 4, 4)
+
+
+def test_what_a_killed_service_had_not_moved_into_the_file_yet_is_kept_with_it(
+    files: ChannelFiles,
+) -> None:
+    """What is kept can be read on: with the write-ahead log beside it."""
+    damage_block(files.ledger, 4)
+    with closing(sqlite3.connect(files.ordering, isolation_level=None)) as killed:
+        killed.execute("PRAGMA wal_autocheckpoint = 0")
+        killed.execute("UPDATE block SET bytes = x'00' WHERE number = 4")
+        wal = files.ordering.with_name(f"{files.ordering.name}-wal")
+        left = wal.read_bytes()
+    wal.write_bytes(left)
+    log, _ = rebuild(files, quiet, force=True).kept
+    assert Path(f"{log}-wal").read_bytes() == left
+    with closing(sqlite3.connect(log)) as kept:
+        query = "SELECT count(*), length(min(bytes)) FROM block"
+        assert kept.execute(query).fetchone() == (BLOCKS, 1)
+
+
+def test_what_is_wrong_with_each_file_is_said_exactly(files: ChannelFiles) -> None:
+    files.ledger.write_bytes(b"no database" * 1000)
+    damage_block(files.ordering, 4)
+    with pytest.raises(
+        BlockLost, match=rf"Block 4 .*; {files.ledger}: it is no database.* Restore"
+    ):
+        rebuild(files, quiet, force=False)
+    files.ordering.write_bytes(b"no database" * 1000)
+    with pytest.raises(
+        BlockLost, match=r"Neither file of channel mychannel can be read: .* the channel is empty"
+    ):
+        rebuild(files, quiet, force=False)
+    rebuilt = rebuild(files, quiet, force=True)
+    assert (rebuilt.blocks, len(rebuilt.kept)) == (0, 2)
 
 
 @pytest.mark.parametrize("content", [None, b"no database" * 1000])
@@ -235,9 +283,13 @@ def test_a_lost_log_may_have_held_more_than_the_ledger(
     files.ordering.unlink()
     if content is not None:
         files.ordering.write_bytes(content)
-    with pytest.raises(BlockLost, match=r"cannot be read. The ledger has 6 blocks; what was order"):
+    with pytest.raises(
+        BlockLost, match=r"cannot be read: .* The ledger has 6 blocks; what was ord"
+    ):
         rebuild(files, quiet, force=False)
-    assert rebuild(files, quiet, force=True) == Rebuilt(CHANNEL, BLOCKS, 0, BLOCKS, 0)
+    rebuilt = rebuild(files, quiet, force=True)
+    assert rebuilt == Rebuilt(CHANNEL, BLOCKS, 0, BLOCKS, 0, rebuilt.kept)
+    assert [Path(kept).read_bytes() for kept in rebuilt.kept] == ([content] if content else [])
     assert holdings(files) == before
 
 

@@ -18,13 +18,15 @@ from volumes import (
     damage_page,
     fill,
     fingerprints,
+    leave_room,
     order,
     quiet,
 )
 
 from chaincode_support.ledger import Ledger, LedgerUnusable
-from chaincode_support.maintenance import scratch, stored_blocks
+from chaincode_support.maintenance import stored_blocks
 from chaincode_support.maintenance.errors import MaintenanceError, NoRoom, NothingThere, NotNow
+from chaincode_support.maintenance.rebuilding import rebuild
 from chaincode_support.maintenance.report import Report
 from chaincode_support.maintenance.verification import verify
 from chaincode_support.volume import ChannelFiles
@@ -349,9 +351,19 @@ def test_a_locked_file_is_no_damage(files: ChannelFiles, monkeypatch: pytest.Mon
 def test_a_disk_without_room_for_the_comparison_is_said(
     files: ChannelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scratch, "_SPARE_BYTES", 1 << 60)
-    with pytest.raises(NoRoom, match=rf"The disk of {tmp_path} has \d+ MB left, and \d+ MB are"):
-        verify(files, quiet, tmp_path)
+    leave_room(monkeypatch, 10_000)
+    told: list[str] = []
+    with pytest.raises(NoRoom, match=rf"The disk of {tmp_path} has 0 MB left, and 1 MB are needed"):
+        verify(files, lambda what, *_: told.append(what), tmp_path)
+    assert told == [], "what takes long was done before"
+
+
+def test_a_small_ledger_needs_a_small_disk(
+    files: ChannelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_room(monkeypatch, 1 << 20)
+    assert verify(files, quiet).sound
+    assert rebuild(files, quiet, force=False).blocks == BLOCKS
 
 
 @pytest.mark.parametrize("part", ["ledger", "ordering"])

@@ -197,6 +197,18 @@ async def test_a_full_ordering_is_unavailable(tmp_path: Path, network: Network) 
     assert "is full" in reply.info
 
 
+async def test_what_was_taken_and_could_not_be_written_is_told_apart_from_what_was_refused(
+    service: Service,
+) -> None:
+    log: Any = service.ordering._log
+    fill_disk(log._writer)
+    large = service.network.endorse(service.network.propose(b"x"), bytes(15_000))
+    (reply,) = await broadcast(service, large.SerializeToString())
+    make_room(log._writer)
+    assert status_of(reply) == "INTERNAL_SERVER_ERROR"
+    assert "is not known to be ordered" in reply.info
+
+
 def refused(reason: str) -> float:
     labels = {"channel": CHANNEL, "reason": reason}
     return REGISTRY.get_sample_value("ordering_refused_total", labels) or 0

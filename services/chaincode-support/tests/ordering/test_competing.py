@@ -14,6 +14,7 @@ from testchannel import CHANNEL, Network
 from chaincode_support.ordering import (
     BatchSize,
     EmbeddedOrdering,
+    OrderingFailed,
     OrderingSettings,
     PositionTaken,
     SqliteLog,
@@ -150,6 +151,42 @@ async def test_of_two_first_blocks_one_counts(
     assert first.block(0) == second.block(0)
     assert (await first.order(b"a"), await second.order(b"b")) == (1, 2)
     check_whole(chain_in(tmp_path), network)
+
+
+@pytest.mark.parametrize("first", ["append", "follow"])
+async def test_a_block_that_comes_while_an_ordering_is_opened_counts_once(
+    compete: Compete, tmp_path: Path, first: str
+) -> None:
+    class Between(SqliteLog):
+        def follow(self, advanced: Callable[[int, int], object]) -> None:
+            if first == "follow":
+                super().follow(advanced)
+            self.append(blocks.new_block(1, self.tip.last_hash, [b"between"]))
+            if first == "append":
+                super().follow(advanced)
+
+    (ordering,) = await compete(Between.open(tmp_path, CHANNEL))
+    assert ordering.height == 2
+    assert await ordering.order(b"next") == 2
+    async with asyncio.timeout(10):
+        await ordering.wait_for(3)
+    assert ordering.ordered_bytes == len(ordering.block(2))
+
+
+async def test_a_log_that_shows_no_block_where_it_has_one_is_not_asked_for_ever(
+    compete: Compete, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck(SqliteLog):
+        def append(self, block: common_pb2.Block) -> None:
+            if block.header.number:
+                raise PositionTaken("The log has another block 1.")
+            super().append(block)
+
+    (ordering,) = await compete(Stuck.open(tmp_path, CHANNEL))
+    with pytest.raises(OrderingFailed, match="is not known to be ordered"):
+        async with asyncio.timeout(10):
+            await ordering.order(b"x")
+    assert "The log has another block 1. It shows no block there." in caplog.text
 
 
 def test_a_place_that_is_taken_stays_as_it_is(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from contextlib import closing
 from typing import Protocol, TypeAlias
 
 from chaincode_support.ledger import LedgerClosed, LedgerError, ReadFailed
-from chaincode_support.ledger.stored_block import number_of
 from chaincode_support.ordering import LogUnreadable, OrderedBlocks, OrderingError
 from selvedge_common.protoutil.blocks import data_hash, parse_block
 from selvedge_common.protoutil.errors import BlockUnavailable, MalformedBlock, MalformedMessage
@@ -137,9 +136,8 @@ def one_by_one(ordering: OrderedBlocks) -> ReadBlocks:
 
 def _check(number: int, block: bytes) -> None:
     """A disk's errors do not always show in what holds the pages of a file together."""
-    found = number_of(block)
-    if found != number:
-        raise MalformedBlock(f"It says that it is block {found}.")
     parsed = parse_block(block)
+    if parsed.header.number != number:
+        raise MalformedBlock(f"It says that it is block {parsed.header.number}.")
     if parsed.header.data_hash != data_hash(parsed.data.data):
         raise MalformedBlock("Its data do not fit the hash in its header.")

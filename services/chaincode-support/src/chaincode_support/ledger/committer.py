@@ -176,7 +176,9 @@ class Committer:
             )
         if height == 0:
             return
-        newest = blocks.parse_block(self._ordering.block(height - 1))
+        newest = await asyncio.to_thread(
+            lambda: blocks.parse_block(self._ordering.block(height - 1))
+        )
         if blocks.header_hash(newest.header) != self._ledger.last_hash:
             raise BlockRefused(
                 f"block {height - 1} of the ordering log is not the ledger's. "
@@ -189,7 +191,9 @@ class Committer:
         # nothing (unless the disk is slow and blocks are small), for all share one interpreter, and
         # clients hear of the block before three times as late.
         started = time.perf_counter()
-        block, size = await self._persist(lambda: self._read(number))
+        block, size = await self._persist(
+            lambda: self._validator.open(number, self._ordering.block)
+        )
         # The first block is this service's own and has no signatures yet: it says whose count.
         checked = (
             _genesis(block)
@@ -202,11 +206,6 @@ class Committer:
         metrics.block_processing_time.labels(self._ledger.channel).observe(
             time.perf_counter() - started
         )
-
-    async def _read(self, number: int) -> tuple[common_pb2.Block, int]:
-        """A block, and how many bytes it has."""
-        marshalled = self._ordering.block(number)
-        return await self._validator.open(number, marshalled), len(marshalled)
 
 
 def _genesis(block: common_pb2.Block) -> list[CheckedTransaction]:

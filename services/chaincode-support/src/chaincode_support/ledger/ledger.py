@@ -157,25 +157,22 @@ class Ledger:
         return cast("bytes", row[0])
 
     def blocks(self, first: int, last: int, max_bytes: int) -> Generator[bytes, None, None]:
-        """Read the marshalled blocks from `first` on, one by one.
+        """Read the marshalled block `first` and, while that costs little, those that follow it.
 
         The last one is `last`, which is below `height`, or the one with which they have `max_bytes`
         together. Until the generator is closed it holds a snapshot.
         """
-        number, left = first, max_bytes
-        # An error may be of the block after the one that is not given: each is asked for again.
+        number = first
+        # An error may be of the block after the one that it is raised for. The next read begins
+        # with that one, and tells.
         with suppress(sqlite3.Error), self._readers.connection() as connection:
             for found, block in read_blocks(connection, first, last, max_bytes):
                 if found != number:
                     break
                 yield block
                 number += 1
-                left -= len(block)
-        while number == first or (number <= last and left > 0):
-            block = self.block(number)
-            yield block
-            number += 1
-            left -= len(block)
+        if number == first:
+            yield self.block(first)
 
     def held(self, number: int) -> bytes | None:
         """The same without reading, if it is the newest one and was committed by this process."""

@@ -7,15 +7,9 @@ only the lengths on the way to an envelope are read, and the envelope itself.
 import sqlite3
 from collections.abc import Iterator
 
-from selvedge_common.protoutil.errors import MalformedBlock
-from selvedge_common.protoutil.wire import parse
-from selvedge_protos.common import common_pb2
-
-_SIZES = "SELECT number, length(bytes) FROM block WHERE number BETWEEN ? AND ? ORDER BY number"
 _BLOCKS = "SELECT number, bytes FROM block WHERE number BETWEEN ? AND ? ORDER BY number"
 
-# Tags of fields: Block.header; on the way to an envelope Block.data, and BlockData.data in it.
-_HEADER = 1 << 3 | 2
+# Tags of the fields on the way: Block.data, and BlockData.data in it.
 _DATA = 2 << 3 | 2
 _ENVELOPE = 1 << 3 | 2
 # A tag, and a length of up to 2^35.
@@ -29,33 +23,24 @@ class BlockDamaged(sqlite3.DatabaseError):
 def read_blocks(
     connection: sqlite3.Connection, first: int, last: int, max_bytes: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of block after block, from `first` on.
+    """Number and bytes of block after block, from `first` to `last` at most.
 
-    To `last`, or to the one with which they have `max_bytes` together. Raises sqlite3.Error, which
-    may be of the block after the one that it keeps back: sqlite3 is a row ahead.
+    They end with the one with which they have `max_bytes` together, or before it where later ones
+    are smaller than the first. Raises sqlite3.Error, which may be of the block after the one that
+    it is raised for: sqlite3 is a row ahead.
     """
-    # For the same reason it is asked for no more of them than are wanted: they may be large.
-    end = first
-    for number, size in connection.execute(_SIZES, (first, last)):
-        end = number
-        max_bytes -= size
-        if max_bytes <= 0:
-            break
-    if end > first:
-        yield from connection.execute(_BLOCKS, (first, end))
-        return
-    # In rows SQLite makes a copy of its own, which takes as long as all the rest of a large block.
+    # In a row SQLite makes a copy of its own, which takes as long as all the rest of a large block.
     with connection.blobopen("block", "bytes", first, readonly=True) as stored:
-        yield first, stored.read()
-
-
-def number_of(block: bytes) -> int:
-    """The number that is in the header of a marshalled block. Raises MalformedMessage."""
-    # A number and two hashes: the length is one byte.
-    if len(block) < 2 or block[0] != _HEADER or block[1] >= 0x80:
-        raise MalformedBlock("It does not begin with the header of a block.")
-    header = block[2 : 2 + block[1]]
-    return parse(common_pb2.BlockHeader, header, "header of the block").number
+        block = stored.read()
+    yield first, block
+    # For the same reason it is asked for no more of them than will be wanted, if all are as large.
+    left = max_bytes - len(block)
+    end = min(last, first + left // max(1, len(block)))
+    for number, block in connection.execute(_BLOCKS, (first + 1, end)):
+        if left <= 0:
+            break
+        yield number, block
+        left -= len(block)
 
 
 def read_envelope(connection: sqlite3.Connection, number: int, position: int) -> bytes:

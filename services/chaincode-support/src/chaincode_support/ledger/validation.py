@@ -11,7 +11,7 @@ endorser and the ordering to ask.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar
@@ -76,13 +76,14 @@ class Validator:
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"validate-{channel}")
 
-    async def open(self, number: int, marshalled: bytes) -> common_pb2.Block:
-        """Parse block `number`. Raises MalformedBlock, also when its data is not its header's.
+    async def open(self, number: int, read: Callable[[int], bytes]) -> tuple[common_pb2.Block, int]:
+        """Read and parse block `number`; gives how many bytes it has, too.
 
-        On a thread: of a large block this would hold up everything else on the loop.
+        Raises what `read` raises, and MalformedBlock, also when its data is not its header's. On a
+        thread: a large block, or a slow disk, would hold up everything else on the loop.
         """
         return await asyncio.get_running_loop().run_in_executor(
-            self._pool, _open_block, number, marshalled
+            self._pool, _open_block, number, read
         )
 
     async def check(self, block: common_pb2.Block) -> list[CheckedTransaction]:
@@ -218,13 +219,14 @@ def _signed_data(envelope: bytes) -> SignedData:
     return SignedData(outer.payload, creator, outer.signature)
 
 
-def _open_block(number: int, marshalled: bytes) -> common_pb2.Block:
+def _open_block(number: int, read: Callable[[int], bytes]) -> tuple[common_pb2.Block, int]:
+    marshalled = read(number)
     block = blocks.parse_block(marshalled)
     if block.header.number != number:
         raise MalformedBlock(f"The ordering gave block {block.header.number} for {number}.")
     if blocks.data_hash(block.data.data) != block.header.data_hash:
         raise MalformedBlock(f"The data of block {number} does not fit its header.")
-    return block
+    return block, len(marshalled)
 
 
 def _named(action: EndorsedAction) -> str:

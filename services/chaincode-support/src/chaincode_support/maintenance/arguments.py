@@ -127,7 +127,8 @@ def _add_rebuild(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--force",
         action="store_true",
-        help="give up a block that is lost in both files, and all that follow",
+        help="give up a block that is lost in both files, and all that follow; the old files are "
+        "kept aside",
     )
 
 

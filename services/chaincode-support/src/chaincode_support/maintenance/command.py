@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from chaincode_support import config
 from chaincode_support.ledger import LedgerError
 from chaincode_support.maintenance import arguments
-from chaincode_support.maintenance.errors import MaintenanceError, NothingThere
+from chaincode_support.maintenance.errors import MaintenanceError, NoRoom, NothingThere
 from chaincode_support.maintenance.progress import ProgressLine
 from chaincode_support.maintenance.report import Report
 from chaincode_support.maintenance.verification import verify
@@ -74,10 +74,18 @@ def _fail(error: Exception, given: Namespace) -> int:
 
 def _verify(volume: Path, given: Namespace) -> int:
     progress = ProgressLine(sys.stderr)
-    reports = [
-        verify(ChannelFiles.on(volume, channel), progress, given.scratch, judge=not given.no_judge)
-        for channel in _channels(volume, given)
-    ]
+    try:
+        reports = [
+            verify(
+                ChannelFiles.on(volume, channel),
+                progress,
+                given.scratch,
+                judge=not given.no_judge,
+            )
+            for channel in _channels(volume, given)
+        ]
+    except NoRoom as error:
+        raise NoRoom(f"{error} Or name a folder on another one with --scratch.") from error
     return _tell_reports(reports, given, {"volume": str(volume)})
 
 
@@ -208,8 +216,16 @@ def _remedies_of(report: Report, given: Namespace) -> Iterator[str]:
 def _print_rebuilt(rebuilt: Rebuilt) -> None:
     print(f"channel {rebuilt.channel}: made again from {rebuilt.blocks} blocks")
     if rebuilt.judged:
-        print(f"  {rebuilt.judged} judged anew: the ledger had no verdicts on them that hold")
+        print(
+            f"  {rebuilt.judged} judged again: the ledger's verdicts on them were missing, or did "
+            "not agree"
+        )
     if rebuilt.recovered:
         print(f"  {rebuilt.recovered} taken from the ledger: the ordering log had lost them")
     if rebuilt.given_up:
         print(f"  {rebuilt.given_up} given up, for neither file holds the first of them")
+    if rebuilt.kept:
+        print(
+            f"  kept as they were: {', '.join(rebuilt.kept)}; remove them when nothing more is to "
+            "be saved from them"
+        )

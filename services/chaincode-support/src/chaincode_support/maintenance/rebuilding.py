@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from chaincode_support.maintenance.judging import Judging
 from chaincode_support.maintenance.progress import Progress
 from chaincode_support.maintenance.scratch import (
     check_room,
+    keep_aside,
     make_durable,
     put_in_place,
     scratch_folder,
@@ -49,10 +50,11 @@ class Rebuilt:
     Attributes:
         channel: the channel.
         blocks: in the new ledger, and in the ordering log.
-        judged: blocks whose transactions were judged anew, for the ledger had no verdicts on them,
-            or none that its index confirms.
+        judged: blocks whose transactions were judged again, for the ledger had no verdicts on
+            them, or none that its index confirms.
         recovered: blocks that the ordering log had lost, and now has again from the ledger.
         given_up: blocks that were known, and are gone with one that neither file holds.
+        kept: the old files of which not all could be saved, under the names that they have now.
     """
 
     channel: str
@@ -60,6 +62,7 @@ class Rebuilt:
     judged: int = 0
     recovered: int = 0
     given_up: int = 0
+    kept: list[str] = field(default_factory=list)
 
 
 def rebuild(files: ChannelFiles, progress: Progress, *, force: bool) -> Rebuilt:
@@ -72,7 +75,8 @@ def rebuild(files: ChannelFiles, progress: Progress, *, force: bool) -> Rebuilt:
     Args:
         files: where it lies.
         progress: is told of each block.
-        force: end the chain at a block that neither file holds, instead of raising BlockLost.
+        force: end the chain at a block that neither file holds, instead of raising BlockLost; the
+            old files are kept beside the new ones.
 
     Raises:
         BlockLost: neither file holds a block that there must have been, or may have been.
@@ -94,9 +98,14 @@ def rebuild(files: ChannelFiles, progress: Progress, *, force: bool) -> Rebuilt:
             with scratch_ledger(new, files.channel) as connection:
                 rebuilt = rebuilding.run(connection)
         make_durable(new)
+        new_log = None
         if rebuilding.log_is_damaged:
             new_log = stack.enter_context(scratch_folder(files.ordering.parent)) / "ordering"
             _write_log(new, new_log)
+        for file in rebuilding.not_saved:
+            if (aside := keep_aside(file)) is not None:
+                rebuilt.kept.append(str(aside))
+        if new_log is not None:
             put_in_place(new_log, files.ordering)
         put_in_place(new, files.ledger)
     return rebuilt
@@ -110,17 +119,28 @@ class _Rebuilding:
         self._progress = progress
         self._force = force
         self._sources = sources
-        self._ledger = self._open(LedgerBlocks)
-        self._log = self._open(OrderedBlocks)
+        # What was last found wrong with a file.
+        self._faults: dict[Path, str] = {}
+        self._ledger = self._open(LedgerBlocks, files.ledger)
+        self._log = self._open(OrderedBlocks, files.ordering)
         self._chain = ChainCheck()
         self._judging: Judging | None = None
         self._rebuilt = Rebuilt(files.channel)
+        self.not_saved: list[Path] = []
+        """Files that hold something, maybe, which the new ones have not got."""
         self.log_is_damaged = self._log is None or not _is_sound(self._log)
 
-    def _open(self, kind: type[_S]) -> _S | None:
-        with suppress(Damaged):
+    def _open(self, kind: type[_S], file: Path) -> _S | None:
+        with self._noting(file):
             return self._sources.enter_context(closing(kind.of(self._files)))
         return None
+
+    @contextmanager
+    def _noting(self, file: Path) -> Iterator[None]:
+        try:
+            yield
+        except Damaged as damage:
+            self._faults[file] = str(damage)
 
     def run(self, connection: sqlite3.Connection) -> Rebuilt:
         total = self._total()
@@ -146,23 +166,49 @@ class _Rebuilding:
 
     def _total(self) -> int:
         """How many blocks there are to be, as far as anybody knows."""
-        in_ledger, ordered = _height(self._ledger), _height(self._log)
-        if ordered is None and not self._force:
-            raise BlockLost(
-                f"The ordering log {self._files.ordering} cannot be read. The ledger has "
-                f"{in_ledger or 0} blocks; what was ordered and not committed yet is lost with the "
-                "log: restore a backup, or go on without it with --force."
-            )
+        in_ledger, ordered = self._height(self._ledger), self._height(self._log)
+        if ordered is None:
+            self._go_on_without_log(in_ledger)
         return max(in_ledger or 0, ordered or 0)
+
+    def _height(self, stored: LedgerBlocks | OrderedBlocks | None) -> int | None:
+        if stored is not None:
+            with self._noting(stored.file):
+                return stored.height()
+        return None
+
+    def _go_on_without_log(self, in_ledger: int | None) -> None:
+        if self._force:
+            self.not_saved.append(self._files.ordering)
+            if in_ledger is None:
+                self.not_saved.append(self._files.ledger)
+            return
+        if in_ledger is None:
+            raise BlockLost(
+                f"Neither file of channel {self._files.channel} can be read: {self._both_faults()}."
+                " Restore a backup; with --force, which keeps the old files aside, the channel is "
+                "empty."
+            )
+        raise BlockLost(
+            f"The ordering log {self._files.ordering} cannot be read: "
+            f"{self._faults[self._files.ordering]}. The ledger has {in_ledger} blocks; what was "
+            "ordered and not committed yet is lost with the log: restore a backup, or go on "
+            "without it with --force, which keeps the old file aside."
+        )
+
+    def _both_faults(self) -> str:
+        return "; ".join(
+            f"{file}: {self._faults[file]}" for file in (self._files.ordering, self._files.ledger)
+        )
 
     def _choose(self, number: int) -> tuple[common_pb2.Block | None, common_pb2.Block | None]:
         """The block as it was ordered, and the same with the ledger's verdicts; None for none."""
         held = ordered = None
         if self._ledger is not None:
-            with suppress(Damaged):
+            with self._noting(self._files.ledger):
                 held = self._chain.check(number, self._ledger.block(number))
         if self._log is not None:
-            with suppress(Damaged):
+            with self._noting(self._files.ordering):
                 ordered = check_ordered(self._chain, number, self._log.block(number))
         if held is None:
             return ordered, None
@@ -181,10 +227,11 @@ class _Rebuilding:
     def _give_up(self, number: int, total: int) -> None:
         if not self._force:
             raise BlockLost(
-                f"Block {number} of channel {self._files.channel} is damaged in its ordering log, "
-                "and the ledger has not got it: restore a backup, or give up this block and all "
-                "that follow with --force."
+                f"Block {number} of channel {self._files.channel} is lost in both files: "
+                f"{self._both_faults()}. Restore a backup, or give up this block and all that "
+                "follow with --force, which keeps the old files aside."
             )
+        self.not_saved = [self._files.ordering, self._files.ledger]
         self.log_is_damaged = True
         self._rebuilt.given_up = total - number
 
@@ -248,13 +295,6 @@ def _write_log(ledger: Path, target: Path) -> None:
         )
         log.execute("COMMIT")
     make_durable(target)
-
-
-def _height(stored: LedgerBlocks | OrderedBlocks | None) -> int | None:
-    if stored is not None:
-        with suppress(Damaged):
-            return stored.height()
-    return None
 
 
 def _is_sound(stored: OrderedBlocks) -> bool:

@@ -20,7 +20,7 @@ from chaincode_support.maintenance.scratch import (
     scratch_folder,
 )
 from chaincode_support.maintenance.verification import verify
-from chaincode_support.volume import ChannelFiles, claimed
+from chaincode_support.volume import LEDGER, ORDERING, ChannelFiles, claimed
 
 
 def restore(
@@ -48,6 +48,9 @@ def restore(
         for files in places:
             stack.enter_context(claimed(files, "`selvedge ledger restore`"))
             _check_free(files, force=force)
+        for part in (LEDGER, ORDERING):
+            recorded = [getattr(manifest.channels[channel], part) for channel in chosen]
+            check_room(volume / part, sum(file.bytes for file in recorded))
         copies: list[ChannelFiles] = []
         reports: list[Report] = []
         for files in places:

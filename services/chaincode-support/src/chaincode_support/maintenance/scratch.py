@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from chaincode_support.ledger.store import make_scratch
@@ -15,17 +16,20 @@ from chaincode_support.maintenance.errors import NoRoom, NotNow
 from chaincode_support.volume import give_to_owner
 from selvedge_common.files import sync_folder
 
-# What a disk must have left when a file has been written: services write to it, too.
-_SPARE_BYTES = 64 << 20
+# What a disk must have left when files have been written, for services write to it, too: this
+# share of their size, and no more than so many bytes.
+_SPARE_SHARE = 4
+_MOST_SPARE_BYTES = 64 << 20
 
 
 def check_room(folder: Path, size: int) -> None:
     """Raises NoRoom unless the disk of an existing folder has `size` bytes, and some to spare."""
     free = shutil.disk_usage(folder).free
-    if free < size + _SPARE_BYTES:
+    needed = size + min(_MOST_SPARE_BYTES, size // _SPARE_SHARE)
+    if free < needed:
         raise NoRoom(
-            f"The disk of {folder} has {free >> 20} MB left, and {(size + _SPARE_BYTES) >> 20} MB "
-            "are needed: make room on it."
+            f"The disk of {folder} has {free >> 20} MB left, and {-(-needed >> 20)} MB are needed: "
+            "make room on it."
         )
 
 
@@ -85,6 +89,21 @@ def put_in_place(new: Path, file: Path) -> None:
     os.replace(new, file)
     give_to_owner(file)
     sync_folder(file.parent)
+
+
+def keep_aside(file: Path) -> Path | None:
+    """Let a SQLite file that nobody has open keep its content under another name, whatever takes
+    its place; None where there is no file."""
+    if not file.exists():
+        return None
+    # Links: until another file takes its place, the old one is where it was.
+    aside = file.with_name(f"{file.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+    for suffix in ("", "-wal", "-journal"):
+        part = file.with_name(file.name + suffix)
+        if part.exists():
+            os.link(part, aside.with_name(aside.name + suffix))
+    sync_folder(file.parent)
+    return aside
 
 
 def remove(file: Path) -> None:

@@ -93,6 +93,7 @@ class _Verification:
         self._unsound: set[int] = set()
 
     def run(self) -> Report:
+        self._check_room()
         with ExitStack() as stack:
             log = self._open(OrderedBlocks, self._files.ordering, stack)
             ledger = self._open(LedgerBlocks, self._files.ledger, stack)
@@ -101,6 +102,11 @@ class _Verification:
             if ledger is not None:
                 self._check_ledger(ledger, log)
         return self._report
+
+    def _check_room(self) -> None:
+        """Before anything that takes long; of a ledger that cannot be opened no state is made."""
+        with suppress(Damaged), closing(LedgerBlocks.of(self._files)) as ledger:
+            check_room(self._scratch, _size_of_state(ledger))
 
     def _open(self, kind: type[_S], file: Path, stack: ExitStack) -> _S | None:
         with self._noting(file):
@@ -129,26 +135,25 @@ class _Verification:
             self._count(log.what, number, self._report.ordered)
 
     def _check_ledger(self, ledger: LedgerBlocks, log: OrderedBlocks | None) -> None:
-        with self._noting(ledger.file):
-            check_room(self._scratch, _size_of_state(ledger))
-            with (
-                scratch_folder(self._scratch) as folder,
-                scratch_ledger(folder / self._files.ledger.name, self._files.channel) as replayed,
-                ExitStack() as stack,
-            ):
-                walk = _Walk(ledger, log, replayed)
-                stack.callback(walk.close)
+        with (
+            self._noting(ledger.file),
+            scratch_folder(self._scratch) as folder,
+            scratch_ledger(folder / self._files.ledger.name, self._files.channel) as replayed,
+            ExitStack() as stack,
+        ):
+            walk = _Walk(ledger, log, replayed)
+            stack.callback(walk.close)
+            height = ledger.height()
+            for number in self._numbers(ledger.file, 0, height):
+                self._check_ledger_block(walk, number, height)
+            # What was committed meanwhile, and what all of it led to.
+            with ledger.at_one_moment():
                 height = ledger.height()
-                for number in self._numbers(ledger.file, 0, height):
+                for number in self._numbers(ledger.file, walk.next, height):
                     self._check_ledger_block(walk, number, height)
-                # What was committed meanwhile, and what all of it led to.
-                with ledger.at_one_moment():
-                    height = ledger.height()
-                    for number in self._numbers(ledger.file, walk.next, height):
-                        self._check_ledger_block(walk, number, height)
-                    self._compare(walk)
-                    self._report.blocks = height
-                    self._report.last_block_hash = ledger.hash(height - 1).hex() if height else ""
+                self._compare(walk)
+                self._report.blocks = height
+                self._report.last_block_hash = ledger.hash(height - 1).hex() if height else ""
         self._compare_heights(log)
 
     def _check_ledger_block(self, walk: _Walk, number: int, height: int) -> None:

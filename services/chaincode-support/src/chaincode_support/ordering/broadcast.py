@@ -2,6 +2,11 @@
 
 Follows release 2.5, orderer/common/broadcast and orderer/common/msgprocessor, but SUCCESS means
 durable here, where Fabric only means taken; and a refused envelope does not end the stream.
+
+INTERNAL_SERVER_ERROR, which Fabric's Broadcast never gives, means that the envelope was taken and
+is not known to be durable: it may still be ordered. Every other status but SUCCESS means that it
+never will be. Clients of Fabric take both of 500 and 503 for an orderer that failed, and try
+another one (internal/pkg/gateway/submit.go): the same envelope is valid once at most.
 """
 
 import asyncio
@@ -163,7 +168,7 @@ class Broadcast:
             try:
                 await entry.durable
             except OrderingError as error:
-                entry.refused = _Refused(common_pb2.SERVICE_UNAVAILABLE, str(error))
+                entry.refused = _Refused(common_pb2.INTERNAL_SERVER_ERROR, str(error))
         if entry.refused is None:
             stream.send(_SUCCESS)
         else:

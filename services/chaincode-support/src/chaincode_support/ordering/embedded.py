@@ -84,16 +84,17 @@ class EmbeddedOrdering:
         self._pending_messages = 0
         self._pending_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ordering-{channel}")
-        self._height = log.tip.height
         self._ordered_bytes = 0
         self._advanced = asyncio.Event()
         self._closed = False
         self._fill_duration = metrics.block_fill_duration.labels(channel)
         self._pending_messages_metric = metrics.pending_messages.labels(channel)
         self._pending_bytes_metric = metrics.pending_bytes.labels(channel)
+        # In this order: what comes in between is told twice, and not never.
         log.follow(
             lambda height, size: self._loop.call_soon_threadsafe(self._advance, height, size)
         )
+        self._height = log.tip.height
 
     @classmethod
     def open(
@@ -251,11 +252,15 @@ class EmbeddedOrdering:
             try:
                 self._log.append(block)
             except PositionTaken as error:
+                if self._log.tip.height <= height:
+                    raise LogUnwritable(f"{error} It shows no block there.") from error
                 _log.debug("block is cut again", channel=self._channel, reason=str(error))
             else:
                 return height
 
     def _advance(self, height: int, size: int) -> None:
+        if height <= self._height:
+            return  # there already when this was opened
         self._height = height
         self._ordered_bytes += size
         self._advanced.set()

@@ -38,10 +38,11 @@ class BlockLog(Protocol):
         """The end, as far as this log has seen."""
 
     def follow(self, advanced: Callable[[int, int], object]) -> None:
-        """Have `advanced(height, size)` called as blocks become durable, whoever appended them.
+        """Have `advanced(height, size)` called as `tip` moves, after it has, whoever appended.
 
-        There are `height` of them then, and the new ones have `size` bytes together. It is called
-        in the order of the blocks, on whatever thread, and must not block.
+        There are `height` durable blocks then, and the new ones have `size` bytes together. It is
+        called in the order of the blocks, on whatever thread, and must not block. Of blocks that
+        others append a log may know nothing until its own next `append`.
         """
 
     def append(self, block: common_pb2.Block) -> None:
