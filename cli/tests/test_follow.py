@@ -279,6 +279,26 @@ async def test_place_beyond_the_chain_is_refused(tmp_path: Path, stop: str | int
             await follow(connection, BLOCKS, 9, stop, None, None)
 
 
+async def test_checkpoint_ahead_of_the_ledger_is_named(tmp_path: Path) -> None:
+    network = await make_network(1)
+    async with serving(network, tmp_path) as connection:
+        await follow(connection, BLOCKS, 0, "newest", None, None)
+        (file,) = (tmp_path / "checkpoints").rglob("*.json")
+        file.write_text('{"block": 998}')
+        with pytest.raises(CommandError, match=rf"^the checkpoint {file} is ahead of the ledger"):
+            await follow(connection, BLOCKS, None, "newest", None, None)
+
+
+async def test_nothing_that_fits_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = await make_network(1)
+    async with serving(network, tmp_path) as connection:
+        await follow(connection, Wanted("chaincode", ["misspelt"]), 0, "newest", None, None)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "selvedge: nothing of the kind in blocks 0 to 0\n")
+
+
 async def test_each_type_tells_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = await make_network(1)
     async with serving(network, tmp_path) as connection:

@@ -47,6 +47,8 @@ async def test_it_moves_forward_unless_it_is_placed(tmp_path: Path) -> None:
         b"[]",
         b"{}",
         b'{"block": "x"}',
+        b'{"block": -1}',
+        b'{"block": 1, "transaction": -1}',
         b'{"block": 1, "block_hash": "xyz"}',
         json.dumps({"block": 4, "records": 2}).encode(),
     ],

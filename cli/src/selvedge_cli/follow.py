@@ -73,13 +73,18 @@ async def follow(
             return
         printer = Printer(settings.as_json, count)
         told = _told(client(hub, peer), settings.channel, wanted, first, last, progress)
+        found = False
         async with aclosing(told):
             async for position, record in told:
+                found = True
                 ended = printer.print(record)
                 if ended or position.transaction is None:
                     await progress.advance(position)
                 if ended:
                     return
+        if not found:
+            # Perhaps a name is misspelt.
+            click.echo(f"selvedge: nothing of the kind in blocks {first} to {last}", err=True)
 
 
 def _begin(start: str | int | None, checkpoint: Checkpoint, ledger: Ledger) -> int | None:
@@ -100,6 +105,12 @@ def _begin(start: str | int | None, checkpoint: Checkpoint, ledger: Ledger) -> i
                 err=True,
             )
     first = _first(begin, printed)
+    if first > ledger.newest + 1 and begin is None:
+        raise CommandError(
+            f"the checkpoint {checkpoint.file} is ahead of the ledger: it goes on with block "
+            f"{first}, and the newest is {ledger.newest}: if the ledger was restored from a "
+            "backup, place the checkpoint with --from, else look for what the ledger has lost"
+        )
     if first > ledger.newest + 1:
         raise CommandError(
             f"there is no block {first} yet, the newest is {ledger.newest}: begin before that with "

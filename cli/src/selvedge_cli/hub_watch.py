@@ -78,4 +78,10 @@ def _failed(error: grpc.aio.AioRpcError, address: str) -> CommandError:
             "Selvedge's, or an older one",
             error.code(),
         )
+    if error.code() == grpc.StatusCode.PERMISSION_DENIED:
+        return CallRefused(
+            f"the event hub at {address} tells administrators alone: leave --user out, or give "
+            "--user admin",
+            error.code(),
+        )
     return call_failed(error, "the event hub", address)

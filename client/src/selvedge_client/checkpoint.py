@@ -72,12 +72,11 @@ class Checkpoint:
             stored = json.loads(self.file.read_bytes())
             if not stored.keys() <= {"block", "transaction", "block_hash"}:
                 raise ValueError("it is of another release")
-            transaction = stored.get("transaction")
-            return Position(
-                int(stored["block"]),
-                None if transaction is None else int(transaction),
-                bytes.fromhex(stored.get("block_hash", "")),
-            )
+            block, transaction = int(stored["block"]), stored.get("transaction")
+            transaction = None if transaction is None else int(transaction)
+            if not (0 <= block < 2**64 and 0 <= (transaction or 0) < 2**32):
+                raise ValueError("it names no place of a channel")
+            return Position(block, transaction, bytes.fromhex(stored.get("block_hash", "")))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
