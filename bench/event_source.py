@@ -115,10 +115,20 @@ class Maker:
 
     def block(self, envelopes: Sequence[bytes], codes: Sequence[ValidationCode] = ()) -> bytes:
         """The next block; all of it is valid where no codes say otherwise."""
+        return self._made(self._sealed(envelopes, codes))
+
+    def filled(self, size: int) -> bytes:
+        """The next block, about that large; of what is in it nobody asks."""
+        empty = self._sealed([self.message(b"")]).ByteSize()
+        return self.block([self.message(bytes(max(0, size - empty)))])
+
+    def _sealed(
+        self, envelopes: Sequence[bytes], codes: Sequence[ValidationCode] = ()
+    ) -> common_pb2.Block:
         block = new_block(self._number, self._last_hash, envelopes)
         sign_block(block, self._orderer, self._last_config)
         set_validation_codes(block, codes or [_VALID] * len(envelopes))
-        return self._made(block)
+        return block
 
     def message(self, content: bytes) -> bytes:
         """A transaction that says nothing to a peer; less than any that a chaincode made."""
@@ -171,8 +181,7 @@ class Commands:
 
     async def blocks(self, blocks: str, size: str) -> int:
         """Make blocks of a size; of what is in them nobody asks."""
-        filler = bytes(max(0, int(size) - len(self._maker.block([self._maker.message(b"")]))))
-        self._made = [self._maker.block([self._maker.message(filler)]) for _ in range(int(blocks))]
+        self._made = [self._maker.filled(int(size)) for _ in range(int(blocks))]
         return len(self._made)
 
     async def release(self) -> int:

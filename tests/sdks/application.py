@@ -9,14 +9,17 @@ import itertools
 import json
 import os
 import queue
+import re
 import subprocess
+import textwrap
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.e2e.stack import Stack, eventually
+from tests.e2e.stack import ROOT, Stack, eventually
 from tests.e2e.tools import require
 from tests.shims.build import Product
 
@@ -73,6 +76,32 @@ def await_checkpoint(file: Path, number: int) -> None:
         return bool(text) and json.loads(text).get("blockNumber") == str(number)
 
     eventually(kept, f"block {number} is the next one of {file}")
+
+
+def documented(language: str) -> list[str]:
+    """The blocks of a language in the how-to on SDKs."""
+    page = (ROOT / "docs" / "how-to" / "use-an-sdk.md").read_text()
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for block in found]
+
+
+@contextmanager
+def script(program: Path, sdk: Product) -> Iterator[Path]:
+    """A program that runs in the folder that it is in; gives what it prints to."""
+    output = program.with_suffix(".log")
+    with output.open("w") as log:
+        running = subprocess.Popen(
+            [require("node"), program.name],
+            cwd=program.parent,
+            env=environment(sdk),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield output
+    finally:
+        running.terminate()
+        running.wait()
 
 
 class Listener:

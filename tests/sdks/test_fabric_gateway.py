@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from common.tests.conftest import TLSAuthority
 from tests.e2e.clients import Client
-from tests.e2e.stack import Stack
-from tests.sdks.application import SDKError, await_checkpoint, credentials
+from tests.e2e.stack import Stack, eventually
+from tests.sdks.application import SDKError, await_checkpoint, credentials, documented, script
 from tests.sdks.fabric_gateway import Application
+from tests.shims.build import FABRIC_GATEWAY
 
 pytestmark = pytest.mark.timeout(300)  # the first test installs the SDK and starts everything
 
@@ -113,3 +114,16 @@ def test_a_stranger_is_refused(stack: Stack, where: str, tmp_path: Path) -> None
         pytest.raises(SDKError, match="Unexpected status response: 403"),
     ):
         application.ask("readToEnd", form="filtered")
+
+
+def test_the_program_of_the_documentation_works_as_written(
+    stack: Stack, client: Client, unique: str
+) -> None:
+    _, program = documented("js")
+    file = stack.folder / "blocks.js"
+    file.write_text(program)
+    with script(file, FABRIC_GATEWAY) as output:
+        txid, number = create(client, unique)
+        told = f"block {number} [ '{txid}' ]"
+        eventually(lambda: told in output.read_text(), f"{output} says {told}")
+    assert output.read_text().startswith("block 0 ")

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +10,8 @@ from typing import Any
 import pytest
 from common.tests.conftest import TLSAuthority
 from tests.e2e.clients import CHANNEL
-from tests.e2e.stack import LISTENERS, ROOT, Stack, eventually
-from tests.e2e.tools import require
-from tests.sdks.application import SDKError, await_checkpoint, credentials, environment
+from tests.e2e.stack import LISTENERS, Stack, eventually
+from tests.sdks.application import SDKError, await_checkpoint, credentials, documented, script
 from tests.sdks.conftest import MAX_BYTES
 from tests.sdks.fabric_network import Application
 from tests.shims.build import FABRIC_NETWORK
@@ -297,24 +294,12 @@ def test_an_application_outlives_its_event_hub(
 
 
 def test_the_application_of_the_documentation_works_as_written(stack: Stack) -> None:
-    page = (ROOT / "docs" / "how-to" / "use-an-sdk.md").read_text()
-    for kind, file in {"json": "connection.json", "js": "app.js"}.items():
-        [block] = re.findall(rf"^ *```{kind}\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE)
-        (stack.folder / file).write_text(textwrap.dedent(block))
-    output = stack.folder / "app.log"
-    with output.open("w") as log:
-        running = subprocess.Popen(
-            [require("node"), "app.js"],
-            cwd=stack.folder,
-            env=environment(FABRIC_NETWORK),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
+    [profile], [program, *_] = documented("json"), documented("js")
+    (stack.folder / "connection.json").write_text(profile)
+    file = stack.folder / "app.js"
+    file.write_text(program)
+    with script(file, FABRIC_NETWORK) as output:
         asset = re.compile(r"^assets .*(tandem-\d+)", re.MULTILINE)
         [created] = eventually(lambda: asset.findall(output.read_text()), "an asset was created")
         told = f'heard AssetCreated {{"id":"{created}",'
         eventually(lambda: told in output.read_text(), f"{output} says {told}")
-    finally:
-        running.terminate()
-        running.wait()
