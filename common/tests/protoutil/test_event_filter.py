@@ -119,7 +119,7 @@ def test_values_are_bounded_together() -> None:
 
 
 def test_stars_that_follow_one_another_are_one() -> None:
-    message = event_hub_pb2.Filter(event_names=[1019 * "*" + "Created", "A*****", "***"])
+    message = event_hub_pb2.Filter(event_names=[1000 * "*" + "Created", "A*****", "***"])
     assert EventFilter.read(message, 3) == names("*Created", "A*", "*")
 
 
@@ -130,9 +130,9 @@ def test_glob_has_few_stars() -> None:
         EventFilter.read(event_hub_pb2.Filter(event_names=[most + "b*"]), 1)
 
 
-def test_only_globs_take_effort_each() -> None:
+def test_stars_take_effort_each() -> None:
     assert names("a", "b", "c").effort == 1
-    assert names("a", "b*", "*c").effort == 3
+    assert names("a", "b*", "*c*").effort == 4
 
 
 @pytest.mark.parametrize(

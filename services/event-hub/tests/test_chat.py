@@ -258,6 +258,30 @@ async def test_tls_binding_has_to_be_that_of_the_connection(house: House) -> Non
     assert "tls_cert_hash" in sentence
 
 
+async def test_tls_binding_to_a_certificate_is_refused_where_none_is_shown(house: House) -> None:
+    hub = await house.hub(PEER_TLS_CLIENTAUTHREQUIRED="false")
+    client = house.client(hub)
+    await client.confirmed(events_pb2.Event())
+    await client.say(events_pb2.Event(tls_cert_hash=client.tls_cert_hash))
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "this connection shows no TLS client certificate" in sentence
+
+
+async def test_names_of_all_interests_are_bounded_together(house: House) -> None:
+    hub = await house.hub(PEER_EVENTS_MAXINTERESTBYTES="2KB")
+    client = house.client(hub)
+    long = [interest(CHAINCODE, "cc", name=each * 900) for each in "abc"]
+    await client.register(*long[:2])
+    await client.unregister(long[0])
+    await client.register(long[2])
+    await client.say(events_pb2.Event(register=events_pb2.Register(events=long[:1])))
+    code, sentence = await client.refused()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "TOO_MANY_INTERESTS: the names in the interests of a consumer may have" in sentence
+    assert "raise peer.events.maxInterestBytes" in sentence
+
+
 async def test_tls_binding_can_be_required(house: House) -> None:
     hub = await house.hub(PEER_EVENTS_REQUIRETLSBINDING="true")
     client = house.client(hub)

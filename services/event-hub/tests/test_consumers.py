@@ -128,18 +128,29 @@ async def test_who_gets_the_past_is_not_closed_for_what_its_replay_has_sent() ->
     consumers = make_consumers()
     replaying, live, other = admit(consumers, 4.5), admit(consumers, 3), admit(consumers, 2.5)
     replaying.replaying.add("mychannel")
-    replaying.blocks_behind = lambda: {"mychannel": 7}
     consumers.past.join(replaying)
     assert consumers.crowded(MEGABYTE)
     await consumers.make_room(MEGABYTE)
     assert live.closed is CloseReason.SLOW_CONSUMER
     assert replaying.closed is None
     assert other.closed is None
-    # One that waits for a block to come is live, as to all else.
-    replaying.blocks_behind = lambda: {"mychannel": 0}
+    # It is live with the next block.
+    replaying.replaying.clear()
     consumers.past.leave(replaying)
     third = admit(consumers, 3)
     assert consumers.crowded(MEGABYTE)
     await consumers.make_room(MEGABYTE)
     assert replaying.closed is CloseReason.SLOW_CONSUMER
     assert third.closed is None
+
+
+async def test_who_has_got_the_past_and_waits_for_a_block_counts_once() -> None:
+    consumers = make_consumers()
+    caught_up, *_ = [admit(consumers, size) for size in (3, 2, 2)]
+    caught_up.replaying.add("mychannel")
+    caught_up.blocks_behind = lambda: {"mychannel": 0}
+    consumers.past.join(caught_up)
+    # Seven megabytes wait, of ten that may; what was sent meanwhile was taken.
+    assert not consumers.crowded(3 * MEGABYTE)
+    assert not consumers.crowded(3 * MEGABYTE)
+    assert consumers.crowded(4 * MEGABYTE)

@@ -15,6 +15,7 @@ from event_hub.session import Service, Session
 from selvedge_common.protoutil import block_events, seek, seek_request
 from selvedge_common.protoutil.responses import block_response
 from selvedge_common.protoutil.seek_request import FOREVER, NEWEST, NEXT_COMMIT, OLDEST
+from selvedge_common.protoutil.wire import timestamp_of
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import events_pb2, transaction_pb2
 
@@ -61,6 +62,11 @@ def sessions(hub: Running) -> list[Session]:
     return [each for each in hub.consumers if each.service is Service.DELIVER]
 
 
+async def answered(hub: Running, readers: int) -> None:
+    """Return once so many requests are being answered."""
+    await eventually(lambda: sum(bool(each.interests()) for each in sessions(hub)) == readers)
+
+
 def closed(reason: str) -> float:
     """How many streams have ended for a reason."""
     return sample("eventhub_consumers_closed_total", reason=reason)
@@ -103,9 +109,11 @@ async def test_blocks_come_as_they_are_committed(house: House, read: Read, trans
     hub = await house.hub(TRANSPORT_KIND=transport)
     await told(1)
     readers = [read(hub) for _ in range(3)]
-    for reader, start in zip(readers, (OLDEST, NEXT_COMMIT, 1), strict=True):
+    starts: list[seek_request.Position] = [OLDEST, NEXT_COMMIT, 1]
+    for reader, start in zip(readers, starts, strict=True):
         await reader.ask(start)
     assert await readers[0].answer() == 0
+    await answered(hub, 3)
     for number in range(1, 20):
         await grown(house, number + 1)
         assert [await reader.answer() for reader in readers] == [number] * 3
@@ -164,7 +172,8 @@ async def test_blocks_that_are_not_kept_come_from_the_source_again(
     await told(40)
     before = sample("eventhub_history_blocks_total", channel="mychannel")
     readers = [read(hub, method) for method in ("Deliver", "DeliverFiltered", "Deliver")]
-    for reader, start in zip(readers, (OLDEST, OLDEST, 17), strict=True):
+    starts: list[seek_request.Position] = [OLDEST, OLDEST, 17]
+    for reader, start in zip(readers, starts, strict=True):
         await reader.ask(start)
     assert await readers[0].answers(40) == [*range(40)]
     assert await readers[1].answers(40) == [*range(40)]
@@ -236,6 +245,26 @@ async def test_one_that_does_not_read_hurts_nobody_and_misses_nothing(
     # It has caught up, and is told at once again.
     await grown(house, 61)
     assert [await reader.answer() for reader in (slow, quick)] == [60, 60]
+
+
+async def test_who_does_not_read_large_blocks_does_not_keep_them_from_others(
+    house: House, read: Read, transport: str
+) -> None:
+    """Each block is above the even share of what may wait for all, so they wait for each other."""
+    await grown(house, 2, bytes(250_000))
+    hub = await house.hub(TRANSPORT_KIND=transport, PEER_EVENTS_OUTBOX_TOTALBYTES="1MB")
+    await told(2)
+    stuck = [read(hub, options=NARROW) for _ in range(4)]
+    before = closed("SLOW_CONSUMER")
+    for reader in stuck:
+        await reader.ask(1)
+    await eventually(
+        lambda: sum(bool(each.pending_bytes) for each in sessions(hub)) == 2  # no room for a third
+    )
+    quick = read(hub)
+    await quick.ask(1)
+    assert await quick.answer() == 1
+    assert closed("SLOW_CONSUMER") > before
 
 
 async def test_one_that_takes_nothing_for_too_long_is_closed(house: House, read: Read) -> None:
@@ -315,9 +344,9 @@ async def test_a_request_that_was_made_too_long_ago_is_bad(
     hub = await house.hub(PEER_EVENTS_TIMEWINDOW="10s")
     await told(1)
     reader = read(hub)
-    stamp = seek_request.timestamp_of()
+    stamp = timestamp_of()
     stamp.seconds -= 20
-    monkeypatch.setattr(seek_request, "timestamp_of", lambda: stamp)
+    monkeypatch.setattr("selvedge_common.protoutil.seek_request.timestamp_of", lambda: stamp)
     await reader.ask()
     assert await reader.answer() == "BAD_REQUEST"
 
@@ -470,7 +499,7 @@ async def test_many_readers_get_each_block(house: House, read: Read) -> None:
     await told(1)
     readers = [read(hub) for _ in range(50)]
     await asyncio.gather(*(reader.ask(NEXT_COMMIT) for reader in readers))
-    await eventually(lambda: sum(bool(each.interests()) for each in sessions(hub)) == 50)
+    await answered(hub, 50)
     await grown(house, 21)
     heard = await asyncio.gather(*(reader.answers(20) for reader in readers))
     assert heard == [[*range(1, 21)]] * 50

@@ -226,6 +226,10 @@ def unsigned(block: common_pb2.Block) -> None:
     metadata.set_metadata(block, common_pb2.SIGNATURES, b"")
 
 
+def uncoded(block: common_pb2.Block) -> None:
+    metadata.set_metadata(block, common_pb2.TRANSACTIONS_FILTER, b"")
+
+
 def another_number(block: common_pb2.Block) -> None:
     block.header.number += 1
 
@@ -236,6 +240,7 @@ def another_number(block: common_pb2.Block) -> None:
         (damaged, "damaged_block"),
         (of_another_history, "signature"),
         (unsigned, "signature"),
+        (uncoded, "damaged_block"),
         (another_number, "gap"),
     ],
 )

@@ -200,6 +200,7 @@ DURATIONS = [
 SIZES = [
     "peer.events.maxRecvMsgSize",
     "peer.events.maxSendMsgSize",
+    "peer.events.maxInterestBytes",
     "peer.events.outbox.maxBytes",
     "peer.events.outbox.totalBytes",
     "source.maxRecvMsgSize",

@@ -22,9 +22,10 @@ from event_hub.sources.connection import Dialled, SourceStream
 from event_hub.sources.deliver import SourceUnfit
 from selvedge_common.comm import MessageStream, MessageStreamHandler
 from selvedge_common.files import write_atomically
-from selvedge_common.protoutil import blocks
+from selvedge_common.protoutil import blocks, metadata
 from selvedge_protos.common import common_pb2
-from selvedge_protos.peer import events_pb2
+from selvedge_protos.orderer import ab_pb2
+from selvedge_protos.peer import events_pb2, transaction_pb2
 
 
 async def numbers(client: Client, count: int) -> list[int]:
@@ -123,6 +124,54 @@ async def test_another_address_is_tried_when_one_says_nothing(
         await hears_of_a_block(house, addresses, SOURCE_ANSWERTIMEOUT="300ms")
     finally:
         await silent.stop()
+
+
+@pytest.mark.parametrize("promised", [0, 2**40])
+async def test_another_address_is_tried_when_one_keeps_back_what_it_says_to_have(
+    house: House, organisation: Organisation, promised: int
+) -> None:
+    """It answers all that is compared, and then sends nothing; or the blocks that there are, and
+    said that there were more."""
+    for _ in range(3):
+        await house.ledger.commit(house.ledger.transaction())
+    liar = Peer(organisation, house.ledger)
+    follows: list[int] = []
+
+    def say(stream: MessageStream, block: common_pb2.Block) -> None:
+        stream.send(events_pb2.DeliverResponse(block=block).SerializeToString())
+
+    async def keep_back(stream: MessageStream) -> None:
+        async for message in stream:
+            envelope = common_pb2.Envelope.FromString(message)
+            payload = common_pb2.Payload.FromString(envelope.payload)
+            seek = ab_pb2.SeekInfo.FromString(payload.data)
+            if seek.stop.specified.number == 2**64 - 1:
+                follows.append(seek.start.specified.number)
+                for number in range(house.ledger.height if promised else 0):
+                    say(stream, common_pb2.Block.FromString(house.ledger.held(number)))
+                await asyncio.Event().wait()
+            newest = seek.start.HasField("newest")
+            number = house.ledger.height - 1 if newest else seek.start.specified.number
+            block = common_pb2.Block.FromString(house.ledger.held(number))
+            block.header.number = promised or number
+            say(stream, block)
+            done = events_pb2.DeliverResponse(status=common_pb2.SUCCESS)
+            stream.send(done.SerializeToString())
+
+    liar.instead = keep_back
+    await liar.start()
+    before = attempts("timeout")
+    try:
+        hub = await house.hub(
+            SOURCE_ADDRESSES=f"{liar.address},{house.peer.address}", SOURCE_ANSWERTIMEOUT="300ms"
+        )
+        await eventually(lambda: hub.channel().status.address == house.peer.address)
+        await house.ledger.commit(house.ledger.transaction())
+        await eventually(lambda: hub.channel().height == house.ledger.height)
+    finally:
+        await liar.stop()
+    assert len(follows) == 1
+    assert attempts("timeout") == before + 1
 
 
 @pytest.fixture
@@ -277,6 +326,47 @@ async def test_damaged_source_is_unhealthy_until_its_block_was_read(house: House
     hub.hub.check_sources()
 
 
+@pytest.mark.parametrize("codes", [b"", b"\0", b"\0\xfe"])
+async def test_block_that_hides_whether_a_transaction_is_valid_comes_from_the_next_address(
+    house: House, organisation: Organisation, codes: bytes
+) -> None:
+    """No orderer signs the codes, so a source could leave events out by leaving out their codes."""
+    honest, hostile = house.ledger, Ledger(organisation)
+    hub = await house.hub()
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 1)
+    await hub.stop()
+    block = await honest.commit(honest.transaction(), honest.transaction())
+    metadata.set_metadata(block, common_pb2.TRANSACTIONS_FILTER, codes)
+    await hostile.append(common_pb2.Block.FromString(honest.held(0)))
+    await hostile.append(block)
+    first = Peer(organisation, hostile)
+    await first.start()
+    try:
+        before = attempts("damaged_block")
+        hub = await house.hub(SOURCE_ADDRESSES=f"{first.address},{house.peer.address}")
+        await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 2)
+        assert attempts("damaged_block") == before + 1
+        told = await hub.channel("mychannel").read(1)
+        assert metadata.validation_codes(told.message) == [transaction_pb2.VALID] * 2
+    finally:
+        await first.stop()
+
+
+async def test_source_that_leaves_out_the_beginning_is_not_read(house: House) -> None:
+    """Even if what it begins with is a configuration, by which its blocks could be judged."""
+    await house.ledger.configure([house.organisation], house.ledger.orderer)
+    whole = house.ledger.held(0)
+    before = attempts("gap")
+    house.ledger.replace(0, house.ledger.held(1))
+    hub = await house.hub()
+    await eventually(lambda: attempts("gap") > before)
+    with pytest.raises(SourceUnfit, match=r"sent block 1, and the hub has to begin with block 0"):
+        hub.hub.check_sources()
+    house.ledger.replace(0, whole)
+    await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 2)
+    hub.hub.check_sources()
+
+
 async def test_block_above_the_limit_is_unhealthy_until_it_may_be_read(house: House) -> None:
     hub = await house.hub(SOURCE_MAXRECVMSGSIZE="16KB")
     await eventually(lambda: sample("eventhub_source_height", channel="mychannel") == 1)
@@ -386,6 +476,8 @@ def block_after(
 def test_chain_takes_the_next_block_and_refuses_all_others() -> None:
     genesis = block_after(None)
     chain = Chain("mychannel", None)
+    with pytest.raises(Gap, match="block 7, and the hub has to begin with block 0"):
+        chain.check(block_after(None, number=7))
     chain.last = chain.check(genesis)
     with pytest.raises(Gap, match="block 2 after block 0"):
         chain.check(block_after(genesis, number=2))

@@ -12,7 +12,8 @@ from organisation import Organisation
 from subscribers import Stage, configuration, staged
 
 from event_hub.session import Service
-from event_hub.subscriptions import subscription
+from event_hub.subscriptions import head, subscription
+from selvedge_common.protoutil.event_filter import EventFilter, Kind
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
 from selvedge_protos.selvedge.eventhub.v1.event_hub_pb2 import Filter, Notice, Position
@@ -315,6 +316,11 @@ async def test_what_waits_for_all_is_bounded(organisation: Organisation) -> None
             "HUB_BEHIND: the position is in block 3 of mychannel, and this hub has read 3 blocks",
         ),
         (
+            Position(block=1, transaction=1),
+            grpc.StatusCode.OUT_OF_RANGE,
+            "the position is after transaction 1 of block 1 of mychannel, which has 1, counted",
+        ),
+        (
             Position(block=1, block_hash=b"other"),
             grpc.StatusCode.FAILED_PRECONDITION,
             "OTHER_LEDGER: the position is in block 1 of another ledger than the one that",
@@ -339,6 +345,17 @@ async def test_place_that_is_not_there_is_refused(
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "TOO_MANY_INTERESTS: the filter has 11 values, more than 10: ask for less, or raise "
             "peer.events.maxInterests",
+        ),
+        (
+            Filter(chaincodes=[1024 * "x"], event_names=9 * [1000 * "y"]),
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "TOO_MANY_INTERESTS: the values of the filter have 10024 bytes, more than 10000: ask "
+            "for less, or raise peer.events.maxInterestBytes",
+        ),
+        (
+            Filter(event_names=["a*b*c*d*e*f*g*h*i*"]),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "MESSAGE_REFUSED: the filter has 'a*b*c*d*e*f*g*h*i*', of more than 8 stars",
         ),
         (
             Filter(event_names=[""]),
@@ -368,6 +385,66 @@ async def test_request_that_is_none_is_refused(
     ended = await stage.subscribe(request=request_).ended()
     assert ended[0] is code
     assert sentence in ended[1]
+
+
+async def test_request_that_would_be_kept_at_any_size_is_refused(stage: Stage) -> None:
+    code, sentence = await stage.subscribe(padding=30_000).ended()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "more than the 26384 that peer.events.maxInterestBytes leaves" in sentence
+
+
+async def test_request_bound_to_a_certificate_is_refused_where_none_is_shown(
+    organisation: Organisation,
+) -> None:
+    async with staged(organisation, client_certificates=False) as stage:
+        await stage.commit()
+        code, sentence = await stage.subscribe().ended()
+        assert code is grpc.StatusCode.UNAUTHENTICATED
+        assert "its connection shows none" in sentence
+        assert await stage.subscribe(bound=False).begin()
+
+
+async def test_filters_that_take_long_are_looked_at_over_many_turns(
+    organisation: Organisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "_EFFORT_A_TURN", 20)
+    monkeypatch.setattr(head, "_EFFORT_A_BLOCK", 50)
+    at_once = 0
+    longest = 0
+    matches = EventFilter.matches
+
+    def look(wanted: EventFilter, kind: Kind) -> bool:
+        nonlocal at_once, longest
+        if not at_once:
+            asyncio.get_running_loop().call_soon(turn)
+        at_once += 1
+        longest = max(longest, at_once)
+        return matches(wanted, kind)
+
+    def turn() -> None:
+        nonlocal at_once
+        at_once = 0
+
+    async with staged(organisation) as stage:
+        await stage.commit()
+        wanted = Filter(event_names=[f"{number}*" for number in range(9)])
+        subscriber = stage.subscribe(wanted=wanted)
+        await subscriber.begin()
+        await waits(stage)
+        monkeypatch.setattr(EventFilter, "matches", look)
+        # Few enough to be looked at at once for who waits, and then not.
+        for count in (5, 30):
+            committed = [stage.ledger.transaction(event=f"{number}") for number in range(count)]
+            await stage.commit(*committed)
+            told = [each.txid for number, each in enumerate(committed) if number != 9]
+            assert await subscriber.events(len(told)) == told
+            await waits(stage)
+        assert longest == 5
+        longest = 0
+        again = stage.subscribe(start=2, wanted=wanted)
+        await again.begin()
+        assert await again.events(len(told)) == told
+        assert longest == 2
 
 
 async def test_request_must_be_bound_to_its_connection(stage: Stage) -> None:

@@ -22,6 +22,7 @@ from event_hub.sources.chain import (
     Fork,
     NotSigned,
     UnusableConfiguration,
+    check_codes,
 )
 from event_hub.sources.checkpoint import Checkpoint, CheckpointError
 from event_hub.sources.configurations import Configurations
@@ -41,7 +42,7 @@ from selvedge_common.protoutil import blocks, metadata
 from selvedge_common.protoutil.config_block import ChannelConfig, genesis_block, open_config
 from selvedge_common.protoutil.wire import marshal
 from selvedge_protos.common import common_pb2
-from selvedge_protos.peer import events_pb2
+from selvedge_protos.peer import events_pb2, transaction_pb2
 
 CONFIGURATIONS = "checkpoints/configurations/mychannel"
 
@@ -72,7 +73,7 @@ def signed_by_a_stranger(block: common_pb2.Block, stranger: SigningIdentity) -> 
 
 
 def signed_for_another_block(block: common_pb2.Block, _: SigningIdentity) -> None:
-    block.data.data.append(b"one more")
+    block.data.data[0] = b"another one"
     block.header.data_hash = blocks.data_hash(block.data.data)
 
 
@@ -266,7 +267,9 @@ async def test_position_of_a_run_without_configurations_takes_the_sources(house:
 
 async def test_channel_that_begins_with_no_configuration_is_not_read(house: House) -> None:
     ledger = Ledger(house.organisation)
-    await ledger.append(blocks.new_block(0, b"", [b"no configuration"]))
+    block = blocks.new_block(0, b"", [b"no configuration"])
+    metadata.set_validation_codes(block, [transaction_pb2.VALID])
+    await ledger.append(block)
     house.peer.ledger = ledger
     before = failures("configuration")
     hub = await house.hub()
@@ -456,6 +459,8 @@ def test_blocks_of_fabric_are_believed(tmp_path: Path, file: str, timeouts: dict
     chain = Chain(CHANNEL, None)
     found = fabric_blocks(f"fabric-2.5/{file}")
     for block in found:
+        if file == "mychannel-peer.blocks":
+            check_codes(block)
         judged(trust, chain, block)
     assert chain.last is not None
     assert chain.last.number == len(found) - 1

@@ -144,8 +144,9 @@ class EventFilter:
 
     @cached_property
     def effort(self) -> int:
-        """How many values are looked at for one transaction, at most."""
-        return 1 + len(self._patterns[1])
+        """How many looks at its names one transaction takes at most: one for each star, and one for
+        all else."""
+        return 1 + sum(name.count("*") for name in self.event_names)
 
     def matches(self, kind: Kind) -> bool:
         """Whether a transaction is told of."""

@@ -47,6 +47,7 @@ class Events:
     require_tls_binding: bool
     max_consumers: int
     max_interests: int
+    max_interest_bytes: Size
     max_producers: int
     max_watchers: int
     max_recv_msg_size: Size

@@ -311,11 +311,9 @@ class Consumers:
 
 
 def _burden(outbox: Outbox) -> int:
-    """What waits for a consumer of what happens now. What a replay has sent is not of it: that has
-    its place in the room for the past."""
-    if outbox.replaying and any(outbox.blocks_behind().values()):
-        return outbox.queued_bytes
-    return outbox.waiting_bytes
+    """What waits for a consumer of what happens now. What its stream holds is not of it until it is
+    live on all channels: till then that has its place in the room for the past."""
+    return outbox.queued_bytes if outbox.replaying else outbox.waiting_bytes
 
 
 def _farewell() -> str:

@@ -28,6 +28,11 @@ class Topic(NamedTuple):
     chaincode: str = ""
     name: str = EVERY_NAME
 
+    @property
+    def bytes(self) -> int:
+        """How many bytes the names in it have."""
+        return len((self.channel + self.chaincode + self.name).encode())
+
     def __str__(self) -> str:
         """What the topic is called in logs and errors."""
         words = [events_pb2.EventType.Name(self.type)]

@@ -60,7 +60,9 @@ class Hub:
         self._config = config
         self._material = material
         self._serving = False
-        self._interests: Interests[Outbox] = Interests(events.max_interests)
+        self._interests: Interests[Outbox] = Interests(
+            events.max_interests, events.max_interest_bytes
+        )
         self._consumers = Consumers(
             events.max_consumers, config.outbox, events.sendtimeout, events.outbox.total_bytes
         )
@@ -215,8 +217,13 @@ class Hub:
         )
 
     def _subscribe(self) -> Subscribe:
-        max_values = self._config.peer.events.max_interests
-        return Subscribe(self._channels(), self._consumers, max_values=max_values)
+        events = self._config.peer.events
+        return Subscribe(
+            self._channels(),
+            self._consumers,
+            max_values=events.max_interests,
+            max_bytes=events.max_interest_bytes,
+        )
 
     def _watch(self, producer: Producer) -> Watch:
         events = self._config.peer.events

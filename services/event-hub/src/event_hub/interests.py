@@ -25,6 +25,9 @@ from selvedge_protos.peer import events_pb2
 # characters; it sets no bound for the names of chaincodes and their events.
 MAX_NAME_BYTES = 1024
 
+# What the names in all interests of one consumer may have together, where nothing else is said.
+MAX_BYTES = 16 * 1024
+
 # Audiences that are remembered: who is on all handler lists of an event, found out once.
 _AUDIENCES = 256
 
@@ -76,7 +79,8 @@ class NotRegistered(InterestError):
 
 
 class TooManyInterests(Exception):
-    """More than ``peer.events.maxInterests``, held or in one message; the stream has to end."""
+    """More than ``peer.events.maxInterests``, held or in one message, or with more bytes than
+    ``peer.events.maxInterestBytes``; the stream has to end."""
 
 
 def topic_of(interest: events_pb2.Interest) -> Topic:
@@ -121,12 +125,15 @@ class Interests(Generic[Consumer]):
 
     Args:
         limit: how many interests one consumer may hold (``peer.events.maxInterests``).
+        max_bytes: how many bytes the names in them may have (``peer.events.maxInterestBytes``).
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, max_bytes: int = MAX_BYTES) -> None:
         self._limit = limit
+        self._max_bytes = max_bytes
         self._consumers: dict[Topic, dict[Consumer, None]] = {}
         self._topics: dict[Consumer, set[Topic]] = {}
+        self._bytes: Counter[Consumer] = Counter()  # of the names that it holds
         self._wanted: Counter[tuple[int, str]] = Counter()
         self._withheld: dict[str, set[Consumer]] = {}
         self._audiences: dict[tuple[str, tuple[Topic, ...]], tuple[Consumer, ...]] = {}
@@ -150,7 +157,7 @@ class Interests(Generic[Consumer]):
 
         Raises:
             AlreadyRegistered: it is on it.
-            TooManyInterests: the consumer holds as many as it may.
+            TooManyInterests: the consumer holds as many as it may, or as many bytes.
         """
         held = self._topics.setdefault(consumer, set())
         if topic in held:
@@ -160,6 +167,13 @@ class Interests(Generic[Consumer]):
                 f"a consumer may register for {self._limit} interests at once; "
                 "unregister some, or raise peer.events.maxInterests"
             )
+        size = self._bytes[consumer] + topic.bytes
+        if size > self._max_bytes:
+            raise TooManyInterests(
+                f"the names in the interests of a consumer may have {self._max_bytes} bytes "
+                "together; unregister some, or raise peer.events.maxInterestBytes"
+            )
+        self._bytes[consumer] = size
         held.add(topic)
         self._consumers.setdefault(topic, {})[consumer] = None
         self._wanted[topic.type, topic.channel] += 1
@@ -177,11 +191,13 @@ class Interests(Generic[Consumer]):
         if topic not in held:
             raise NotRegistered(f"not registered for {topic}")
         held.remove(topic)
+        self._bytes[consumer] -= topic.bytes
         self._take_off(topic, consumer)
         return topic
 
     def remove(self, consumer: Consumer) -> None:
         """Take the consumer off every handler list; harmless for one that is on none."""
+        del self._bytes[consumer]  # a counter takes that for 0 where it has none
         for topic in self._topics.pop(consumer, ()):
             self._take_off(topic, consumer)
         for channel in tuple(self._withheld):

@@ -125,10 +125,8 @@ class Validator:
 
     def _check_tls_binding(self, event: events_pb2.Event, auth: AuthContext) -> None:
         certificate_hash = client_certificate_hash(auth)
-        if not certificate_hash:
-            return
         if not event.tls_cert_hash:
-            if self._config.require_tls_binding:
+            if certificate_hash and self._config.require_tls_binding:
                 raise Refused(
                     "tls_binding",
                     grpc.StatusCode.UNAUTHENTICATED,
@@ -136,6 +134,14 @@ class Validator:
                     "the SHA-256 hash of the client's TLS certificate (DER) there before signing",
                 )
             return
+        if not certificate_hash:
+            raise Refused(
+                "tls_binding",
+                grpc.StatusCode.UNAUTHENTICATED,
+                "the event has a tls_cert_hash, and this connection shows no TLS client "
+                "certificate; leave it empty, or have the hub ask for certificates with "
+                "peer.tls.clientAuthRequired or peer.tls.clientAuthRequested",
+            )
         if certificate_hash != event.tls_cert_hash:
             raise Refused(
                 "tls_binding",

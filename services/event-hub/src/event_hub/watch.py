@@ -93,8 +93,7 @@ class Watch:
             opened = self._requests.read(
                 request_message,
                 admin=True,
-                # Nothing to bind it to where the client has shown no certificate.
-                tls_binding=client or None,
+                tls_binding=client,
             )
             request = opened.parse(WatchRequest)
             interval, limit = self._interval(request), _limit(request)

@@ -32,6 +32,7 @@ from selvedge_common.protoutil.blocks import parse_block
 from selvedge_common.protoutil.config_block import Batch, ChannelConfig, genesis_block, open_config
 from selvedge_common.protoutil.errors import BlockUnavailable
 from selvedge_common.protoutil.responses import block_response
+from selvedge_common.protoutil.wire import length_delimited
 from selvedge_common.signed_requests import sign_request
 from selvedge_protos.common import common_pb2
 from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
@@ -144,11 +145,15 @@ class Stage:
         options: Sequence[tuple[str, int]] = (),
         request: bytes | None = None,
         bound: bool = True,
+        padding: int = 0,
     ) -> Subscriber:
-        """Subscribe, or send the raw request."""
+        """Subscribe, or send the raw request. With `padding` it has so many useless bytes more."""
         certificate, key = self.organisation.tls_pair("client")
         signer = by or self.organisation.identity("user")
         asked = event_hub_pb2.SubscribeRequest(channel=on, filter=wanted, payload=payload)
+        if padding:
+            useless = length_delimited(1000, bytes(padding))
+            asked.MergeFromString(useless)
         if isinstance(start, int):
             asked.block = start
         elif start is not None:
@@ -178,10 +183,12 @@ async def staged(
     recent_bytes: int = 1 << 26,
     max_consumers: int = 100,
     max_values: int = 10,
+    max_bytes: int = 10_000,
     max_send_bytes: int = 1 << 26,
     total_bytes: int = 1 << 26,
     marker_seconds: float = 3600,
     validated: bool = True,
+    client_certificates: bool = True,
 ) -> AsyncIterator[Stage]:
     """Serve an empty channel."""
     certificate, key = organisation.tls_pair("hub")
@@ -190,7 +197,7 @@ async def staged(
         certificate=certificate,
         key=key,
         client_root_cas=(organisation.tls.pem,),
-        require_client_certificate=True,
+        require_client_certificate=client_certificates,
     )
     server = GRPCServer(
         "127.0.0.1:0",
@@ -212,7 +219,11 @@ async def staged(
     )
     served.config = configuration(organisation)
     subscribe = Subscribe(
-        {CHANNEL: served}, consumers, max_values=max_values, marker_seconds=marker_seconds
+        {CHANNEL: served},
+        consumers,
+        max_values=max_values,
+        max_bytes=max_bytes,
+        marker_seconds=marker_seconds,
     )
     head = subscribe._heads[CHANNEL]
     stage = Stage(organisation, Ledger(organisation), served, consumers, server, head)

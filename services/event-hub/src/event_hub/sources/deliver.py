@@ -29,6 +29,7 @@ from event_hub.sources.trust import Trust
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import metadata, seek_request
 from selvedge_common.protoutil.errors import MalformedBlock
+from selvedge_protos.peer import events_pb2
 
 log = get_logger("eventhub.source")
 
@@ -182,23 +183,41 @@ class DeliverSource:
         return newest.header.number
 
     async def _take_next(self, stream: SourceStream, newest: int) -> None:
-        raw, response = await stream.read()
+        raw, response = await self._next_answer(stream, newest)
         if response.WhichOneof("Type") != "block":
             raise stream.refusal(response)
         message = response.block
         position = self._chain.check(message)
-        validated = self._config.kind == "peer"
-        if validated:
-            check_codes(message)
         if self._trust.begun:
             self._trust.check(message)
             self._trust.move_on(message)
         else:
             self._trust.begin(message)
+        validated = self._config.kind == "peer"
+        if validated:
+            check_codes(message)
         block = ChannelBlock(self._config.channel, raw, message, validated=validated)
         await self._take(block, position, position.number <= newest)
         self._chain.last = position
         self._status.newest = max(position.number, self._status.newest or 0)
+
+    async def _next_answer(
+        self, stream: SourceStream, newest: int
+    ) -> tuple[bytes, events_pb2.DeliverResponse]:
+        """The next answer, for which a source that said to have it is not waited for long."""
+        last = self._chain.last
+        if last is not None and last.number >= newest:
+            return await stream.read()
+        try:
+            async with asyncio.timeout(self._config.answer_timeout):
+                return await stream.read()
+        except TimeoutError:
+            after = "nothing" if last is None else f"nothing after block {last.number}"
+            raise SourceRefused(
+                "timeout",
+                f"the source says that it has block {newest}, and has sent {after} for the "
+                f"{self._config.answer_timeout:g} s of {self._config.key}.answerTimeout",
+            ) from None
 
     def _accept(self, address: str, newest: int) -> None:
         """Forget what was wrong, once all that the source had at first can be read."""

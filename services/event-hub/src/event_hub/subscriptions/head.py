@@ -24,6 +24,9 @@ MARKER_SECONDS = 5.0
 # so many characters.
 _MAX_KINDS = 4096
 _MAX_NAMES = 1024
+# So much effort of filters goes into one block; beyond that those who wait look by themselves, in
+# turn.
+_EFFORT_A_BLOCK = 50_000
 
 
 @dataclass(eq=False)
@@ -54,6 +57,7 @@ class Head:
         self._marker_seconds = marker_seconds
         self._config = channel.config
         self._groups: dict[EventFilter, _Group] = {}
+        self._effort = 0  # of all of them, for one kind
         self._interested: dict[Kind, Sequence[_Group]] = {}
         self._waiting: dict[Subscription, asyncio.Future[None]] = {}
         self._newest: ChannelBlock | None = None
@@ -70,6 +74,7 @@ class Head:
         wanted = subscription.wanted
         if wanted not in self._groups:
             self._groups[wanted] = _Group(wanted)
+            self._effort += wanted.effort
             self._interested.clear()
         group = self._groups[wanted]
         group.members.add(subscription)
@@ -79,6 +84,7 @@ class Head:
             group.members.remove(subscription)
             if not group.members:
                 del self._groups[wanted]
+                self._effort -= wanted.effort
                 self._interested.clear()
 
     async def wait(self, subscription: Subscription) -> None:
@@ -112,17 +118,25 @@ class Head:
             self._marking = loop.call_later(self._marker_seconds, self._mark)
 
     def _tell(self, block: ChannelBlock) -> None:
-        for group, matching in self._matching(block).items():
+        found = self._matching(block)
+        if found is None:
+            self._release_all()
+            return
+        for group, matching in found.items():
             for subscription in tuple(group.members):
                 if subscription in self and not subscription.tell(block, matching):
                     self._waiting[subscription].set_result(None)
 
-    def _matching(self, block: ChannelBlock) -> Mapping[_Group, Sequence[int]]:
-        """For whom the block's transactions are, and which of them."""
+    def _matching(self, block: ChannelBlock) -> Mapping[_Group, Sequence[int]] | None:
+        """For whom the block's transactions are, and which of them; None if that takes too long."""
         found: dict[_Group, list[int]] = {}
+        effort = 0
         for index, kind in enumerate(block.notices.kinds):
             groups = self._interested.get(kind)
             if groups is None:
+                effort += self._effort
+                if effort > _EFFORT_A_BLOCK:
+                    return None
                 groups = [group for group in self._groups.values() if group.wanted.matches(kind)]
                 self._remember(kind, groups)
             for group in groups:

@@ -27,9 +27,9 @@ async def find_place(request: event_hub_pb2.SubscribeRequest, channel: Channel) 
     """Find where a request begins.
 
     Raises:
-        StreamEnded: OUT_OF_RANGE: the block to begin with is too far ahead. UNAVAILABLE,
-            HUB_BEHIND: the hub has yet to read what the position is in. FAILED_PRECONDITION,
-            OTHER_LEDGER: it is of another ledger.
+        StreamEnded: OUT_OF_RANGE: the block to begin with is too far ahead, or its block has no
+            such transaction. UNAVAILABLE, HUB_BEHIND: the hub has yet to read what the position is
+            in. FAILED_PRECONDITION, OTHER_LEDGER: it is of another ledger.
         BlockUnavailable: no source gives a block that is needed.
     """
     if request.WhichOneof("start") == "after":
@@ -67,6 +67,15 @@ async def _after(position: event_hub_pb2.Position, channel: Channel) -> Place:
             grpc.StatusCode.FAILED_PRECONDITION,
             f"the position is in block {position.block} of another ledger than the one that "
             f"{channel.name} is now: begin with block 0 of this one, or connect to the other",
+        )
+    count = len(block.notices.kinds)
+    if position.HasField("transaction") and position.transaction >= count:
+        raise StreamEnded(
+            CloseReason.MESSAGE_REFUSED,
+            grpc.StatusCode.OUT_OF_RANGE,
+            f"the position is after transaction {position.transaction} of block {position.block} "
+            f"of {channel.name}, which has {count}, counted from 0: give a position that a notice "
+            "had, or one without a transaction for the whole block",
         )
     found = event_hub_pb2.Position()
     found.CopyFrom(position)

@@ -18,17 +18,27 @@ from selvedge_common.comm import GRPCServer, MessageStream, StatusError
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import IdentityError, PolicyError, parse_identity
 from selvedge_common.protoutil.errors import BlockUnavailable
-from selvedge_common.protoutil.event_filter import EventFilter, TooManyValues, UnfitFilter
+from selvedge_common.protoutil.event_filter import (
+    MAX_BYTES,
+    EventFilter,
+    TooLarge,
+    TooManyValues,
+    UnfitFilter,
+)
 from selvedge_common.protoutil.seek import client_certificate_hash
 from selvedge_common.protoutil.wire import marshal
 from selvedge_common.quoting import quoted
 from selvedge_common.signed_requests import open_request
+from selvedge_protos.common import common_pb2
 from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
 
 log = get_logger("eventhub.subscriptions")
 
 SERVICE = "selvedge.eventhub.v1.EventHub"
 METHOD = f"/{SERVICE}/Subscribe"
+
+# What a request may have besides its filter: an identity above all. It is kept, to be judged again.
+_REQUEST_BYTES = 16 * 1024
 
 FAULT = "the event hub could not tell this client of a block, by a fault of its own; connect again"
 
@@ -40,6 +50,7 @@ class Subscribe:
         channels: the channels that can be subscribed to, by name.
         consumers: admits streams, and knows them until they have ended.
         max_values: how many values a filter may have (``peer.events.maxInterests``).
+        max_bytes: how many bytes they may have together (``peer.events.maxInterestBytes``).
         marker_seconds: how often a subscriber who is told nothing may be told that its position
             moves.
         now: the clock, in UTC.
@@ -51,12 +62,14 @@ class Subscribe:
         consumers: Consumers,
         *,
         max_values: int,
+        max_bytes: int = MAX_BYTES,
         marker_seconds: float = MARKER_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._heads = {name: Head(channel, marker_seconds) for name, channel in channels.items()}
         self._consumers = consumers
         self._max_values = max_values
+        self._max_bytes = max_bytes
         self._now = now
 
     async def __call__(self, stream: MessageStream) -> None:
@@ -79,25 +92,27 @@ class Subscribe:
 
     async def _open(self, session: Session) -> Subscription:
         """Decide on the request, and send the first notice. Raises one of _ENDS."""
+        envelope = await first_request(session)
         opened = open_request(
-            await first_request(session),
+            envelope,
             self._now(),
-            # Nothing to bind it to where the client has shown no certificate.
-            tls_binding=client_certificate_hash(session.stream.auth_context()) or None,
+            tls_binding=client_certificate_hash(session.stream.auth_context()),
         )
+        signed = opened.signed
         request = opened.parse(event_hub_pb2.SubscribeRequest)
         head = self._head(request.channel)
         channel = head.channel
-        session.expires_at = channel.admit(opened.signed)
-        session.identity = words_for(parse_identity(opened.signed.identity))
+        session.expires_at = channel.admit(signed)
+        session.identity = words_for(parse_identity(signed.identity))
         wanted = self._filter(request.filter)
+        self._check_size(envelope)
         place = await find_place(request, channel)
         subscription = Subscription(
             session,
             head,
             self._consumers.past,
             self._consumers.turns,
-            check_access=lambda: channel.admit(opened.signed),
+            check_access=lambda: channel.admit(signed),
             wanted=wanted,
             payload=request.payload,
             block=place.block,
@@ -132,14 +147,30 @@ class Subscribe:
             )
         return head
 
+    def _check_size(self, envelope: common_pb2.Envelope) -> None:
+        size, limit = envelope.ByteSize(), self._max_bytes + _REQUEST_BYTES
+        if size > limit:
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"the request has {size} bytes, more than the {limit} that peer.events."
+                "maxInterestBytes leaves for a filter and an identity: send a smaller one, or "
+                "raise that",
+            )
+
     def _filter(self, message: event_hub_pb2.Filter) -> EventFilter:
         try:
-            return EventFilter.read(message, self._max_values)
+            return EventFilter.read(message, self._max_values, self._max_bytes)
         except TooManyValues as error:
             raise StreamEnded(
                 CloseReason.TOO_MANY_INTERESTS,
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"{error}: ask for less, or raise peer.events.maxInterests",
+            ) from error
+        except TooLarge as error:
+            raise StreamEnded(
+                CloseReason.TOO_MANY_INTERESTS,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{error}: ask for less, or raise peer.events.maxInterestBytes",
             ) from error
         except UnfitFilter as error:
             raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error

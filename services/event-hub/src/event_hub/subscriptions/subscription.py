@@ -12,13 +12,15 @@ from event_hub.session import CloseReason, Session
 from event_hub.subscriptions.head import Head
 from event_hub.turns import Turns
 from selvedge_common.protoutil.config_block import ChannelConfig
-from selvedge_common.protoutil.event_filter import EventFilter
+from selvedge_common.protoutil.event_filter import EventFilter, Kind
 from selvedge_common.protoutil.responses import SendBound
 
 # So many blocks may go by with nothing to tell until the position is told to have moved.
 MARKER_BLOCKS = 1000
 # So many notices at once; others have their turn in between.
 _NOTICES_A_TURN = 64
+# So much effort of its filter goes into one turn.
+_EFFORT_A_TURN = 2000
 
 _TRANSACTIONS = metrics.NOTICES.labels(kind="transaction")
 _POSITIONS = metrics.NOTICES.labels(kind="position")
@@ -71,6 +73,9 @@ class Subscription:
         self._marked = block
         # How many bytes there was no room for, and how many there is room for: it was waited for.
         self._lacking = self._granted = 0
+        # What it is to be told of the block that it reads, found once for all its turns.
+        self._matched: int | None = None
+        self._matching: Sequence[int] = ()
 
     async def run(self) -> None:
         """Tell what there is to tell, until the stream ends.
@@ -144,13 +149,19 @@ class Subscription:
     async def _read(self) -> None:
         await self._turns.take()
         block = self._channel.recent(self._block) or await self._channel.read(self._block)
-        kinds = block.notices.kinds
-        told = self.tell(
-            block, [index for index, kind in enumerate(kinds) if self.wanted.matches(kind)]
-        )
+        if self._matched != block.number:
+            kinds, number = block.notices.kinds, block.number
+            if len(kinds) * self.wanted.effort > _EFFORT_A_TURN:
+                del block
+                await self._match(number, kinds)
+                return
+            self._matching = self._find(kinds, 0, len(kinds))
+            self._matched = number
+            del kinds
+        told = self.tell(block, self._matching)
         end = block.notices.end
         # Nothing large is held while waiting: many may wait, each for another block.
-        del block, kinds
+        del block
         if not told:
             await self._session.drained()
             if self._lacking:
@@ -159,6 +170,20 @@ class Subscription:
         elif self._marked != self._block and self._is_time_to_mark():
             await self._session.drained()
             self._send_marker(end)
+
+    async def _match(self, number: int, kinds: Sequence[Kind]) -> None:
+        """Find what is told of a block over several turns."""
+        some = max(1, _EFFORT_A_TURN // self.wanted.effort)
+        matching: list[int] = []
+        for begin in range(0, len(kinds), some):
+            if begin:
+                await self._turns.take()
+            matching += self._find(kinds, begin, begin + some)
+        self._matching, self._matched = matching, number
+
+    def _find(self, kinds: Sequence[Kind], begin: int, end: int) -> list[int]:
+        matches = self.wanted.matches
+        return [index for index, kind in enumerate(kinds[begin:end], begin) if matches(kind)]
 
     def _is_time_to_mark(self) -> bool:
         return self._block >= self._channel.height or self._block - self._marked >= MARKER_BLOCKS

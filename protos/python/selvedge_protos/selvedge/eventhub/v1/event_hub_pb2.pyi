@@ -102,7 +102,7 @@ class Filter(_message.Message):
 
     @_builtins.property
     def event_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of chaincode events, as globs: a * stands for any characters, or none."""
+        """Names of chaincode events, as globs: a * stands for any characters, or none. At most 8 stars each."""
 
     @_builtins.property
     def creator_msp_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
