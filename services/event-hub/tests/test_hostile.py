@@ -312,7 +312,7 @@ async def test_hub_does_not_grow_by_clients_that_never_read(house: House) -> Non
 
 
 async def test_registering_in_a_loop_without_reading_holds_up_nobody(house: House) -> None:
-    hub = await house.hub(PEER_EVENTS_OUTBOX_MAXEVENTS="20")
+    hub = await house.hub(PEER_EVENTS_OUTBOX_MAXEVENTS="20", PEER_EVENTS_MAXINTERESTBYTES="64KB")
     witness, client = house.client(hub), house.client(hub, options=NARROW)
     await witness.register(interest(CHAINCODE, "cc"))
     before = sample("eventhub_consumers_closed_total", reason="SLOW_CONSUMER")
