@@ -189,9 +189,8 @@ def open_request(
     if tls_binding == b"" and channel_header.tls_cert_hash:
         raise StatusError(
             grpc.StatusCode.UNAUTHENTICATED,
-            "the request is bound to a TLS client certificate, and its connection shows none: leave"
-            " tls_cert_hash in its channel header empty, or have the service ask for certificates"
-            " with peer.tls.clientAuthRequired or peer.tls.clientAuthRequested",
+            "the request is bound to a TLS client certificate, and its connection shows none: show"
+            " that one, or leave tls_cert_hash in the channel header empty",
         )
     if tls_binding is not None and channel_header.tls_cert_hash != tls_binding:
         raise StatusError(

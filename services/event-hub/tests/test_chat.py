@@ -10,6 +10,7 @@ from organisation import Organisation
 from structlog.testing import capture_logs
 
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION
+from event_hub.validation import Refused, ValidationConfig, Validator
 from selvedge_protos.common import common_pb2
 from selvedge_protos.msp import identities_pb2
 from selvedge_protos.peer import events_pb2, transaction_pb2
@@ -258,14 +259,22 @@ async def test_tls_binding_has_to_be_that_of_the_connection(house: House) -> Non
     assert "tls_cert_hash" in sentence
 
 
-async def test_tls_binding_to_a_certificate_is_refused_where_none_is_shown(house: House) -> None:
+async def test_tls_binding_is_not_looked_at_where_nobody_is_asked_for_a_certificate(
+    house: House,
+) -> None:
     hub = await house.hub(PEER_TLS_CLIENTAUTHREQUIRED="false")
     client = house.client(hub)
     await client.confirmed(events_pb2.Event())
-    await client.say(events_pb2.Event(tls_cert_hash=client.tls_cert_hash))
-    code, sentence = await client.refused()
-    assert code is grpc.StatusCode.UNAUTHENTICATED
-    assert "this connection shows no TLS client certificate" in sentence
+    await client.confirmed(events_pb2.Event(tls_cert_hash=client.tls_cert_hash))
+
+
+async def test_tls_binding_to_a_certificate_is_refused_where_none_is_shown(house: House) -> None:
+    client = house.client(await house.hub())
+    validator = Validator(house.organisation.msp, ValidationConfig(900, False))
+    validator.validate(client.sign(events_pb2.Event()), {})
+    bound = client.sign(events_pb2.Event(tls_cert_hash=client.tls_cert_hash))
+    with pytest.raises(Refused, match="this connection shows no TLS client certificate"):
+        validator.validate(bound, {})
 
 
 async def test_names_of_all_interests_are_bounded_together(house: House) -> None:

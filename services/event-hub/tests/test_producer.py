@@ -241,6 +241,23 @@ async def test_consumers_get_what_producers_sent_before_the_end(house: House) ->
     assert heard == summary.accepted
 
 
+async def test_what_comes_after_the_farewell_is_not_taken() -> None:
+    """Though it was there already, and the stream has yet to be ended."""
+    consumers = Consumers(1, OutboxConfig(1, 1000, 1000), 60, 1000)
+    processor = Processor(Interests(1), consumers, 10, 1000, 0)
+    producer = Producer(processor, (), max_streams=1, max_event_bytes=1000)
+
+    async def requests() -> AsyncIterator[event_hub_pb2.PublishRequest]:
+        yield request()
+        producer.farewell()
+        yield request()
+        yield request()
+
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    summary = await producer._take_all(requests(), "weather", tomorrow)
+    assert (summary.accepted, list(summary.dropped)) == (1, [])
+
+
 async def test_no_producer_keeps_the_others_out(house: House) -> None:
     hub = await house.hub(PEER_EVENTS_MAXPRODUCERS="3")
 

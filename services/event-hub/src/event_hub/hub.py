@@ -193,7 +193,10 @@ class Hub:
     def _chat(self) -> Chat:
         events = self._config.peer.events
         validator = Validator(
-            self._material.msp(), ValidationConfig(events.timewindow, events.require_tls_binding)
+            self._material.msp(),
+            ValidationConfig(
+                events.timewindow, events.require_tls_binding, self._certificates_asked
+            ),
         )
         return Chat(validator, self._interests, self._consumers, self._channels())
 
@@ -223,6 +226,7 @@ class Hub:
             self._consumers,
             max_values=events.max_interests,
             max_bytes=events.max_interest_bytes,
+            certificates_asked=self._certificates_asked,
         )
 
     def _watch(self, producer: Producer) -> Watch:
@@ -236,7 +240,13 @@ class Hub:
             HubStates(self._config.peer.id, self._channels(), self._consumers, producer),
             limit=events.max_watchers,
             send_timeout=events.sendtimeout,
+            certificates_asked=self._certificates_asked,
         )
+
+    @property
+    def _certificates_asked(self) -> bool:
+        tls = self._config.peer.tls
+        return tls.enabled and (tls.client_auth_required or tls.client_auth_requested)
 
     def _channels(self) -> Mapping[str, Channel]:
         return {name: feed.channel for name, feed in self._feeds.items()}

@@ -168,8 +168,10 @@ class Producer(ProducerServicer):
             async with asyncio.timeout(seek.FIRST_REQUEST_SECONDS) as taking:
                 self._taking.add(taking)
                 async for request in requests:
-                    if not self._closing:
-                        taking.reschedule(None)
+                    # Those who listen may have had their farewell: nobody would hear of it.
+                    if self._closing:
+                        break
+                    taking.reschedule(None)
                     if self._now() > expires_at:
                         raise StatusError(
                             grpc.StatusCode.UNAUTHENTICATED,

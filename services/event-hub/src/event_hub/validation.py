@@ -42,10 +42,13 @@ class ValidationConfig:
         time_window: seconds a message's timestamp, if it has one, may be from the hub's clock.
         require_tls_binding: refuse a message without ``tls_cert_hash`` where the client has a
             certificate. A hash that is there has to fit in any case.
+        certificates_asked: whether clients are asked for a certificate. Where they are not, a hash
+            is not looked at, as in Fabric: the client may set it for all its connections.
     """
 
     time_window: float
     require_tls_binding: bool
+    certificates_asked: bool = True
 
 
 class Checked(NamedTuple):
@@ -125,6 +128,8 @@ class Validator:
 
     def _check_tls_binding(self, event: events_pb2.Event, auth: AuthContext) -> None:
         certificate_hash = client_certificate_hash(auth)
+        if not certificate_hash and not self._config.certificates_asked:
+            return
         if not event.tls_cert_hash:
             if certificate_hash and self._config.require_tls_binding:
                 raise Refused(
@@ -139,8 +144,7 @@ class Validator:
                 "tls_binding",
                 grpc.StatusCode.UNAUTHENTICATED,
                 "the event has a tls_cert_hash, and this connection shows no TLS client "
-                "certificate; leave it empty, or have the hub ask for certificates with "
-                "peer.tls.clientAuthRequired or peer.tls.clientAuthRequested",
+                "certificate; show the one that the event was signed for, or leave the hash empty",
             )
         if certificate_hash != event.tls_cert_hash:
             raise Refused(

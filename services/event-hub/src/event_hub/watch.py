@@ -46,6 +46,7 @@ class Watch:
         states: says how the hub is.
         limit: how many may watch at once (``peer.events.maxWatchers``).
         send_timeout: seconds a watcher may leave a report untaken (``peer.events.sendtimeout``).
+        certificates_asked: whether clients are asked for a TLS certificate.
         shortest_interval: seconds that lie between two reports at least.
         now: the clock, in UTC.
     """
@@ -57,6 +58,7 @@ class Watch:
         *,
         limit: int,
         send_timeout: float,
+        certificates_asked: bool = True,
         shortest_interval: float = SHORTEST_INTERVAL_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -64,6 +66,7 @@ class Watch:
         self._states = states
         self._limit = limit
         self._send_timeout = send_timeout
+        self._certificates_asked = certificates_asked
         self._shortest_interval = shortest_interval
         self._now = now
         self._open: set[MessageStream] = set()
@@ -93,7 +96,7 @@ class Watch:
             opened = self._requests.read(
                 request_message,
                 admin=True,
-                tls_binding=client,
+                tls_binding=client if client or self._certificates_asked else None,
             )
             request = opened.parse(WatchRequest)
             interval, limit = self._interval(request), _limit(request)

@@ -51,6 +51,7 @@ class Subscribe:
         consumers: admits streams, and knows them until they have ended.
         max_values: how many values a filter may have (``peer.events.maxInterests``).
         max_bytes: how many bytes they may have together (``peer.events.maxInterestBytes``).
+        certificates_asked: whether clients are asked for a TLS certificate.
         marker_seconds: how often a subscriber who is told nothing may be told that its position
             moves.
         now: the clock, in UTC.
@@ -63,6 +64,7 @@ class Subscribe:
         *,
         max_values: int,
         max_bytes: int = MAX_BYTES,
+        certificates_asked: bool = True,
         marker_seconds: float = MARKER_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -70,6 +72,7 @@ class Subscribe:
         self._consumers = consumers
         self._max_values = max_values
         self._max_bytes = max_bytes
+        self._certificates_asked = certificates_asked
         self._now = now
 
     async def __call__(self, stream: MessageStream) -> None:
@@ -93,11 +96,9 @@ class Subscribe:
     async def _open(self, session: Session) -> Subscription:
         """Decide on the request, and send the first notice. Raises one of _ENDS."""
         envelope = await first_request(session)
-        opened = open_request(
-            envelope,
-            self._now(),
-            tls_binding=client_certificate_hash(session.stream.auth_context()),
-        )
+        client = client_certificate_hash(session.stream.auth_context())
+        binding = client if client or self._certificates_asked else None
+        opened = open_request(envelope, self._now(), tls_binding=binding)
         signed = opened.signed
         request = opened.parse(event_hub_pb2.SubscribeRequest)
         head = self._head(request.channel)
