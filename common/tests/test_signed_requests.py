@@ -38,7 +38,7 @@ def test_request_of_a_connection_with_a_certificate_is_refused_where_there_is_no
     bound = sign_request(WANTED, client, tls_cert_hash=b"mine")
     assert open_request(sign_request(WANTED, client), NOW, tls_binding=b"").data
     assert open_request(bound, NOW, tls_binding=None).data
-    with pytest.raises(StatusError, match="its connection shows none: leave") as end:
+    with pytest.raises(StatusError, match="its connection shows none: show") as end:
         open_request(bound, NOW, tls_binding=b"")
     assert end.value.code == grpc.StatusCode.UNAUTHENTICATED
 
