@@ -10,7 +10,7 @@ import pytest
 from testchannel import CHANNEL
 from volumes import BLOCKS, changing, damage_block, leave_room
 
-from chaincode_support.maintenance.command import main
+from chaincode_support.maintenance import command
 from chaincode_support.volume import ChannelFiles, Claim
 from selvedge_common.protoutil import blocks, metadata
 from selvedge_protos.peer import transaction_pb2
@@ -77,8 +77,11 @@ def test_a_disk_without_room_can_be_left_alone(
     leave_room(monkeypatch, 10_000)
     volume = files.ledger.parent.parent
     monkeypatch.setattr(sys, "argv", ["ledger", "verify", "--volume", str(volume)])
+    # What a command does to its process must not outlast it in this one.
+    monkeypatch.setattr("chaincode_support.maintenance.command.logs.configure", lambda *_: None)
+    monkeypatch.setattr("chaincode_support.maintenance.command.signal.signal", lambda *_: None)
     with pytest.raises(SystemExit) as ended:
-        main()
+        command.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.endswith(
         "make room on it. Or name a folder on another one with --scratch.\n"
