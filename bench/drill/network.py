@@ -15,6 +15,9 @@ _RESET = struct.pack("ii", 1, 0)
 class Wire:
     """Forwards connections to an address, as long as it is told to.
 
+    Each direction by itself, as between two machines: what one end has sent still reaches the
+    other when that does not get through any more.
+
     Args:
         target: the address, as host:port.
 
@@ -25,22 +28,27 @@ class Wire:
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
-        self._listener: asyncio.Server
-        self._writers = set[asyncio.StreamWriter]()
+        self._listener: socket.socket
+        self._accepting: asyncio.Task[None]
+        self._connections = dict[asyncio.Task[None], list[socket.socket]]()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._cut = False
         self.address = ""
 
     async def __aenter__(self) -> Wire:
-        self._listener = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        host, port = self._listener.sockets[0].getsockname()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        host, port = self._listener.getsockname()
         self.address = f"{host}:{port}"
+        self._accepting = asyncio.create_task(self._accept())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._listener.close()
+        self._accepting.cancel()
         self.reset()
+        await asyncio.gather(self._accepting, *self._connections, return_exceptions=True)
+        self._listener.close()
 
     def cut(self) -> None:
         """Reset all connections, and those that come, until it is mended."""
@@ -58,36 +66,40 @@ class Wire:
 
     def reset(self) -> None:
         """Reset all connections."""
-        for writer in tuple(self._writers):
-            sock = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            writer.transport.abort()
+        for connection, ends in self._connections.items():
+            for end in ends:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            connection.cancel()
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
+    async def _accept(self) -> None:
+        while True:
+            client, _ = await asyncio.get_running_loop().sock_accept(self._listener)
             if self._cut:
-                return
-            await self._flowing.wait()
-            there, back = await asyncio.open_connection(*self._target)
-            self._writers.add(back)
-            try:
-                async with asyncio.TaskGroup() as pumps:
-                    pumps.create_task(self._pump(reader, back))
-                    pumps.create_task(self._pump(there, writer))
-            finally:
-                self._writers.discard(back)
-                back.transport.abort()
-        except (OSError, ExceptionGroup):
-            pass  # one of the ends is gone, and the other is told below
-        finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
+                client.close()
+                continue
+            ends = [client]
+            connection = asyncio.create_task(self._connect(ends))
+            self._connections[connection] = ends
+            connection.add_done_callback(self._close)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(_CHUNK):
-            await self._flowing.wait()
-            writer.write(data)
-            await writer.drain()
-        with suppress(OSError, RuntimeError):
-            writer.write_eof()
+    def _close(self, connection: asyncio.Task[None]) -> None:
+        """Also of a task that was cancelled before it began."""
+        for end in self._connections.pop(connection):
+            end.close()
+
+    async def _connect(self, ends: list[socket.socket]) -> None:
+        await self._flowing.wait()
+        target = socket.socket()
+        target.setblocking(False)
+        ends.append(target)
+        with suppress(OSError):  # the client is told by the end of its connection
+            await asyncio.get_running_loop().sock_connect(target, self._target)
+            await asyncio.gather(self._forward(*ends), self._forward(*reversed(ends)))
+
+    async def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):  # an end is gone, which the other direction finds out by itself
+            while data := await loop.sock_recv(source, _CHUNK):
+                await self._flowing.wait()
+                await loop.sock_sendall(sink, data)
+            sink.shutdown(socket.SHUT_WR)

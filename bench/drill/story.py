@@ -122,6 +122,6 @@ def _open(envelope: bytes) -> tuple[str, bool, int]:
     """A transaction's id, whether it has an event, and how long its payload is."""
     payload = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(envelope).payload)
     header = common_pb2.ChannelHeader.FromString(payload.header.channel_header)
-    for made in chaincode_events(envelope):
+    for made, _ in chaincode_events(envelope):
         return header.tx_id, True, len(made.payload)
     return header.tx_id, False, 0

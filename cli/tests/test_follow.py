@@ -1,11 +1,14 @@
 """Following a channel: every block once, across lost connections and runs."""
 
 import json
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 from cli.tests.fake_services import Network, answering, make_pair, make_signer, serving
+from click.testing import CliRunner
 
 from selvedge_cli.checkpoints import checkpoint_file
 from selvedge_cli.connection import Connection
@@ -13,6 +16,7 @@ from selvedge_cli.endorsement import Call
 from selvedge_cli.errors import CommandError, NotReachable, NotTrusted
 from selvedge_cli.follow import follow
 from selvedge_cli.listen import listen
+from selvedge_cli.options import Settings, common_options, given_options
 from selvedge_cli.submission import submit
 from selvedge_cli.wanted import Wanted
 from selvedge_protos.peer import transaction_pb2
@@ -214,6 +218,34 @@ async def test_each_ledger_has_a_place_of_its_own(
         assert await run(here, capsys) == []
 
 
+@pytest.mark.parametrize("stop", [None, "newest"])
+@pytest.mark.parametrize("kind", ["block", "chaincode"])
+async def test_checkpoint_of_a_ledger_that_went_on_otherwise_is_said_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, stop: str | None
+) -> None:
+    before, wanted = await make_network(1), Wanted(kind)
+    restored = Network(make_signer(), answering(event="Created"), blocks=[*before.blocks])
+    for network in (before, restored):
+        async with serving(network, tmp_path) as connection:
+            await submit(connection, Call("asset", [b"create"]), 10)
+    async with serving(before, tmp_path) as connection:
+        assert len(await run(connection, capsys, "oldest", wanted=wanted)) >= 1
+        assert await run(connection, capsys, wanted=wanted) == []
+    async with serving(restored, tmp_path) as connection:
+        (file,) = (tmp_path / "checkpoints").rglob("*.json")
+        with pytest.raises(CommandError) as ended:
+            await follow(connection, wanted, None, stop, None, None)
+        assert str(ended.value).startswith(
+            f"the checkpoint {file} is of another ledger than mychannel has now, where block 1 "
+        )
+        assert f"`--from oldest --resume {kind}`" in str(ended.value)
+        anew = await run(connection, capsys, "oldest", wanted=wanted, resume=kind)
+        assert anew[-1] == f"{kind} 1"
+        await restored.commit()
+        gone_on = ["block 2"] if kind == "block" else []
+        assert await run(connection, capsys, wanted=wanted) == gone_on
+
+
 async def test_count_is_gone_on_from_by_the_next_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,9 +283,9 @@ async def test_hub_that_goes_away_leaves_the_command_that_misses_nothing(
     network.farewell = farewell
     async with serving(network, tmp_path) as connection:
         with pytest.raises(CommandError) as ended:
-            await listen(connection, BLOCKS, None, None)
+            await listen(connection, BLOCKS, None, None, [])
         assert why in str(ended.value)
-        assert str(ended.value).endswith("go on with `selvedge events --type block --from 2`")
+        assert str(ended.value).endswith("go on with `selvedge events --from 2`")
         assert len(capsys.readouterr().out.splitlines()) == 2
         await network.commit()
         assert await run(connection, capsys, 2) == ["block 2"]
@@ -265,10 +297,42 @@ async def test_hub_that_goes_away_before_any_block_leaves_the_command_to_complet
     network = await make_network(1)
     async with serving(network, tmp_path) as connection:
         with pytest.raises(CommandError) as ended:
-            await listen(connection, Wanted("chaincode", ["asset"], ["A b"]), None, None)
-    assert "`selvedge events --type chaincode --chaincode asset --name 'A b' --from N`" in str(
-        ended.value
-    )
+            await listen(connection, Wanted("chaincode", ["asset"]), None, 7, ["--name", "A b"])
+    assert "`selvedge events --name 'A b' --from N --count 7` with N the first" in str(ended.value)
+
+
+async def test_hub_without_the_channel_says_where_channels_are_listed(tmp_path: Path) -> None:
+    network = await make_network(1)
+    network.farewell = "CHANNEL_UNKNOWN: no source of this event hub serves it"
+    async with serving(network, tmp_path) as connection:
+        object.__setattr__(connection.settings, "channel", "nochan")
+        with pytest.raises(
+            CommandError, match=r"has no channel nochan: .* `selvedge status` lists"
+        ):
+            await listen(connection, BLOCKS, 0, None, [])
+        with pytest.raises(
+            CommandError, match=r"has no channel nochan: .* `selvedge status` lists"
+        ):
+            await follow(connection, BLOCKS, None, None, None, None)
+
+
+def test_options_are_repeated_as_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+
+    @click.command()
+    @click.option("--name", "names", multiple=True)
+    @click.option("--from", "start", type=int)
+    @click.option("--chat", is_flag=True)
+    @common_options
+    def command(settings: Settings, **_: object) -> None:
+        told.append(given_options(click.get_current_context(), "chat", "start"))
+
+    monkeypatch.setenv("SELVEDGE_USER", "bea")
+    words = ["--name", "A b", "--name", "B", "--home", "here", "--json", "--events", "hub:1"]
+    for args in (["--chat", "--from", "3", *words], []):
+        assert CliRunner().invoke(command, args).exit_code == 0
+    given = "--name 'A b' --name B --home here --events hub:1 --user bea --json"
+    assert [shlex.join(each) for each in told] == [given, "--user bea"]
 
 
 @pytest.mark.parametrize("stop", [None, "newest", 12])
@@ -284,9 +348,10 @@ async def test_checkpoint_ahead_of_the_ledger_is_named(tmp_path: Path) -> None:
     async with serving(network, tmp_path) as connection:
         await follow(connection, BLOCKS, 0, "newest", None, None)
         (file,) = (tmp_path / "checkpoints").rglob("*.json")
-        file.write_text('{"block": 998}')
-        with pytest.raises(CommandError, match=rf"^the checkpoint {file} is ahead of the ledger"):
-            await follow(connection, BLOCKS, None, "newest", None, None)
+        for content in ('{"block": 998}', '{"block": 1, "transaction": 0}'):
+            file.write_text(content)
+            with pytest.raises(CommandError, match=r"is ahead of .*`--from N --resume block`"):
+                await follow(connection, BLOCKS, None, "newest", None, None)
 
 
 async def test_nothing_that_fits_is_said(

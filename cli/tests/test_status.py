@@ -2,26 +2,40 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
 
 import pytest
+from cli.tests import good_listeners
 from cli.tests.fake_services import Network, answering, make_pair, make_signer, serving
+from cli.tests.good_listeners import EventHub
+from cli.tests.homes import Home
 
+from selvedge_cli.addresses import Addresses
 from selvedge_cli.inspection import (
     ChannelStatus,
     Endpoint,
+    HubChannel,
     Report,
     ServiceStatus,
+    _hub_channels,
     _operations,
+    _troubles,
 )
 from selvedge_cli.status import _print_report
+from selvedge_protos.selvedge.eventhub.v1.event_hub_pb2 import ChannelState, HubState
 
 DAMAGE = "The ledger file x.sqlite is damaged: page 3. Stop the service and run `rebuild`."
 UNHEALTHY = {"failed_checks": [{"component": "committer", "reason": DAMAGE}]}
+METRICS = """\
+eventhub_source_connected{channel="mychannel"} 0.0
+eventhub_source_height{channel="mychannel"} 3.0
+eventhub_source_behind{channel="mychannel"} 2.0
+"""
+FORK = "the source p:1: a fork\x1b[31m"
 USER = {"name": "u", "identity_until": "2030-01-01", "tls_until": "2030-01-01"}
 
 
@@ -59,9 +73,9 @@ def operations(home: Path, body: bytes) -> Iterator[str]:
         server.server_close()
 
 
-def report(*endpoints: Endpoint, channel: str = "") -> Report:
+def report(*endpoints: Endpoint, channel: str = "", hub: Sequence[HubChannel] = ()) -> Report:
     services = [ServiceStatus("ca", []), ServiceStatus("chaincode-support", list(endpoints))]
-    return Report(services, ChannelStatus("mychannel", 1, "00", channel), [], None, USER)
+    return Report(services, ChannelStatus("mychannel", 1, "00", channel), [*hub], None, USER)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +120,33 @@ def test_a_service_that_does_not_answer_is_down(capsys: pytest.CaptureFixture[st
     told = capsys.readouterr()
     assert "chaincode-support: DOWN" in told.out
     assert "selvedge: something is down: start it with" in told.err
+
+
+def test_how_far_the_hub_is_behind_and_what_is_wrong_with_its_source_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    unread = report(hub=_hub_channels(METRICS, {"mychannel": FORK}))
+    _print_report(unread, as_json=False)
+    assert (
+        "event hub, channel mychannel: NO SOURCE, height 3, 2 behind its source\n"
+        "  the source p:1: a fork\\x1b[31m\n"
+    ) in capsys.readouterr().out
+    _print_report(unread, as_json=True)
+    assert json.loads(capsys.readouterr().out)["hub_channels"] == [
+        {"name": "mychannel", "height": 3, "behind": 2, "connected": False, "trouble": FORK}
+    ]
+
+
+async def test_the_hub_is_asked_as_the_administrator_of_the_home(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.add_user("user1")
+    channels = [ChannelState(name="mychannel", trouble=FORK), ChannelState(name="other")]
+    hub = EventHub(home.msp, [HubState(channels=channels)])
+    async with good_listeners.serving(home, hub.add_to) as address:
+        settings = home.settings(Addresses(events=address))
+        assert await _troubles(settings) == {}
+        home.add_user("admin", unit="client")
+        assert await _troubles(settings) == {}
+        home.add_user("admin", unit="admin")
+        assert await _troubles(settings) == {"mychannel": FORK, "other": ""}
+    assert await _troubles(settings) == {}

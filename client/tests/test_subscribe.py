@@ -33,6 +33,7 @@ from selvedge_client import (
     User,
 )
 from selvedge_common.comm import MessageStream
+from selvedge_common.protoutil.blocks import header_hash
 from selvedge_common.protoutil.responses import block_response
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
@@ -278,6 +279,18 @@ async def test_position_of_another_ledger_is_noticed(
     await checkpoint.advance(Position(1, None, b"of another ledger"))
     with pytest.raises(OtherLedger, match="block 1 of "):
         await rest(client.subscribe(CHANNEL, checkpoint=checkpoint))
+
+
+async def test_position_is_recognised_by_its_hash(house: House, client: Client) -> None:
+    await house.ledger.commit(house.ledger.transaction())
+    (block,) = [each async for each in client.blocks(CHANNEL, start=1, until=1)]
+    told = Position(1, None, header_hash(block.header))
+    assert await client.recognises(CHANNEL, told)
+    assert await client.recognises(CHANNEL, told, wait=True)
+    assert await client.recognises(CHANNEL, Position(1))
+    assert not await client.recognises(CHANNEL, Position(1, None, b"of another ledger"))
+    with pytest.raises(NoSuchBlock):
+        await client.recognises(CHANNEL, Position(7, None, b"hash"))
 
 
 async def test_stranger_is_refused(

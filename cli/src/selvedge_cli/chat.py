@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 
 import grpc.aio
 
+from selvedge_cli.client_errors import no_such_channel
 from selvedge_cli.connection import Connection
 from selvedge_cli.errors import CommandError, call_failed
 from selvedge_common.protoutil.wire import timestamp_of
@@ -48,7 +49,8 @@ class Chat:
         self._user = connection.user
         self._address = connection.settings.addresses.events
         hub = events_pb2_grpc.EventsStub(connection.channel(self._address))
-        place = [] if start is None else [(START, f"{connection.settings.channel}={start}")]
+        self._channel = connection.settings.channel
+        place = [] if start is None else [(START, f"{self._channel}={start}")]
         # The stubs of grpc.aio do not know that the requests may be written later.
         self._call = hub.Chat(metadata=place)  # type: ignore[call-arg]
 
@@ -69,7 +71,7 @@ class Chat:
             await self._call.write(signed)
             echo = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            raise call_failed(error, "the event hub", self._address) from error
+            raise self._failed(error) from error
         if not isinstance(echo, events_pb2.Event) or not echo.HasField("register"):
             raise CommandError(f"the event hub at {self._address} did not confirm the registration")
 
@@ -83,8 +85,13 @@ class Chat:
             while isinstance(event := await self._call.read(), events_pb2.Event):
                 yield event
         except grpc.aio.AioRpcError as error:
-            raise call_failed(error, "the event hub", self._address) from error
+            raise self._failed(error) from error
 
     def close(self) -> None:
         """Leave."""
         self._call.cancel()
+
+    def _failed(self, error: grpc.aio.AioRpcError) -> CommandError:
+        if (error.details() or "").startswith("CHANNEL_UNKNOWN"):
+            return no_such_channel("the event hub", self._address, self._channel)
+        return call_failed(error, "the event hub", self._address)

@@ -26,6 +26,14 @@ def told_by_client(settings: Settings) -> Iterator[None]:
         raise said_by_client(error, settings) from error
 
 
+def no_such_channel(service: str, address: str, channel: str) -> NoSuchChannel:
+    """Make the sentence for a channel that a service does not have."""
+    return NoSuchChannel(
+        f"{service} at {address} has no channel {channel}: give the name of one that it has with "
+        "--channel; `selvedge status` lists those of the event hub"
+    )
+
+
 def said_by_client(error: ClientError, settings: Settings) -> CommandError:
     """Make the sentence for what the client package says, with what a user of ours can do."""
 
@@ -40,14 +48,11 @@ def said_by_client(error: ClientError, settings: Settings) -> CommandError:
         case client.NotTrusted():
             return NotTrusted(service(error.address), error.address)
         case client.NoSuchChannel():
-            return NoSuchChannel(
-                f"{service(error.address)} at {error.address} has no channel {settings.channel}: "
-                "give the name of one that it has with --channel"
-            )
+            return no_such_channel(service(error.address), error.address, settings.channel)
         case client.OtherLedger():
             return CommandError(
                 f"{service(error.address)} at {error.address} has another ledger than before: run "
-                "this again to begin at the oldest block of that one"
+                "this again to go on with that one"
             )
         case client.NoSuchBlock():
             return NoSuchBlock(f"{service(error.address)} at {error.address}: {error.why}")

@@ -11,13 +11,12 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import click
-from click.core import ParameterSource
 
 from selvedge_cli.connection import Connection, load_user
 from selvedge_cli.errors import CommandError
 from selvedge_cli.hub_table import record, table
 from selvedge_cli.hub_watch import watch_hub
-from selvedge_cli.options import Settings
+from selvedge_cli.options import Settings, is_given
 from selvedge_protos.selvedge.eventhub.v1.event_hub_pb2 import HubState
 
 TIMEOUT = 30.0
@@ -45,7 +44,7 @@ def show_consumers(settings: Settings, every: float | None, limit: int | None) -
         CommandError: the hub cannot be reached, refused, or went away.
     """
     context = click.get_current_context()
-    chosen = [name for name in context.params if _is_given(context, name)]
+    chosen = [name for name in context.params if is_given(context, name)]
     if others := set(chosen) - _OWN - _COMMON:
         raise click.UsageError(
             f"--consumers shows the hub, and no events: leave {_named(context, others)} out."
@@ -59,11 +58,6 @@ def show_consumers(settings: Settings, every: float | None, limit: int | None) -
         limit = max(1, min(rows, _CONSUMERS)) if in_place else _CONSUMERS
     user = load_user(settings)
     asyncio.run(_show(Connection(user, settings), interval, limit, in_place=in_place))
-
-
-def _is_given(context: click.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
 def _named(context: click.Context, names: Collection[str]) -> str:

@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from selvedge_cli.durations import DURATION
-from selvedge_cli.options import Settings, common_options
+from selvedge_cli.options import Settings, common_options, given_options
 
 EXAMPLES = """\b
 Examples:
@@ -134,13 +134,15 @@ def events(
         raise click.UsageError("--chat needs to know whose events: give --chaincode NAME.")
     if isinstance(start, int) and isinstance(stop, int) and start > stop:
         raise click.UsageError(f"--from {start} is after --until {stop}: nothing lies between.")
-    peer_alone = click.get_current_context().params.get("peer") is not None
+    context = click.get_current_context()
+    peer_alone = context.params.get("peer") is not None
+    given = given_options(context, "chat", "start", "count")
     user = load_user(settings)
 
     async def run() -> None:
         async with Connection(user, settings) as connection:
             if chat:
-                await listen(connection, wanted, start, count)
+                await listen(connection, wanted, start, count, given)
             else:
                 await follow(connection, wanted, start, stop, count, resume, peer_alone=peer_alone)
 

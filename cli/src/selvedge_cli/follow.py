@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -62,10 +63,20 @@ async def follow(
     with told_by_client(settings):
         # What has an end is for scripts: they are told at once that nobody is there. The peer has
         # each block before the hub has.
-        ledger = await client(peer, hub).ledger(settings.channel, wait=stop is None)
+        first_asked = client(peer, hub)
+        ledger = await first_asked.ledger(settings.channel, wait=stop is None)
         name = resume or wanted.checkpoint
         checkpoint = Checkpoint(checkpoint_file(settings.home, name, settings.channel, ledger.id))
-        begin = _begin(start, checkpoint, ledger)
+        begin = _begin(start, checkpoint, ledger, name)
+        printed = checkpoint.position
+        # A ledger that was restored and went on otherwise has the same block 0, and to wait for
+        # what comes next would not show it.
+        if (
+            begin is None
+            and printed is not None
+            and not await first_asked.recognises(settings.channel, printed, wait=stop is None)
+        ):
+            raise _of_another_ledger(checkpoint.file, settings.channel, printed.block, name)
         progress = Progress(checkpoint, begin, anew=start is not None and resume is not None)
         first = _first(begin, progress.position)
         last = ledger.newest if isinstance(stop, str) else stop
@@ -87,7 +98,18 @@ async def follow(
             click.echo(f"selvedge: nothing of the kind in blocks {first} to {last}", err=True)
 
 
-def _begin(start: str | int | None, checkpoint: Checkpoint, ledger: Ledger) -> int | None:
+def _of_another_ledger(file: Path, channel: str, block: int, name: str) -> CommandError:
+    return CommandError(
+        f"the checkpoint {file} is of another ledger than {channel} has now, where block {block} "
+        "has another hash: the ledger was replaced, or restored and went on otherwise. Begin with "
+        f"this one by `--from oldest --resume {name}`, once, or at a block of your choice; or "
+        "connect to the other ledger"
+    )
+
+
+def _begin(
+    start: str | int | None, checkpoint: Checkpoint, ledger: Ledger, name: str
+) -> int | None:
     """The first block; None to go on where the checkpoint is.
 
     Raises:
@@ -105,11 +127,12 @@ def _begin(start: str | int | None, checkpoint: Checkpoint, ledger: Ledger) -> i
                 err=True,
             )
     first = _first(begin, printed)
-    if first > ledger.newest + 1 and begin is None:
+    if begin is None and printed is not None and printed.block > ledger.newest:
         raise CommandError(
             f"the checkpoint {checkpoint.file} is ahead of the ledger: it goes on with block "
             f"{first}, and the newest is {ledger.newest}: if the ledger was restored from a "
-            "backup, place the checkpoint with --from, else look for what the ledger has lost"
+            f"backup, place the checkpoint with `--from N --resume {name}`, else look for what the "
+            "ledger has lost"
         )
     if first > ledger.newest + 1:
         raise CommandError(

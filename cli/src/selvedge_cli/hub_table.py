@@ -18,10 +18,12 @@ from selvedge_protos.selvedge.eventhub.v1.event_hub_pb2 import (
     ProducersState,
 )
 
+TROUBLE_CHARACTERS = 400
+"""How much is shown of what a source says."""
+
 _CHANNEL_HEADINGS = ("CHANNEL", "HEIGHT", "BEHIND", "SOURCE")
 _HEADINGS = (*("SERVICE", "PEER", "IDENTITY", "UP", "WAITING", "BEHIND", "DELIVERED", "INTERESTS"),)
 _NUMBERS = {"HEIGHT", "BEHIND", "WAITING", "DELIVERED"}
-_TROUBLE_CHARACTERS = 400  # of what a source says
 
 
 def table(state: HubState) -> Iterator[str]:
@@ -36,7 +38,7 @@ def table(state: HubState) -> Iterator[str]:
     for channel, line in zip(state.channels, lines, strict=True):
         yield line
         if channel.trouble:
-            yield f"  {printable(channel.trouble, _TROUBLE_CHARACTERS)}"
+            yield f"  {printable(channel.trouble, TROUBLE_CHARACTERS)}"
     yield ""
     if state.consumers:
         yield from aligned([_HEADINGS, *(_row(each, at) for each in state.consumers)], _NUMBERS)

@@ -7,7 +7,8 @@ import json
 import re
 import socket
 import ssl
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from http.client import HTTPSConnection
 from typing import Any
 
@@ -17,8 +18,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from selvedge_cli import deliver
 from selvedge_cli.addresses import Addresses, port_of
-from selvedge_cli.connection import Connection, user_folder
+from selvedge_cli.connection import Connection, read_user, user_folder
 from selvedge_cli.errors import CommandError, plain
+from selvedge_cli.hub_watch import look_at_hub
+from selvedge_cli.options import Settings
 from selvedge_common.healthcheck import Unhealthy, check
 
 TIMEOUT = 3.0
@@ -84,12 +87,14 @@ class HubChannel:
         height: how many of its blocks were told.
         behind: how many more the hub's source has, as far as the hub has seen.
         connected: whether there is a source that is read.
+        trouble: why it is not read, or not on; empty where the hub does not tell.
     """
 
     name: str
     height: int
     behind: int
     connected: bool
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,11 +136,12 @@ async def inspect(connection: Connection) -> Report:
     addresses = connection.settings.addresses
     layout = listeners_of(addresses)
     root = connection.user.tls_root
-    found, channel, peer_metrics, hub_metrics = await asyncio.gather(
+    found, channel, peer_metrics, hub_metrics, troubles = await asyncio.gather(
         asyncio.gather(*(_service(connection, name, *parts) for name, parts in layout.items())),
         _channel(connection),
         asyncio.to_thread(_metrics, addresses.peer_operations, root),
         asyncio.to_thread(_metrics, addresses.events_operations, root),
+        _troubles(connection.settings),
     )
     signer = connection.user.signer
     user = {
@@ -145,7 +151,7 @@ async def inspect(connection: Connection) -> Report:
     }
     streams = _STREAMS.search(peer_metrics)
     chaincodes = int(streams[1]) if streams else None
-    return Report(found, channel, _hub_channels(hub_metrics), chaincodes, user)
+    return Report(found, channel, _hub_channels(hub_metrics, troubles), chaincodes, user)
 
 
 def listeners_of(addresses: Addresses) -> dict[str, tuple[dict[str, str], str]]:
@@ -231,13 +237,31 @@ def _reasons(answer: str) -> str:
         return ""
 
 
-def _hub_channels(metrics: str) -> list[HubChannel]:
-    """What the event hub's metrics say of its channels."""
+async def _troubles(settings: Settings) -> Mapping[str, str]:
+    """Why the event hub does not read its channels, by channel: it tells administrators alone, so
+    the home's one asks. Nothing where there is none, or the hub does not tell."""
+    try:
+        administrator = read_user(user_folder(replace(settings, user="admin")))
+        async with Connection(administrator, settings) as asking:
+            state = await look_at_hub(asking, 1, TIMEOUT)
+    except CommandError:
+        return {}
+    return {channel.name: channel.trouble for channel in state.channels}
+
+
+def _hub_channels(metrics: str, troubles: Mapping[str, str]) -> list[HubChannel]:
+    """What the event hub's metrics say of its channels, and it itself of their troubles."""
     found: dict[str, dict[str, int]] = {}
     for what, channel, value in _SOURCE.findall(metrics):
         found.setdefault(channel, {})[what] = int(float(value))
     return [
-        HubChannel(name, each.get("height", 0), each.get("behind", 0), bool(each.get("connected")))
+        HubChannel(
+            name,
+            each.get("height", 0),
+            each.get("behind", 0),
+            bool(each.get("connected")),
+            troubles.get(name, ""),
+        )
         for name, each in found.items()
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from selvedge_cli import chat, records
@@ -15,13 +16,18 @@ from selvedge_common.protoutil.event_filter import fits
 
 
 async def listen(
-    connection: Connection, wanted: Wanted, start: str | int | None, count: int | None
+    connection: Connection,
+    wanted: Wanted,
+    start: str | int | None,
+    count: int | None,
+    given: Sequence[str],
 ) -> None:
     """Print what the hub's Events/Chat tells.
 
     Args:
         start: the first block, "oldest" or "newest"; None for what happens from now on.
         count: how many events to stop after.
+        given: the other options of the command, which one that goes on where this one ends has too.
 
     Raises:
         CommandError: the hub cannot be reached, refused, or went away.
@@ -43,7 +49,7 @@ async def listen(
                 block = record.get("number", block)
         raise CommandError("the event hub ended the stream")
     except CommandError as lost:
-        raise CommandError(f"{lost}; {_how_to_go_on(wanted, block)}") from lost
+        raise CommandError(f"{lost}; {_how_to_go_on(given, block, printer.left)}") from lost
 
 
 async def _first_block(connection: Connection, start: str | int | None) -> int | None:
@@ -53,12 +59,10 @@ async def _first_block(connection: Connection, start: str | int | None) -> int |
     return 0 if isinstance(start, str) else start
 
 
-def _how_to_go_on(wanted: Wanted, block: int | None) -> str:
+def _how_to_go_on(given: Sequence[str], block: int | None, left: int | None) -> str:
     """What prints the events that a broken `--chat` misses."""
-    words = ["selvedge", "events", "--type", wanted.kind]
-    for option, values in (("--chaincode", wanted.chaincodes), ("--name", wanted.names)):
-        for value in values:
-            words += [option, value]
-    command = shlex.join([*words, "--from", "N" if block is None else str(block + 1)])
+    first = "N" if block is None else str(block + 1)
+    count = [] if left is None else ["--count", str(left)]
+    command = shlex.join(["selvedge", "events", *given, "--from", first, *count])
     which = " with N the first block that you may have missed" if block is None else ""
     return f"to miss nothing, go on with `{command}`{which}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from selvedge_cli.addresses import Addresses, load_addresses
 
@@ -70,6 +71,32 @@ def local_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return Settings(home, Addresses(), user, channel, as_json)
 
     return _with_options(command, settings, [], "user1")
+
+
+def is_given(context: click.Context, name: str) -> bool:
+    """Whether the user has said what a parameter is."""
+    source = context.get_parameter_source(name)
+    return source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+
+
+def given_options(context: click.Context, *left_out: str) -> list[str]:
+    """The options that a command was given, as one types them, but for some.
+
+    Args:
+        left_out: the names of their parameters.
+    """
+    words: list[str] = []
+    for option in context.command.params:
+        name = option.name
+        if name not in context.params or name in left_out or not is_given(context, name):
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            words += option.opts[:1]
+        else:
+            for each in value if isinstance(value, tuple) else [value]:
+                words += [option.opts[0], str(each)]
+    return words
 
 
 def _with_options(

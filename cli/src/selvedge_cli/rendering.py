@@ -39,20 +39,24 @@ def render(record: Record, *, as_json: bool, colours: bool = False) -> str:
 
 
 class Printer:
-    """Prints events up to a number of them."""
+    """Prints events up to a number of them.
+
+    Attributes:
+        left: how many are left to print; None for any number.
+    """
 
     def __init__(self, as_json: bool, count: int | None) -> None:
         self._as_json = as_json
         self._colours = coloured()
-        self._left = count
+        self.left = count
 
     def print(self, record: Record) -> bool:
         """Print one; True when it was the last that was asked for."""
         line = render(record, as_json=self._as_json, colours=self._colours)
         click.echo(line, color=self._colours)
-        if self._left is not None:
-            self._left -= 1
-        return self._left == 0
+        if self.left is not None:
+            self.left -= 1
+        return self.left == 0
 
 
 def _shown(text: str, style: str, colours: bool) -> str:

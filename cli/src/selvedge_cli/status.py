@@ -11,6 +11,7 @@ import click
 
 from selvedge_cli.errors import FAILED, INVALID, PENDING, CommandError, failing_as
 from selvedge_cli.options import Settings, common_options
+from selvedge_common.quoting import printable
 
 if TYPE_CHECKING:
     from selvedge_cli.commit import Commit
@@ -141,10 +142,12 @@ def _what_is_wrong(report: Report) -> str:
 
 
 def _hub_state(channel: HubChannel) -> str:
-    if not channel.connected:
-        return f"NO SOURCE, height {channel.height}"
+    from selvedge_cli.hub_table import TROUBLE_CHARACTERS
+
+    source = "" if channel.connected else "NO SOURCE, "
     behind = f", {channel.behind} behind its source" if channel.behind else ""
-    return f"height {channel.height}{behind}"
+    trouble = f"\n  {printable(channel.trouble, TROUBLE_CHARACTERS)}" if channel.trouble else ""
+    return f"{source}height {channel.height}{behind}{trouble}"
 
 
 def _state(endpoint: Endpoint) -> str:

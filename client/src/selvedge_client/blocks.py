@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from selvedge_client import deliver
+from selvedge_client.deliver import number_of
 from selvedge_client.errors import NoSuchBlock, NotReachable, OtherLedger
 from selvedge_client.link import Link
 from selvedge_protos.common import common_pb2
@@ -43,7 +44,7 @@ class Blocks:
         """
         if self._last is not None:
             # The last one again: it shows whether this is still the same ledger.
-            start = _number(self._last)
+            start = number_of(self._last)
         elif self._start is not None:
             start = self._start
         else:
@@ -51,12 +52,12 @@ class Blocks:
             self._last = await deliver.one(
                 link, self._channel, deliver.NEWEST, filtered=self._filtered
             )
-            start = _number(self._last)
+            start = number_of(self._last)
         blocks = deliver.deliver(link, self._channel, start, self._stop, filtered=self._filtered)
         try:
             async with aclosing(blocks) as responses:
                 async for response in responses:
-                    if self._last is None or _number(response) != _number(self._last):
+                    if self._last is None or number_of(response) != number_of(self._last):
                         self._last = response
                         yield response
                     elif _identity(response) != _identity(self._last):
@@ -69,10 +70,6 @@ class Blocks:
             if self._last is None:
                 raise
             raise NotReachable(link.address, missing.why, answered=True) from missing
-
-
-def _number(response: events_pb2.DeliverResponse) -> int:
-    return response.block.header.number or response.filtered_block.number
 
 
 def _identity(

@@ -6,11 +6,11 @@ import json
 import math
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from selvedge_client import deliver
 from selvedge_client.blocks import Blocks
@@ -21,6 +21,7 @@ from selvedge_client.events import Event, Position
 from selvedge_client.link import Link, Links
 from selvedge_client.notices import notices
 from selvedge_client.user import User, selvedge_home
+from selvedge_common.protoutil.blocks import header_hash
 from selvedge_common.protoutil.event_filter import ANY, INVALID, VALID, EventFilter
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import events_pb2
@@ -30,6 +31,8 @@ DEFAULT_ADDRESS = "localhost:7053"
 
 STORE_SECONDS = 1.0
 """A checkpoint moves over what there is nothing to tell of once in so long, in seconds."""
+
+T = TypeVar("T")
 
 _VALIDITY = {"valid": VALID, "invalid": INVALID, "any": ANY}
 
@@ -86,14 +89,26 @@ class Client:
             NoSuchChannel: it is not there.
             ClientError: no server can be reached, or one refuses.
         """
-        if not wait:
-            return await self._links.first(partial(deliver.look_at, channel=channel))
+        return await self._ask(partial(deliver.look_at, channel=channel), wait=wait)
 
-        async def look(link: Link) -> AsyncGenerator[Ledger, None]:
-            yield await deliver.look_at(link, channel)
+    async def recognises(self, channel: str, position: Position, *, wait: bool = False) -> bool:
+        """Whether a position is of the ledger that the channel has now, and not of one that it had
+        before. One without a hash may be of any.
 
-        async with aclosing(self._links.follow(look)) as found:
-            return await anext(found)
+        Args:
+            channel: the channel.
+            position: in a block that is there.
+            wait: as for `ledger`.
+
+        Raises:
+            NoSuchChannel, NoSuchBlock: it is not there.
+            ClientError: no server can be reached, or one refuses.
+        """
+        if not position.block_hash:
+            return True
+        ask = partial(deliver.block, channel=channel, place=position.block)
+        block = await self._ask(ask, wait=wait)
+        return header_hash(block.header) == position.block_hash
 
     async def subscribe(
         self,
@@ -200,6 +215,16 @@ class Client:
         async with aclosing(self._links.follow(wanted.attempt)) as responses:
             async for response in responses:
                 yield response.filtered_block
+
+    async def _ask(self, ask: Callable[[Link], Awaitable[T]], *, wait: bool) -> T:
+        if not wait:
+            return await self._links.first(ask)
+
+        async def attempt(link: Link) -> AsyncGenerator[T, None]:
+            yield await ask(link)
+
+        async with aclosing(self._links.follow(attempt)) as found:
+            return await anext(found)
 
 
 def _hub_of(home: Path) -> str:

@@ -39,6 +39,7 @@ __all__ = [
     "block",
     "deliver",
     "look_at",
+    "number_of",
     "one",
 ]
 
@@ -105,7 +106,7 @@ async def deliver(
                     answered=True,
                 )
             else:
-                due = start if newest is None else _number(newest) + 1
+                due = start if newest is None else number_of(newest) + 1
                 raise await _refused(link, channel, due, response.status)
     except grpc.aio.AioRpcError as error:
         raise call_failed(error, link.address, stood=stood) from error
@@ -162,7 +163,8 @@ async def _refused(
     return NoSuchChannel(link.address, name, f"there is no channel {channel}")
 
 
-def _number(response: events_pb2.DeliverResponse) -> int:
+def number_of(response: events_pb2.DeliverResponse) -> int:
+    """The number of the block, or filtered block, in a response."""
     if response.HasField("filtered_block"):
         return response.filtered_block.number
     return response.block.header.number

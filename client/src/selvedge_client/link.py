@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import grpc.aio
 
+from selvedge_client.cancellation import Cancellations
 from selvedge_client.errors import (
     ClientError,
     NoSuchBlock,
@@ -80,10 +81,12 @@ class Links:
         while True:
             row = _Row()
             for _ in self._addresses:
+                cancellations = Cancellations()
                 try:
                     async with self._open() as link:
                         return await ask(link)
                 except _TRY_ANOTHER as failure:
+                    cancellations.raise_if_lost()
                     row.add(failure)
                     self._current += 1
             if row.away is None or not row.away.answered or time.monotonic() >= end:
@@ -104,6 +107,7 @@ class Links:
         row, paused, pause = _Row(), False, FIRST_PAUSE
         while True:
             began: float | None = None
+            cancellations = Cancellations()
             try:
                 async with self._open() as link, aclosing(attempt(link)) as items:
                     async for item in items:
@@ -111,6 +115,7 @@ class Links:
                         yield item
                 return
             except _TRY_ANOTHER as failure:
+                cancellations.raise_if_lost()
                 # One that ends as soon as it has begun is as good as none, or servers that all do
                 # that would be called without a pause.
                 if began is not None and time.monotonic() - began > pause:

@@ -110,11 +110,30 @@ def test_a_filtered_block_has_events_without_payload(transact: Any) -> None:
     assert action.chaincode_event.chaincode_id == "basic"
     assert action.chaincode_event.tx_id == second.txid
     assert action.chaincode_event.payload == b""
-    (event,) = block_events.chaincode_events(envelopes[2])
+    ((event, marshalled),) = block_events.chaincode_events(envelopes[2])
     assert event.payload == b"event payload"
-    assert (
-        block_events.chaincode_events(envelopes[0]) == block_events.chaincode_events(garbage) == []
-    )
+    assert type(event).FromString(marshalled) == event
+    assert not block_events.chaincode_events(envelopes[0])
+    assert not block_events.chaincode_events(garbage)
+
+
+def test_of_a_layer_that_is_there_twice_the_last_one_counts(transact: Any) -> None:
+    """As in Fabric, where it is bytes: merged, a transaction could tell events that none set."""
+
+    def names(envelope: bytes) -> list[str]:
+        return [event.event_name for event, _ in block_events.chaincode_events(envelope)]
+
+    forged, true = (transact(results=b"", event=name).payload for name in ("forged", "true"))
+    twice = length_delimited(1, forged) + length_delimited(1, true)
+    assert names(twice) == names(common_pb2.Envelope(payload=true).SerializeToString()) == ["true"]
+    assert names(length_delimited(1, b"\xff") + length_delimited(1, true)) == ["true"]
+    assert names(length_delimited(1, true) + length_delimited(1, b"\xff")) == []
+    inner = common_pb2.Payload.FromString(true)
+    header = length_delimited(1, inner.header.SerializeToString())
+    data = [
+        length_delimited(2, common_pb2.Payload.FromString(each).data) for each in (forged, true)
+    ]
+    assert names(length_delimited(1, header + b"".join(data))) == ["true"]
 
 
 def test_read_write_sets_are_stripped_and_nothing_else(transact: Any) -> None:

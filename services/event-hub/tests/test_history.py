@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -234,6 +234,17 @@ def another_number(block: common_pb2.Block) -> None:
     block.header.number += 1
 
 
+def refuse(status: common_pb2.Status.ValueType) -> Callable[[MessageStream], Awaitable[None]]:
+    """Answers the first request with a status."""
+
+    async def answer(stream: MessageStream) -> None:
+        async for _ in stream:
+            stream.send(events_pb2.DeliverResponse(status=status).SerializeToString())
+            return
+
+    return answer
+
+
 @pytest.mark.parametrize(
     ("alter", "cause"),
     [
@@ -298,14 +309,7 @@ async def test_past_with_another_chain_than_the_signed_one_is_found_out(
 
 async def test_source_that_has_no_old_blocks_says_so(feed: MakeFeed, peer: Peer) -> None:
     made = await feed(peer)
-
-    async def not_found(stream: MessageStream) -> None:
-        async for _ in stream:
-            status = common_pb2.NOT_FOUND
-            stream.send(events_pb2.DeliverResponse(status=status).SerializeToString())
-            return
-
-    peer.instead = not_found
+    peer.instead = refuse(common_pb2.NOT_FOUND)
     with pytest.raises(BlockUnavailable, match="joined by a snapshot has no older blocks"):
         await read(made, 3)
 
@@ -323,31 +327,87 @@ async def test_large_blocks_among_small_ones_are_not_read_far_ahead(
     assert sample("eventhub_history_blocks_total", channel=CHANNEL) - before < BLOCKS + 20
 
 
+@asynccontextmanager
+async def running(
+    organisation: Organisation, folder: Path, *peers: Peer, **times: float
+) -> AsyncIterator[History]:
+    """A history alone, of a channel that nobody reads live."""
+    organisation.write_material(folder)
+    addresses = [peer.address for peer in peers]
+    source = configuration.read(None, {"CORE_SOURCE_ADDRESSES": ",".join(addresses)}).source
+    history = History(
+        HistoryConfig("source", "peer", CHANNEL, 1 << 20, 5.0),
+        partial(Material(folder, MSPID).dial, source=source, key="source"),
+        Addresses(addresses, 0.05, 0.1, asyncio.get_running_loop().time),
+        live=lambda: "",
+        height=lambda: BLOCKS,
+        trust=Trust(CHANNEL, Configurations(folder / "none", None), lambda _: None),
+        **times,
+    )
+    task = asyncio.create_task(history.run())
+    try:
+        yield history
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 async def test_idle_stream_ends_and_another_begins_when_it_is_needed(
     organisation: Organisation, peer: Peer, tmp_path: Path
 ) -> None:
-    organisation.write_material(tmp_path)
-    environ = {"CORE_SOURCE_ADDRESSES": peer.address}
-    source = configuration.read(None, environ).source
-    dial = partial(Material(tmp_path, MSPID).dial, source=source, key="source")
-    loop = asyncio.get_running_loop()
-    history = History(
-        HistoryConfig("source", "peer", CHANNEL, 1 << 20, 5.0),
-        dial,
-        Addresses([peer.address], 0.05, 0.1, loop.time),
-        live=lambda: "",
-        height=lambda: BLOCKS,
-        trust=Trust(CHANNEL, Configurations(tmp_path / "none", None), lambda _: None),
-        idle=0.05,
-    )
-    running = asyncio.create_task(history.run())
-    assert (await history.read(3)).number == 3
-    await eventually(lambda: sample("grpc_server_connections") == 0)
-    assert (await history.read(150)).number == 150
-    assert len(peer.streams) == 2
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
+    async with running(organisation, tmp_path, peer, idle=0.05) as history:
+        assert (await history.read(3)).number == 3
+        await eventually(lambda: sample("grpc_server_connections") == 0)
+        assert (await history.read(150)).number == 150
+        assert len(peer.streams) == 2
+
+
+async def test_block_that_is_unfit_shows_until_it_is_mended(
+    organisation: Organisation, peer: Peer, tmp_path: Path
+) -> None:
+    good = peer.ledger.held(20)
+    block = common_pb2.Block.FromString(good)
+    damaged(block)
+    peer.ledger.replace(20, block.SerializeToString())
+    async with running(organisation, tmp_path, peer, look_again=0.01) as history:
+        for _ in range(3):
+            with pytest.raises(BlockUnavailable):
+                await history.read(20)
+        assert sample("eventhub_history_unfit", channel=CHANNEL) == 1
+        # What else is read changes nothing, and neither does who asks and leaves.
+        assert (await history.read(19)).number == 19
+        impatient = asyncio.create_task(history.read(20))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        before = failures("damaged_block")
+        await eventually(lambda: failures("damaged_block") > before + 1)
+        assert sample("eventhub_history_unfit", channel=CHANNEL) == 1
+        peer.ledger.replace(20, good)
+        await eventually(lambda: sample("eventhub_history_unfit", channel=CHANNEL) == 0)
+
+
+async def test_block_that_another_address_gives_is_not_unfit(
+    organisation: Organisation, peer: Peer, other: Peer, tmp_path: Path
+) -> None:
+    block = common_pb2.Block.FromString(peer.ledger.held(20))
+    damaged(block)
+    peer.ledger.replace(20, block.SerializeToString())
+    async with running(organisation, tmp_path, peer, other) as history:
+        before = failures("damaged_block")
+        assert (await history.read(20)).number == 20
+        assert failures("damaged_block") == before + 1
+        assert sample("eventhub_history_unfit", channel=CHANNEL) == 0
+
+
+async def test_what_a_source_never_had_is_not_unfit(
+    organisation: Organisation, peer: Peer, tmp_path: Path
+) -> None:
+    peer.instead = refuse(common_pb2.NOT_FOUND)
+    async with running(organisation, tmp_path, peer) as history:
+        with pytest.raises(BlockUnavailable):
+            await history.read(20)
+        assert sample("eventhub_history_unfit", channel=CHANNEL) == 0
 
 
 async def test_history_moves_to_the_address_that_is_read_live(

@@ -17,6 +17,12 @@ from selvedge_protos.peer import events_pb2
 EVENT = HubEvent(BLOCK, "mychannel", b"event")
 
 
+def published(name: str) -> HubEvent:
+    event = events_pb2.Event()
+    event.chaincode_event.event_name = name
+    return HubEvent(CHAINCODE, "news", event.SerializeToString(), "weather", name, published=True)
+
+
 def make_processor(timeout: float, size: int = 1) -> Processor:
     consumers = Consumers(10, OutboxConfig(10, 1000, 1000), 60, 10_000)
     return Processor(Interests(10), consumers, size, 1_000_000, timeout)
@@ -63,9 +69,34 @@ async def test_source_waits_for_room_whatever_the_timeout(seconds: float) -> Non
     assert told == []
     running = asyncio.create_task(processor.run())
     await waiting
-    await processor.drained()
+    await processor.drain(PATIENCE)
     assert told == [0, 1, 2, 3, 4]
     running.cancel()
+
+
+async def test_what_producers_published_is_told_when_there_is_no_time_for_the_rest(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = await house.hub(PEER_GRACEPERIOD="400ms")
+    client = house.client(hub)
+    await client.register(interest(CHAINCODE, "weather", on="news"))
+    processor, stuck = hub.hub._processor, asyncio.Event()
+
+    async def wait_for_ever(_: Processor, publication: Publication) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Processor, "_distribute", wait_for_ever)
+    await processor.put(Publication(lambda _: ()))
+    await stuck.wait()
+    await processor.put(Publication(lambda _: (published("of a ledger"),)))
+    await processor.send(published("storm"))
+    await hub.stop()
+    assert (await client.hear()).chaincode_event.event_name == "storm"
+    assert await client.refused() == (
+        grpc.StatusCode.UNAVAILABLE,
+        "SHUTTING_DOWN: the event hub is shutting down; connect again",
+    )
 
 
 async def test_news_that_cannot_be_told_do_not_silence_the_next() -> None:
@@ -79,7 +110,7 @@ async def test_news_that_cannot_be_told_do_not_silence_the_next() -> None:
     await processor.put(Publication(broken, handed_over=lambda: told.append("broken")))
     await processor.put(Publication(lambda _: (), handed_over=lambda: told.append("next")))
     running = asyncio.create_task(processor.run())
-    await processor.drained()
+    await processor.drain(PATIENCE)
     running.cancel()
     assert told == ["broken", "next"]
     assert sample("eventhub_publications_failed_total") == before + 1

@@ -7,16 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from eventhouse import EOF, PATIENCE, House, Running, eventually, interest, sample
+from eventhouse import EOF, PATIENCE, House, Running, eventually, interest, listening, sample
 from organisation import Organisation
+from structlog.testing import capture_logs
 
 from event_hub.consumers import Consumers
 from event_hub.events import CHAINCODE
 from event_hub.interests import Interests
 from event_hub.outbox import OutboxConfig
 from event_hub.processor import Processor
-from event_hub.producer import URI, Producer, add_producer
-from selvedge_common.comm import GRPCServer, SecureServerConfig, ServerConfig, channel
+from event_hub.producer import LOGGED, URI, Producer, add_producer
+from selvedge_common.comm import GRPCServer, ServerConfig, channel
 from selvedge_common.protoutil import seek
 from selvedge_protos.peer import chaincode_event_pb2, events_pb2
 from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
@@ -100,6 +101,54 @@ async def test_no_producer_speaks_for_a_ledger(house: House) -> None:
     assert "channel mychannel is a ledger's" in dropped.first
 
 
+async def test_no_producer_has_a_channel_that_is_taken_for_a_ledgers(house: House) -> None:
+    hub = await house.hub()
+    summary = await publish(house, hub, [request(on="MyChannel"), request(on="mychannel2")])
+    (dropped,) = summary.dropped
+    assert (summary.accepted, dropped.number) == (1, 1)
+    assert dropped.reason == event_hub_pb2.Dropped.CHANNEL_OF_A_SOURCE
+    assert dropped.first == (
+        "channel MyChannel differs only in the case of letters from mychannel, which is a ledger's"
+        ": publish on a channel of your own"
+    )
+
+
+async def test_producers_do_not_flood_the_log() -> None:
+    """However many streams they open: a line a minute for each of them and each reason."""
+    processor = Processor(
+        Interests(1), Consumers(1, OutboxConfig(1, 1000, 1000), 60, 1000), 10, 1000, 0
+    )
+    now = 0.0
+    producer = Producer(
+        processor, ["mychannel"], max_streams=1, max_event_bytes=1000, clock=lambda: now
+    )
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+
+    async def publish(at: float, name: str, on: str, times: int = 1) -> None:
+        async def requests() -> AsyncIterator[event_hub_pb2.PublishRequest]:
+            for _ in range(times):
+                yield request(on=on)
+
+        nonlocal now
+        now = at
+        summary = await producer._take_all(requests(), name, tomorrow)
+        assert [dropped.number for dropped in summary.dropped] == [times]
+
+    with capture_logs() as logged:
+        for moment in (0.0, 1.0, 59.9):
+            await publish(moment, "weather", "mychannel", times=2)
+        await publish(59.9, "other", "mychannel")
+        await publish(59.9, "weather", "no/name")
+        await publish(60.0, "weather", "mychannel")
+        # So many that the one before is not remembered any more.
+        for number in range(LOGGED):
+            await publish(60.0, f"producer{number}", "no/name")
+        await publish(60.0, "weather", "mychannel")
+    told = [(each["producer"], each["dropped"]) for each in logged]
+    assert told[:4] == [("weather", 1), ("other", 1), ("weather", 1), ("weather", 6)]
+    assert told[4 + LOGGED :] == [("weather", 1)]
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -170,20 +219,7 @@ async def test_producers_are_as_many_as_may_be(house: House) -> None:
 
 
 async def test_a_producer_whose_certificate_expires_is_stopped(organisation: Organisation) -> None:
-    certificate, key = organisation.tls_pair("hub")
-    root = organisation.tls.pem
-    server = GRPCServer(
-        "127.0.0.1:0",
-        ServerConfig(
-            secure=SecureServerConfig(
-                use_tls=True,
-                certificate=certificate,
-                key=key,
-                client_root_cas=(root,),
-                require_client_certificate=True,
-            )
-        ),
-    )
+    server = GRPCServer("127.0.0.1:0", ServerConfig(secure=listening(organisation)))
     consumers = Consumers(1, OutboxConfig(1, 1000, 1000), 60, 1000)
     processor = Processor(Interests(1), consumers, 10, 1000, 0)
     moments = iter([datetime.now(UTC), datetime.now(UTC) + timedelta(days=1)])
@@ -193,7 +229,9 @@ async def test_a_producer_whose_certificate_expires_is_stopped(organisation: Org
     add_producer(server, producer)
     await server.start()
     mine, secret = organisation.tls_pair("weather", URI + "weather")
-    async with channel(server.address, root_cas=root, certificate=mine, key=secret) as opened:
+    async with channel(
+        server.address, root_cas=organisation.tls.pem, certificate=mine, key=secret
+    ) as opened:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await ProducerStub(opened).Publish(iter([request(), request()]))
     await server.stop(0)

@@ -2,9 +2,7 @@
 and in order, however often the hub and its source are killed and stopped meanwhile."""
 
 import asyncio
-import hashlib
 import random
-import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -13,11 +11,10 @@ from typing import Any
 import grpc.aio
 import pytest
 from block_readers import BlockReader
-from eventhouse import EOF, PATIENCE, House, Running, interest
+from eventhouse import EOF, PATIENCE, House, Running, dialled, interest
 from subscribers import Subscriber
 
 from event_hub.events import CHAINCODE, FILTEREDBLOCK
-from selvedge_common.comm import channel
 from selvedge_common.protoutil.block_events import chaincode_events
 from selvedge_common.signed_requests import sign_request
 from selvedge_protos.peer import events_pb2
@@ -118,7 +115,7 @@ class Reader(Listener):
                 break  # the hub is not as far as this one is
             assert response.block.header.number == self.next
             for envelope in response.block.data.data:
-                self.heard += [event.event_name for event in chaincode_events(envelope)]
+                self.heard += [event.event_name for event, _ in chaincode_events(envelope)]
             self.next += 1
             if self.next > LAST:
                 break
@@ -132,14 +129,10 @@ class Follower(Listener):
 
     async def listen(self, hub: Running) -> None:
         organisation = self.house.organisation
-        certificate, key = organisation.tls_pair("client")
-        opened = channel(
-            hub.address, root_cas=organisation.tls.pem, certificate=certificate, key=key
-        )
+        opened, digest = dialled(organisation, hub.address)
         request = SubscribeRequest(channel="mychannel", block=self.start)
         if self._after is not None:
             request.after.CopyFrom(self._after)
-        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.decode())).digest()
         signed = sign_request(request, organisation.identity("user"), tls_cert_hash=digest)
         subscriber = Subscriber(opened, signed)
         async for answer in answers(subscriber.call):

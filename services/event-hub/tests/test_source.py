@@ -395,10 +395,12 @@ async def test_only_what_concerns_the_credentials_is_blamed_on_them(
     faults, credentials = failures("fault"), failures("credentials")
     check = Chain.check
 
-    def fail_at_first(chain: Chain, block: common_pb2.Block) -> Position:
+    def fail_at_first(
+        chain: Chain, block: common_pb2.Block, after: Position | None = None
+    ) -> Position:
         if failures("fault") == faults and failures("credentials") == credentials:
             raise ValueError("nothing about credentials")
-        return check(chain, block)
+        return check(chain, block, after)
 
     monkeypatch.setattr(Chain, "check", fail_at_first)
     hub = await house.hub()

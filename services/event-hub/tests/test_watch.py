@@ -1,9 +1,7 @@
 """How administrators see the hub."""
 
 import asyncio
-import hashlib
 import json
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +11,18 @@ from typing import Any, Literal
 import grpc
 import grpc.aio
 import pytest
-from eventhouse import EOF, PATIENCE, House, Running, eventually, interest, sample
+from eventhouse import (
+    PATIENCE,
+    House,
+    Running,
+    dialled,
+    end_of,
+    eventually,
+    interest,
+    listening,
+    next_message,
+    sample,
+)
 from organisation import Organisation
 from subscribers import Subscriber
 
@@ -32,9 +41,7 @@ from event_hub.watch import CONSUMERS, MAX_CONSUMERS, METHOD, Watch, add_watch
 from selvedge_common.comm import (
     GRPCServer,
     MessageStream,
-    SecureServerConfig,
     ServerConfig,
-    channel,
 )
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import seek
@@ -68,20 +75,11 @@ class Watcher:
         self.call: Any = watch(request)
 
     async def hear(self) -> HubState:
-        async with asyncio.timeout(PATIENCE):
-            data = await self.call.read()
-        assert data is not EOF, f"the stream ended: {await self.call.details()}"
-        return HubState.FromString(data)
+        return HubState.FromString(await next_message(self.call))
 
     async def ended(self) -> tuple[grpc.StatusCode, str]:
         """The status by which the stream ends; reports before it are skipped."""
-        async with asyncio.timeout(PATIENCE):
-            try:
-                while await self.call.read() is not EOF:
-                    pass
-            except grpc.aio.AioRpcError:
-                pass
-            return await self.call.code(), await self.call.details()
+        return await end_of(self.call)
 
 
 @asynccontextmanager
@@ -102,21 +100,6 @@ async def watching(
         request = envelope.SerializeToString()
     async with opened:
         yield Watcher(opened, request)
-
-
-def dialled(
-    organisation: Organisation, address: str, *options: tuple[str, int], uri: str | None = None
-) -> tuple[grpc.aio.Channel, bytes]:
-    """A connection, and the hash of its certificate."""
-    certificate, key = organisation.tls_pair("client", uri)
-    opened = channel(
-        address,
-        root_cas=organisation.tls.pem,
-        certificate=certificate,
-        key=key,
-        options=[("grpc.use_local_subchannel_pool", 1), *options],
-    )
-    return opened, hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.decode())).digest()
 
 
 async def report(organisation: Organisation, address: str, limit: int = 0) -> HubState:
@@ -303,18 +286,10 @@ async def staged(
     limit: int = 10,
     send_timeout: float = 60.0,
 ) -> AsyncIterator[Stage]:
-    certificate, key = organisation.tls_pair("hub")
-    secure = SecureServerConfig(
-        use_tls=True,
-        certificate=certificate,
-        key=key,
-        client_root_cas=(organisation.tls.pem,),
-        require_client_certificate=True,
+    config = ServerConfig(
+        transport=transport, secure=listening(organisation), max_concurrent_streams=10_000
     )
-    server = GRPCServer(
-        "127.0.0.1:0",
-        ServerConfig(transport=transport, secure=secure, max_concurrent_streams=10_000),
-    )
+    server = GRPCServer("127.0.0.1:0", config)
     consumers = Consumers(10_000, OutboxConfig(1, 1, 1), 60.0, 1 << 20)
     producer = Producer(
         Processor(Interests(1), consumers, 1, 1, -1), {}, max_streams=1, max_event_bytes=1

@@ -14,6 +14,7 @@ from selvedge_cli.errors import CommandError
 from selvedge_cli.local.services import CHAINCODE
 from selvedge_cli.records import Record
 from selvedge_cli.submission import Outcome, Submission, submit
+from selvedge_client.cancellation import Cancellations
 
 PATIENCE = 15.0
 """Seconds for the chaincode to register, for the commit, and for the events, each."""
@@ -62,10 +63,12 @@ async def _chaincode_answers(connection: Connection) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE):
             while True:
+                cancellations = Cancellations()
                 try:
                     await endorse(connection, call, PATIENCE)
                     return
                 except CommandError as error:
+                    cancellations.raise_if_lost()
                     failure = error
                 await asyncio.sleep(POLL)
     raise CommandError(f"the sample chaincode did not answer within {PATIENCE:g} s: {failure}")

@@ -9,6 +9,10 @@ in a whole one, instead of failing the block for everybody.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+from google.protobuf.message import DecodeError
+
 from selvedge_common.protoutil.errors import MalformedMessage, ValidationCode
 from selvedge_common.protoutil.metadata import validation_codes
 from selvedge_common.protoutil.wire import marshal, parse
@@ -23,6 +27,7 @@ from selvedge_protos.peer import (
     transaction_pb2,
 )
 from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
+from selvedge_protos.selvedge.nested.v1 import transaction_pb2 as nested_pb2
 
 MAX_FUNCTION_CHARACTERS = 100
 
@@ -43,7 +48,7 @@ def filtered_block(block: common_pb2.Block) -> events_pb2.FilteredBlock:
         )
         if channel_header.type == common_pb2.ENDORSER_TRANSACTION:
             transaction.transaction_actions.SetInParent()
-            for event in _events(payload.data):
+            for event, _ in _events(payload.data):
                 transaction.transaction_actions.chaincode_actions.add(
                     chaincode_event=chaincode_event_pb2.ChaincodeEvent(
                         chaincode_id=event.chaincode_id,
@@ -65,14 +70,34 @@ def strip_read_write_sets(block: common_pb2.Block) -> common_pb2.Block:
     return stripped
 
 
-def chaincode_events(envelope: bytes) -> list[chaincode_event_pb2.ChaincodeEvent]:
-    """Give the chaincode events of a marshalled transaction, whole; none if it cannot be read."""
+def chaincode_events(
+    envelope: bytes,
+) -> Sequence[tuple[chaincode_event_pb2.ChaincodeEvent, bytes]]:
+    """Give the chaincode events of a marshalled transaction, each with how it is marshalled in it;
+    none if it cannot be read."""
+    try:
+        # All layers at once, which takes a third of the time.
+        payload = nested_pb2.Envelope.FromString(envelope).payload[-1]
+        if payload.header.channel_header[-1].type != common_pb2.ENDORSER_TRANSACTION:
+            return ()
+        return _read_events(
+            action.payload[-1].action.proposal_response_payload[-1].extension[-1].events
+            for action in payload.data[-1].actions
+        )
+    except (DecodeError, RecursionError, IndexError):
+        return _events_by_layer(envelope)
+
+
+def _events_by_layer(
+    envelope: bytes,
+) -> Sequence[tuple[chaincode_event_pb2.ChaincodeEvent, bytes]]:
+    """The same where a layer is left out, or one that does not count cannot be read."""
     try:
         payload, channel_header = _open(envelope)
     except MalformedMessage:
-        return []
+        return ()
     if channel_header.type != common_pb2.ENDORSER_TRANSACTION:
-        return []
+        return ()
     return _events(payload.data)
 
 
@@ -128,18 +153,27 @@ def _open(envelope: bytes) -> tuple[common_pb2.Payload, common_pb2.ChannelHeader
     return payload, parse(common_pb2.ChannelHeader, payload.header.channel_header, "channel header")
 
 
-def _events(data: bytes) -> list[chaincode_event_pb2.ChaincodeEvent]:
+def _events(data: bytes) -> Sequence[tuple[chaincode_event_pb2.ChaincodeEvent, bytes]]:
+    try:
+        transaction = parse(transaction_pb2.Transaction, data, "transaction")
+        actions = [_open_action(action) for action in transaction.actions]
+    except MalformedMessage:
+        return ()
+    return _read_events(chaincode_action.events for _, _, chaincode_action in actions)
+
+
+def _read_events(
+    marshalled: Iterable[bytes],
+) -> Sequence[tuple[chaincode_event_pb2.ChaincodeEvent, bytes]]:
+    """What those that are none set is no event; if one cannot be read, there are none at all."""
     events = []
     try:
-        for action in parse(transaction_pb2.Transaction, data, "transaction").actions:
-            _, _, chaincode_action = _open_action(action)
-            event = parse(
-                chaincode_event_pb2.ChaincodeEvent, chaincode_action.events, "chaincode event"
-            )
+        for each in marshalled:
+            event = chaincode_event_pb2.ChaincodeEvent.FromString(each)
             if event.chaincode_id:
-                events.append(event)
-    except MalformedMessage:
-        return []
+                events.append((event, each))
+    except DecodeError:
+        return ()
     return events
 
 

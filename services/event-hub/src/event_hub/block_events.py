@@ -13,9 +13,11 @@ from selvedge_common.protoutil.block_events import (
 )
 from selvedge_common.protoutil.errors import MalformedMessage, ValidationCode
 from selvedge_common.protoutil.metadata import validation_codes
-from selvedge_common.protoutil.wire import parse
+from selvedge_common.protoutil.wire import length_delimited, parse
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import events_pb2, transaction_pb2
+
+_CHAINCODE_EVENT = events_pb2.Event.CHAINCODE_EVENT_FIELD_NUMBER
 
 
 def whole_block(block: common_pb2.Block, channel: str) -> Iterator[HubEvent]:
@@ -37,8 +39,8 @@ def chaincode(block: common_pb2.Block, channel: str) -> Iterator[HubEvent]:
     for envelope, code in zip(block.data.data, validation_codes(block), strict=True):
         if code != transaction_pb2.VALID:
             continue
-        for event in chaincode_events(envelope):
-            message = events_pb2.Event(chaincode_event=event).SerializeToString()
+        for event, marshalled in chaincode_events(envelope):
+            message = length_delimited(_CHAINCODE_EVENT, marshalled)
             yield HubEvent(CHAINCODE, channel, message, event.chaincode_id, event.event_name)
 
 

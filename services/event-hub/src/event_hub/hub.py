@@ -1,7 +1,6 @@
 """The hub put together from its parts."""
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 
 from event_hub.channels.channel import Channel
@@ -146,10 +145,8 @@ class Hub:
         grace = self._config.peer.grace_period
         end = clock() + grace
         self._producers.farewell()
-        with contextlib.suppress(TimeoutError):
-            # The rest of the time is for consumers, to take what they were given.
-            async with asyncio.timeout(grace / 2):
-                await self._processor.drained()
+        # The rest of the time is for consumers, to take what they were given.
+        await self._processor.drain(grace / 2)
         self._consumers.farewell()
         self._watchers.farewell()
         await self.server.stop(max(0.0, end - clock()))

@@ -104,6 +104,12 @@ HISTORY_FAILURES = Counter(
     "Streams for older blocks that ended, and blocks that the source refused.",
     ["channel", "cause"],
 )
+HISTORY_UNFIT = Gauge(
+    "eventhub_history_unfit",
+    "1 while an older block that was wanted is not the channel's, or too large, and no address of "
+    "the source gives it; else 0.",
+    ["channel"],
+)
 HISTORY_WAITING = Gauge(
     "eventhub_history_waiting", "Older blocks that are waited for.", ["channel"]
 )

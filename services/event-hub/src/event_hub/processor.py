@@ -41,6 +41,7 @@ class Publication:
         handed_over: called once all of them were offered to the outboxes.
         history: whether this is old news, told faster than it happened: then consumers that read
             are waited for when they fall behind.
+        published: whether it is a producer's: no ledger has it, and nobody can read it again.
     """
 
     events: Callable[[Wanted], Iterable[HubEvent]]
@@ -49,6 +50,7 @@ class Publication:
     begin: Callable[[], None] = lambda: None
     handed_over: Callable[[], None] = lambda: None
     history: bool = False
+    published: bool = False
 
 
 class Processor:
@@ -78,7 +80,7 @@ class Processor:
         self._buffer: asyncio.Queue[Publication] = asyncio.Queue(buffer_size)
         self._max_bytes = buffer_bytes
         self._bytes = 0
-        self._room = asyncio.Condition()
+        self._relief = asyncio.Event()
         self._delivered = {
             kind: metrics.EVENTS_DELIVERED.labels(type=events_pb2.EventType.Name(kind))
             for kind in (BLOCK, FILTEREDBLOCK, CHAINCODE, REJECTION)
@@ -88,9 +90,10 @@ class Processor:
 
     async def put(self, publication: Publication) -> None:
         """Enter the buffer, waiting for room for as long as it takes: the way of a source."""
-        async with self._room:
-            await self._room.wait_for(lambda: self._has_room_for(publication.size))
-            self._bytes += publication.size
+        while not self._has_room_for(publication.size):
+            self._relief.clear()
+            await self._relief.wait()
+        self._bytes += publication.size
         await self._buffer.put(publication)
 
     async def send(self, event: HubEvent) -> None:
@@ -104,7 +107,7 @@ class Processor:
         Raises:
             BufferFull: there was no room in time; the event is dropped.
         """
-        publication = Publication(lambda _wanted: (event,))
+        publication = Publication(lambda _wanted: (event,), published=True)
         try:
             if self._timeout < 0:
                 self._buffer.put_nowait(publication)
@@ -126,22 +129,28 @@ class Processor:
             publication = await self._buffer.get()
             await self._distribute(publication)
             self._buffer.task_done()
-            await self._release(publication.size)
+            self._bytes -= publication.size
+            self._relief.set()
             # A full buffer must not keep the streams from writing what they were just given.
             await asyncio.sleep(0)
 
-    async def drained(self) -> None:
-        """Wait until everything that entered the buffer was distributed."""
-        await self._buffer.join()
+    async def drain(self, seconds: float) -> None:
+        """Distribute what has entered the buffer, for so long; of what is left then, what producers
+        published, without waiting for anybody. The rest is read again after a restart."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._buffer.join()
+        except TimeoutError:
+            log.warning("stopping with news that were not told yet", number=self._buffer.qsize())
+            while not self._buffer.empty():
+                publication = self._buffer.get_nowait()
+                if publication.published:
+                    for event in self._build(publication):
+                        for consumer in self._interests.consumers(event):
+                            self._give(consumer, event.message)
 
     def _has_room_for(self, size: int) -> bool:
         return not self._bytes or self._bytes + size <= self._max_bytes
-
-    async def _release(self, size: int) -> None:
-        if size:
-            async with self._room:
-                self._bytes -= size
-                self._room.notify_all()
 
     async def _distribute(self, publication: Publication) -> None:
         publication.begin()
@@ -167,13 +176,18 @@ class Processor:
         for consumer in consumers:
             if not roomy and self._consumers.crowded(len(message)):
                 await self._consumers.make_room(len(message))
-            try:
-                if not consumer.offer(message):
-                    behind.append(consumer)
-            except Exception:
-                log.exception("fault with a consumer", peer=consumer.stream.peer)
-                consumer.close(CloseReason.HUB_FAULT, grpc.StatusCode.INTERNAL, FAULT)
+            if not self._give(consumer, message):
+                behind.append(consumer)
         self._delivered[event.type].inc(len(consumers))
         # Where everybody is behind, it is the hub that is too fast, and not one of them too slow.
         if behind and (history or len(behind) == len(consumers)):
             await self._consumers.catch_up(behind)
+
+    def _give(self, consumer: Outbox, message: bytes) -> bool:
+        """Offer a message to one consumer; whether it keeps up."""
+        try:
+            return consumer.offer(message)
+        except Exception:
+            log.exception("fault with a consumer", peer=consumer.stream.peer)
+            consumer.close(CloseReason.HUB_FAULT, grpc.StatusCode.INTERNAL, FAULT)
+            return True

@@ -9,8 +9,10 @@ asked for its channel by name.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
+import math
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +40,11 @@ log = get_logger("eventhub.producer")
 
 URI = "selvedge://producer/"
 
+LOG_SECONDS = 60.0
+"""How long nothing more is logged of what a producer has dropped for the same reason."""
+LOGGED = 1000
+"""Of how many producers and reasons it is known when they were logged."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 Reason = event_hub_pb2.Dropped.Reason
 
@@ -50,21 +57,50 @@ class _Dropped(Exception):
         self.reason = reason
 
 
+class _DropLog:
+    """Says in the log what is dropped, once in a while for a producer and a reason: one that opens
+    a stream for each event writes no more there than one that has a single stream.
+
+    Args:
+        clock: gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        # When it was said last, and how many were dropped since; what was said last comes last.
+        self._told: OrderedDict[tuple[str, Reason.ValueType], tuple[float, int]] = OrderedDict()
+
+    def drop(self, producer: str, reason: Reason.ValueType, sentence: str) -> None:
+        """Take note of an event that was not taken."""
+        key, now = (producer, reason), self._clock()
+        told, since = self._told.get(key, (-math.inf, 0))
+        if now - told < LOG_SECONDS:
+            self._told[key] = told, since + 1
+            return
+        self._told[key] = now, 0
+        self._told.move_to_end(key)
+        if len(self._told) > LOGGED:
+            self._told.popitem(last=False)
+        log.warning(
+            "published event dropped", producer=producer, reason=sentence, dropped=since + 1
+        )
+
+
 class _Tally:
     """What became of one producer's events."""
 
-    def __init__(self, producer: str) -> None:
+    def __init__(self, producer: str, drops: _DropLog) -> None:
         self.accepted = 0
         self._producer = producer
+        self._drops = drops
         self._dropped: Counter[Reason.ValueType] = Counter()
         self._first: dict[Reason.ValueType, str] = {}
 
     def drop(self, reason: Reason.ValueType, sentence: str) -> None:
-        """Count an event that was not taken; the first of each reason is told of."""
+        """Count an event that was not taken; the producer is told of the first of each reason."""
         self._dropped[reason] += 1
-        if reason not in self._first:
-            self._first[reason] = sentence
-            log.warning("published event dropped", producer=self._producer, reason=sentence)
+        self._first.setdefault(reason, sentence)
+        self._drops.drop(self._producer, reason, sentence)
         name = event_hub_pb2.Dropped.Reason.Name(reason).lower()
         metrics.PUBLICATIONS_REFUSED.labels(reason=name).inc()
 
@@ -89,6 +125,7 @@ class Producer(ProducerServicer):
             producer may have half of them.
         max_event_bytes: how large an event may be that clients are sent.
         now: the clock, in UTC.
+        clock: gives seconds, for the log.
 
     Attributes:
         accepted: how many events were taken.
@@ -98,20 +135,23 @@ class Producer(ProducerServicer):
     def __init__(
         self,
         processor: Processor,
-        sourced: Container[str],
+        sourced: Iterable[str],
         *,
         max_streams: int,
         max_event_bytes: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._processor = processor
-        self._sourced = sourced
+        # In lower case, which is all that Fabric's names of channels have.
+        self._sourced = {channel.lower(): channel for channel in sourced}
         # No producer can keep all others out.
         self._places = Places(max_streams, (max_streams + 1) // 2)
         self._max_event_bytes = max_event_bytes
         self._now = now
         self._closing = False
         self._taking: set[asyncio.Timeout] = set()
+        self._drops = _DropLog(clock)
         self.accepted = 0
         self.dropped: Counter[Reason.ValueType] = Counter()
         metrics.PRODUCERS.set_function(lambda: self.streams)
@@ -163,7 +203,7 @@ class Producer(ProducerServicer):
         name: str,
         expires_at: datetime,
     ) -> event_hub_pb2.PublishSummary:
-        tally = _Tally(name)
+        tally = _Tally(name, self._drops)
         try:
             async with asyncio.timeout(seek.FIRST_REQUEST_SECONDS) as taking:
                 self._taking.add(taking)
@@ -203,10 +243,14 @@ class Producer(ProducerServicer):
 
     async def _take(self, request: event_hub_pb2.PublishRequest, name: str) -> None:
         """Hand one event over. Raises _Dropped."""
-        if request.channel in self._sourced:
+        ledger = self._sourced.get(request.channel.lower())
+        if ledger is not None:
+            # People would take what differs in case alone for the ledger's own.
+            is_it = request.channel == ledger
+            why = "is" if is_it else f"differs only in the case of letters from {ledger}, which is"
             raise _Dropped(
                 Reason.CHANNEL_OF_A_SOURCE,
-                f"channel {request.channel} is a ledger's: publish on a channel of your own",
+                f"channel {request.channel} {why} a ledger's: publish on a channel of your own",
             )
         try:
             await self._processor.send(self._event(request, name))

@@ -1,17 +1,14 @@
 """Clients that read blocks by protos.Deliver."""
 
 import asyncio
-import hashlib
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
-from eventhouse import EOF, PATIENCE, House, Running
+from eventhouse import EOF, PATIENCE, House, Running, dialled, next_message
 
-from selvedge_common.comm import channel
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import seek_request
 from selvedge_protos.common import common_pb2
@@ -44,16 +41,7 @@ class BlockReader:
         options: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.identity = identity or house.organisation.identity("user")
-        certificate, key = house.organisation.tls_pair("client")
-        der = ssl.PEM_cert_to_DER_cert(certificate.decode())
-        self.tls_cert_hash = hashlib.sha256(der).digest()
-        self._channel = channel(
-            hub.address,
-            root_cas=house.organisation.tls.pem,
-            certificate=certificate,
-            key=key,
-            options=[("grpc.use_local_subchannel_pool", 1), *options],
-        )
+        self._channel, self.tls_cert_hash = dialled(house.organisation, hub.address, *options)
         opened: Any = self._channel.stream_stream(f"/protos.Deliver/{method}")  # type: ignore[call-arg]
         self.call = opened()
 
@@ -78,11 +66,7 @@ class BlockReader:
 
     async def hear_bytes(self) -> bytes:
         """The next response."""
-        async with asyncio.timeout(PATIENCE):
-            data = await self.call.read()
-        assert data is not EOF, f"the stream ended: {await self.call.details()}"
-        assert isinstance(data, bytes)
-        return data
+        return await next_message(self.call)
 
     async def hear(self) -> events_pb2.DeliverResponse:
         """The next response, parsed."""

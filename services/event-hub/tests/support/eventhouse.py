@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,9 @@ from event_hub.channels.channel import Channel
 from event_hub.consumers import Consumers
 from event_hub.hub import Hub
 from event_hub.material import Material
-from selvedge_common.comm import (
-    channel,
-)
+from selvedge_common.comm import SecureServerConfig, channel
 from selvedge_common.msp import SigningIdentity
-from selvedge_protos.peer import (
-    events_pb2,
-)
+from selvedge_protos.peer import events_pb2
 
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 PATIENCE = 10.0
@@ -42,6 +39,53 @@ def interest(
     return made
 
 
+def dialled(
+    organisation: Organisation, address: str, *options: tuple[str, int], uri: str | None = None
+) -> tuple[grpc.aio.Channel, bytes]:
+    """A connection of a member of its own, and the hash of the certificate that it shows."""
+    certificate, key = organisation.tls_pair("client", uri)
+    opened = channel(
+        address,
+        root_cas=organisation.tls.pem,
+        certificate=certificate,
+        key=key,
+        options=[("grpc.use_local_subchannel_pool", 1), *options],
+    )
+    return opened, hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.decode())).digest()
+
+
+def listening(
+    organisation: Organisation, *, client_certificates: bool = True
+) -> SecureServerConfig:
+    """TLS of a server of the organisation."""
+    certificate, key = organisation.tls_pair("hub")
+    return SecureServerConfig(
+        use_tls=True,
+        certificate=certificate,
+        key=key,
+        client_root_cas=(organisation.tls.pem,),
+        require_client_certificate=client_certificates,
+    )
+
+
+async def next_message(call: Any) -> bytes:
+    """What comes next by a call of raw messages."""
+    async with asyncio.timeout(PATIENCE):
+        data = await call.read()
+    assert data is not EOF, f"the stream ended: {await call.details()}"
+    assert isinstance(data, bytes)
+    return data
+
+
+async def end_of(call: Any) -> tuple[grpc.StatusCode, str]:
+    """The status of a call that the server ends; what comes before it is skipped."""
+    async with asyncio.timeout(PATIENCE):
+        with suppress(grpc.aio.AioRpcError):
+            while await call.read() is not EOF:
+                pass
+        return await call.code(), await call.details()
+
+
 class Client:
     """A client of the event hub that says exactly what it is told to."""
 
@@ -49,12 +93,12 @@ class Client:
         self,
         opened: grpc.aio.Channel,
         identity: SigningIdentity,
-        tls: bytes,
+        tls_cert_hash: bytes,
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.identity = identity
-        self._tls, self._metadata = tls, metadata
-        self.tls_cert_hash = hashlib.sha256(ssl.PEM_cert_to_DER_cert(tls.decode())).digest()
+        self.tls_cert_hash = tls_cert_hash
+        self._metadata = metadata
         self._channel = opened
         # The stubs of grpc.aio know neither raw messages nor requests that are written later.
         chat: Any = opened.stream_stream("/protos.Events/Chat")  # type: ignore[call-arg]
@@ -62,7 +106,7 @@ class Client:
 
     def another_stream(self) -> "Client":
         """Another stream on the same connection."""
-        return Client(self._channel, self.identity, self._tls, self._metadata)
+        return Client(self._channel, self.identity, self.tls_cert_hash, self._metadata)
 
     def sign(self, event: events_pb2.Event) -> bytes:
         if not event.creator:
@@ -87,24 +131,14 @@ class Client:
         assert await self.hear_bytes() == event.SerializeToString()
 
     async def hear_bytes(self) -> bytes:
-        async with asyncio.timeout(PATIENCE):
-            data = await self.call.read()
-        assert data is not EOF, f"the stream ended: {await self.call.details()}"
-        assert isinstance(data, bytes)
-        return data
+        return await next_message(self.call)
 
     async def hear(self) -> events_pb2.Event:
         return events_pb2.Event.FromString(await self.hear_bytes())
 
     async def refused(self) -> tuple[grpc.StatusCode, str]:
         """The status of a stream that the hub ends; what comes before it is skipped."""
-        async with asyncio.timeout(PATIENCE):
-            try:
-                while await self.call.read() is not EOF:
-                    pass
-            except grpc.aio.AioRpcError:
-                pass
-            return await self.call.code(), await self.call.details()
+        return await end_of(self.call)
 
     async def close(self) -> None:
         await self._channel.close(None)
@@ -188,17 +222,11 @@ class House:
             options: of the gRPC channel.
             start: where to begin, as in "mychannel=17".
         """
-        certificate, key = self.organisation.tls_pair("client")
-        opened = channel(
-            hub if isinstance(hub, str) else hub.address,
-            root_cas=self.organisation.tls.pem,
-            certificate=certificate,
-            key=key,
-            options=[("grpc.use_local_subchannel_pool", 1), *options],
-        )
+        address = hub if isinstance(hub, str) else hub.address
+        opened, tls_cert_hash = dialled(self.organisation, address, *options)
         signer = identity or self.organisation.identity("user")
         metadata = () if start is None else (("selvedge-start-block", start),)
-        client = Client(opened, signer, certificate, metadata)
+        client = Client(opened, signer, tls_cert_hash, metadata)
         self._clients.append(client)
         return client
 

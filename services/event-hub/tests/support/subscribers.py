@@ -1,8 +1,6 @@
 """A channel whose blocks a test makes, Subscribe in front of it, and subscribers over real gRPC."""
 
 import asyncio
-import hashlib
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +9,7 @@ from typing import Any, Literal
 import grpc
 import grpc.aio
 from deliver_peer import CHANNEL, Ledger, Transaction
+from eventhouse import dialled, end_of, listening, next_message
 from organisation import Organisation
 
 from event_hub.channels.block import ChannelBlock
@@ -22,10 +21,8 @@ from event_hub.subscriptions.head import Head
 from event_hub.subscriptions.service import METHOD, Subscribe
 from selvedge_common.comm import (
     GRPCServer,
-    SecureServerConfig,
     ServerConfig,
     StreamConfig,
-    channel,
 )
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil.blocks import parse_block
@@ -37,9 +34,6 @@ from selvedge_common.signed_requests import sign_request
 from selvedge_protos.common import common_pb2
 from selvedge_protos.selvedge.eventhub.v1 import event_hub_pb2
 from selvedge_protos.selvedge.eventhub.v1.event_hub_pb2 import Filter, Position
-
-EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
-PATIENCE = 10.0
 
 
 def configuration(*organisations: Organisation) -> ChannelConfig:
@@ -62,10 +56,7 @@ class Subscriber:
         self.call: Any = subscribe(envelope)
 
     async def hear(self) -> event_hub_pb2.Notice:
-        async with asyncio.timeout(PATIENCE):
-            data = await self.call.read()
-        assert data is not EOF, f"the stream ended: {await self.call.details()}"
-        return event_hub_pb2.Notice.FromString(data)
+        return event_hub_pb2.Notice.FromString(await next_message(self.call))
 
     async def begin(self) -> Position | None:
         """Where it begins, as the first notice says."""
@@ -91,13 +82,7 @@ class Subscriber:
 
     async def ended(self) -> tuple[grpc.StatusCode, str]:
         """The status by which the hub ends the stream; what comes before it is skipped."""
-        async with asyncio.timeout(PATIENCE):
-            try:
-                while await self.call.read() is not EOF:
-                    pass
-            except grpc.aio.AioRpcError:
-                pass
-            return await self.call.code(), await self.call.details()
+        return await end_of(self.call)
 
     async def leave(self) -> None:
         await self._channel.close(None)
@@ -148,7 +133,6 @@ class Stage:
         padding: int = 0,
     ) -> Subscriber:
         """Subscribe, or send the raw request. With `padding` it has so many useless bytes more."""
-        certificate, key = self.organisation.tls_pair("client")
         signer = by or self.organisation.identity("user")
         asked = event_hub_pb2.SubscribeRequest(channel=on, filter=wanted, payload=payload)
         if padding:
@@ -158,19 +142,9 @@ class Stage:
             asked.block = start
         elif start is not None:
             asked.after.CopyFrom(start)
-        der = ssl.PEM_cert_to_DER_cert(certificate.decode())
-        digest = hashlib.sha256(der).digest() if bound else b""
-        opened = channel(
-            self.server.address,
-            root_cas=self.organisation.tls.pem,
-            certificate=certificate,
-            key=key,
-            options=options,
-        )
-        subscriber = Subscriber(
-            opened,
-            sign_request(asked, signer, tls_cert_hash=digest) if request is None else request,
-        )
+        opened, digest = dialled(self.organisation, self.server.address, *options)
+        signed = sign_request(asked, signer, tls_cert_hash=digest if bound else b"")
+        subscriber = Subscriber(opened, signed if request is None else request)
         self.subscribers.append(subscriber)
         return subscriber
 
@@ -191,19 +165,11 @@ async def staged(
     client_certificates: bool = True,
 ) -> AsyncIterator[Stage]:
     """Serve an empty channel."""
-    certificate, key = organisation.tls_pair("hub")
-    secure = SecureServerConfig(
-        use_tls=True,
-        certificate=certificate,
-        key=key,
-        client_root_cas=(organisation.tls.pem,),
-        require_client_certificate=client_certificates,
-    )
     server = GRPCServer(
         "127.0.0.1:0",
         ServerConfig(
             transport=transport,
-            secure=secure,
+            secure=listening(organisation, client_certificates=client_certificates),
             max_send_bytes=max_send_bytes,
             stream=StreamConfig(low_mark=16 * 1024, high_mark=64 * 1024),
         ),

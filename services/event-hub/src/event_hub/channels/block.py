@@ -8,6 +8,7 @@ from event_hub.events import BLOCK, IN_ORDER, HubEvent, Kind
 from event_hub.interests import Wanted
 from selvedge_common.protoutil.block_events import filtered_block
 from selvedge_common.protoutil.blocks import header_hash
+from selvedge_common.protoutil.config_block import is_config_block
 from selvedge_common.protoutil.responses import private_data_response
 from selvedge_common.protoutil.wire import length_delimited, marshal
 from selvedge_protos.common import common_pb2
@@ -28,6 +29,7 @@ class ChannelBlock:
             events are made of them.
 
     Attributes:
+        is_config: whether it holds a configuration of the channel.
         held_bytes: about what it takes in memory, with all that was made of it so far.
         on_growth: told of further bytes when something is made of it.
     """
@@ -40,6 +42,7 @@ class ChannelBlock:
         "_with_private_data",
         "channel",
         "held_bytes",
+        "is_config",
         "message",
         "on_growth",
         "response",
@@ -53,6 +56,7 @@ class ChannelBlock:
         self.response = response
         self.message = message
         self.validated = validated
+        self.is_config = is_config_block(message)
         self.held_bytes = _PARSED * len(response)
         self.on_growth: Callable[[int], None] | None = None
         self._filtered: bytes | None = None

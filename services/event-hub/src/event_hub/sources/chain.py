@@ -111,25 +111,29 @@ class Chain:
         self._channel = channel
         self._key = key
 
-    def check(self, block: common_pb2.Block) -> Position:
+    def check(self, block: common_pb2.Block, after: Position | None = None) -> Position:
         """Check that a block follows, and give its position.
+
+        Args:
+            block: the next one.
+            after: what it has to follow; the last block that was read, if not given.
 
         Raises:
             Gap: its number is not the next one, or, of the first block, not that to begin with.
             Fork: it does not follow the block that was read last.
             DamagedBlock: its data are not those its header was made for.
         """
-        header = block.header
-        if self.last is not None:
-            if header.number != self.last.number + 1:
+        header, last = block.header, after or self.last
+        if last is not None:
+            if header.number != last.number + 1:
                 raise Gap(
-                    f"the source sent block {header.number} after block {self.last.number}; "
+                    f"the source sent block {header.number} after block {last.number}; "
                     "check that it serves the whole channel"
                 )
-            if header.previous_hash != self.last.hash:
+            if header.previous_hash != last.hash:
                 raise Fork(
                     f"block {header.number} of the source does not follow the block "
-                    f"{self.last.number} that this hub has read; the source serves another history "
+                    f"{last.number} that this hub has read; the source serves another history "
                     f"of the channel; {self._remedy}"
                 )
         elif header.number != self.first:

@@ -18,8 +18,9 @@ from selvedge_common.logs import get_logger
 
 log = get_logger("eventhub.checkpoint")
 
+# From one write to the next: each waits for the disk, and what a crash repeats has been told.
+PACE_SECONDS = 0.1
 RETRY_SECONDS = 1.0
-
 
 CONFIGURATIONS = "configurations"
 
@@ -51,6 +52,7 @@ class Checkpoint:
         self._channel = channel
         self._changed = asyncio.Event()
         self._writing = threading.Lock()
+        self._shown = metrics.SOURCE_HEIGHT.labels(channel=channel)
         self.position = self._read()
         try:
             self.configurations = Configurations(
@@ -58,7 +60,7 @@ class Checkpoint:
             )
         except ConfigurationsError as error:
             raise CheckpointError(str(error)) from error
-        metrics.SOURCE_HEIGHT.labels(channel=channel).set(self.height)
+        self._shown.set(self.height)
 
     @property
     def height(self) -> int:
@@ -66,9 +68,9 @@ class Checkpoint:
         return self.position.number + 1 if self.position else 0
 
     def advance(self, position: Position) -> None:
-        """Move on; the file follows as soon as the disk allows."""
+        """Move on; the file follows at its pace."""
         self.position = position
-        metrics.SOURCE_HEIGHT.labels(channel=self._channel).set(self.height)
+        self._shown.set(position.number + 1)
         self._changed.set()
 
     async def run(self) -> None:
@@ -76,8 +78,7 @@ class Checkpoint:
         while True:
             await self._changed.wait()
             await self.write()
-            if self.failure:
-                await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS if self.failure else PACE_SECONDS)
 
     async def write(self) -> None:
         """Bring the file to the position. A failure is logged and kept in ``failure``."""

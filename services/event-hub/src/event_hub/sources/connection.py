@@ -5,7 +5,9 @@ requests, and who follows for ever asks for nothing else.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -29,6 +31,10 @@ METHODS = MappingProxyType(
 
 WAIT = ab_pb2.SeekInfo.BLOCK_UNTIL_READY
 FAIL = ab_pb2.SeekInfo.FAIL_IF_NOT_READY
+
+# What is read before it is asked for: no more of it once it has so many bytes.
+_AHEAD_BYTES = 1024 * 1024
+_AHEAD_MESSAGES = 64
 
 # How gRPC begins to say that a message is above this side's limit.
 _TOO_LARGE = "CLIENT: Received message larger than max"
@@ -91,6 +97,8 @@ Dial: TypeAlias = Callable[[str], Dialled]
 class SourceStream:
     """A Deliver stream of one channel, on a connection of its own; an async context manager.
 
+    It reads a little ahead, so that whoever is slower than the source gets several answers at once.
+
     Args:
         dial: opens a channel to an address.
         kind: what the source is.
@@ -108,6 +116,21 @@ class SourceStream:
         self._dialled: Dialled
         self._call: Any
         self._requests: asyncio.Queue[common_pb2.Envelope | None] = asyncio.Queue()
+        self._reading: asyncio.Task[None]
+        self._ahead: deque[bytes] = deque()
+        self._ahead_bytes = 0
+        self._moved = asyncio.Event()
+        self._end: Exception | None = None
+
+    @property
+    def at_hand(self) -> int:
+        """How many answers have come that were not read."""
+        return len(self._ahead)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more comes before something is read."""
+        return self._ahead_bytes >= _AHEAD_BYTES or len(self._ahead) >= _AHEAD_MESSAGES
 
     async def __aenter__(self) -> "SourceStream":
         """Raises CredentialsUnusable: it cannot be dialled with what there is."""
@@ -123,11 +146,17 @@ class SourceStream:
         # Written by gRPC while answers are read: a write of our own that fails, since the source
         # has ended the stream, would hide what it answered before.
         self._call = deliver(self._written())
+        self._reading = asyncio.create_task(self._read_ahead(), name="source stream")
         return self
 
     async def __aexit__(self, *raised: object) -> None:
         self._requests.put_nowait(None)
         self._call.cancel()
+        self._reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reading
+        # Nothing that refers to itself is left: an open connection would wait for it to be found.
+        self._end = None
         await self._dialled.channel.close(None)
 
     async def _written(self) -> AsyncIterator[common_pb2.Envelope]:
@@ -156,22 +185,54 @@ class SourceStream:
             BlockTooLarge: it is above the limit.
             grpc.aio.AioRpcError: the call failed.
         """
-        try:
-            response = await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            _raise_if_cancelled()
-            if _TOO_LARGE in str(error.details()):
-                raise BlockTooLarge(str(error.details())) from error
-            raise
-        if response is EOF:
-            _raise_if_cancelled()
-            raise SourceRefused("ended", "the source ended the stream")
+        await self.arrived()
+        answer = self.first()
+        self.advance()
+        return answer
+
+    async def arrived(self) -> None:
+        """Return once an answer is at hand. Raises what `read` does."""
+        while not self._ahead:
+            if self._end is not None:
+                raise self._end
+            await self._wait()
+
+    def first(self) -> tuple[bytes, events_pb2.DeliverResponse]:
+        """The first answer that is at hand. Raises SourceRefused if it is none."""
+        response = self._ahead[0]
         try:
             return response, parse(events_pb2.DeliverResponse, response, "answer of the source")
         except MalformedMessage as error:
             raise SourceRefused(
                 "malformed", f"{error} Check that a peer or an orderer serves this address."
             ) from error
+
+    def advance(self) -> None:
+        """Be done with the first answer that is at hand."""
+        self._ahead_bytes -= len(self._ahead.popleft())
+        self._moved.set()
+
+    async def _read_ahead(self) -> None:
+        """Read until the stream ends. A task of its own, since a read of gRPC that is cancelled
+        while it fails forgets that it was."""
+        try:
+            while (response := await self._call.read()) is not EOF:
+                self._ahead.append(response)
+                self._ahead_bytes += len(response)
+                del response
+                self._moved.set()
+                while self.full:
+                    await self._wait()
+            self._end = SourceRefused("ended", "the source ended the stream")
+        except grpc.aio.AioRpcError as error:
+            too_large = _TOO_LARGE in str(error.details())
+            self._end = BlockTooLarge(str(error.details())) if too_large else error
+        self._moved.set()
+
+    async def _wait(self) -> None:
+        """Return when there is more, or less, to be read."""
+        self._moved.clear()
+        await self._moved.wait()
 
     async def one(self, number: seek_request.Position) -> common_pb2.Block:
         """Ask for one block, and take the whole answer.
@@ -207,11 +268,3 @@ class SourceStream:
             f"the source answered {name} to a request for the blocks of {self._channel}; "
             "check " + _CHECKS.get(status, _OTHER).format(key=self._key),
         )
-
-
-def _raise_if_cancelled() -> None:
-    """Raises CancelledError where gRPC lost one: it came before the call had begun, which the call
-    survives, and then the call failed by itself."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

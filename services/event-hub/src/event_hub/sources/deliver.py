@@ -1,11 +1,11 @@
 """The blocks of a channel, pulled from its source as they come.
 
-They are read one after another. The reader waits whenever the processor is full, which holds the
-source back through the stream's own flow control: nothing is ever dropped on this way.
+The reader waits whenever the processor is full, which holds the source back through the stream's
+own flow control: nothing is ever dropped on this way.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -29,9 +29,14 @@ from event_hub.sources.trust import Trust
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import metadata, seek_request
 from selvedge_common.protoutil.errors import MalformedBlock
-from selvedge_protos.peer import events_pb2
 
 log = get_logger("eventhub.source")
+
+# How many times as long as it takes to check blocks it rests: what has come meanwhile is judged by
+# one signature, and leaves together. A block that comes after the rest is taken at once. And the
+# longest rest, in seconds.
+_REST = 8
+_LONGEST_REST = 0.002
 
 
 class SourceUnfit(Exception):
@@ -91,6 +96,7 @@ class DeliverSource:
         self._trust = trust
         self._status = status
         self._take = take
+        self._validated = config.kind == "peer"
         self._connected = metrics.SOURCE_CONNECTED.labels(channel=config.channel)
         self._causes: dict[str, str] = {}  # by address, why it failed last
         self._unfit: str | None = None
@@ -157,10 +163,16 @@ class DeliverSource:
             first = self._chain.first = newest
         stream.ask(first, seek_request.FOREVER, WAIT)
         self._accept(address, newest)
+        clock = asyncio.get_running_loop().time
         while True:
-            await self._take_next(stream, newest)
+            await self._arrived(stream, newest)
+            began = clock()
+            for block in self._judged(self._read(stream)):
+                await self._pass_on(block, newest)
             self._addresses.stands(address)
             self._accept(address, newest)
+            rest = min(_REST * (clock() - began), _LONGEST_REST)
+            await asyncio.sleep(0 if stream.full else rest)
 
     async def _compare(self, stream: SourceStream) -> int:
         """Hold what the source has against what was read; gives the number of its newest block.
@@ -182,35 +194,14 @@ class DeliverSource:
             self._trust.begin(await stream.one(number))
         return newest.header.number
 
-    async def _take_next(self, stream: SourceStream, newest: int) -> None:
-        raw, response = await self._next_answer(stream, newest)
-        if response.WhichOneof("Type") != "block":
-            raise stream.refusal(response)
-        message = response.block
-        position = self._chain.check(message)
-        if self._trust.begun:
-            self._trust.check(message)
-            self._trust.move_on(message)
-        else:
-            self._trust.begin(message)
-        validated = self._config.kind == "peer"
-        if validated:
-            check_codes(message)
-        block = ChannelBlock(self._config.channel, raw, message, validated=validated)
-        await self._take(block, position, position.number <= newest)
-        self._chain.last = position
-        self._status.newest = max(position.number, self._status.newest or 0)
-
-    async def _next_answer(
-        self, stream: SourceStream, newest: int
-    ) -> tuple[bytes, events_pb2.DeliverResponse]:
-        """The next answer, for which a source that said to have it is not waited for long."""
+    async def _arrived(self, stream: SourceStream, newest: int) -> None:
+        """Wait for an answer; not for long if the source said that it has one."""
         last = self._chain.last
         if last is not None and last.number >= newest:
-            return await stream.read()
+            return await stream.arrived()
         try:
             async with asyncio.timeout(self._config.answer_timeout):
-                return await stream.read()
+                return await stream.arrived()
         except TimeoutError:
             after = "nothing" if last is None else f"nothing after block {last.number}"
             raise SourceRefused(
@@ -218,6 +209,52 @@ class DeliverSource:
                 f"the source says that it has block {newest}, and has sent {after} for the "
                 f"{self._config.answer_timeout:g} s of {self._config.key}.answerTimeout",
             ) from None
+
+    def _read(self, stream: SourceStream) -> Sequence[ChannelBlock]:
+        """Give the blocks that are at hand, each of which names the one before it, up to one by
+        which those after it are judged. Raises SourceRefused or ChainError, for the first one."""
+        blocks: list[ChannelBlock] = []
+        last = self._chain.last
+        while stream.at_hand:
+            try:
+                block, last = self._check(stream, last)
+            except (SourceRefused, ChainError):
+                if not blocks:
+                    raise
+                break  # the others come first
+            stream.advance()
+            blocks.append(block)
+            if block.is_config or not self._trust.begun:
+                break
+        return blocks
+
+    def _check(self, stream: SourceStream, last: Position | None) -> tuple[ChannelBlock, Position]:
+        raw, response = stream.first()
+        if response.WhichOneof("Type") != "block":
+            raise stream.refusal(response)
+        message = response.block
+        position = self._chain.check(message, last)
+        if self._validated:
+            check_codes(message)
+        return ChannelBlock(self._config.channel, raw, message, validated=self._validated), position
+
+    def _judged(self, blocks: Sequence[ChannelBlock]) -> Iterator[ChannelBlock]:
+        """Give those that are the channel's, and judge the next ones by the last. Raises
+        ChainError, for one that is not."""
+        if self._trust.begun:
+            for block in self._trust.proven(blocks):
+                if block.is_config:
+                    self._trust.move_on(block.message)
+                yield block
+        elif blocks:
+            self._trust.begin(blocks[0].message)
+            yield blocks[0]
+
+    async def _pass_on(self, block: ChannelBlock, newest: int) -> None:
+        position = Position(block.number, block.hash)
+        await self._take(block, position, position.number <= newest)
+        self._chain.last = position
+        self._status.newest = max(position.number, self._status.newest or 0)
 
     def _accept(self, address: str, newest: int) -> None:
         """Forget what was wrong, once all that the source had at first can be read."""

@@ -34,6 +34,8 @@ log = get_logger("eventhub.history")
 
 # After so many seconds in which nobody wanted anything the stream ends.
 IDLE_SECONDS = 60.0
+# So many seconds after a block was unfit it is asked for again, whoever wants it.
+LOOK_AGAIN_SECONDS = 60.0
 
 # What one request is to bring, unless a single block is larger. Where many read in many places it
 # is less, so that what the others get does not push out what one has yet to take.
@@ -80,6 +82,12 @@ class _Wanted:
     readers: int = 0
     # By address, why it does not give the block.
     refused: dict[str, str] = field(default_factory=dict)
+    unfit: bool = False  # at one of these, whose block is none to be given
+
+    @property
+    def refusals(self) -> str:
+        """What all these addresses say."""
+        return "; ".join(f"{address}: {why}" for address, why in self.refused.items())
 
 
 @dataclass(slots=True)
@@ -117,6 +125,7 @@ class History:
         height: how many blocks may be read.
         trust: judges whether the orderers signed them.
         idle: seconds after which a stream that nobody needs ends.
+        look_again: seconds after which a block that was unfit is asked for again.
     """
 
     def __init__(
@@ -128,6 +137,7 @@ class History:
         height: Callable[[], int],
         trust: Trust,
         idle: float = IDLE_SECONDS,
+        look_again: float = LOOK_AGAIN_SECONDS,
     ) -> None:
         self._config = config
         self._dial = dial
@@ -136,6 +146,7 @@ class History:
         self._height = height
         self._trust = trust
         self._idle = idle
+        self._look_again = look_again
         # In the order in which they were asked for; no block is in both.
         self._wanted: OrderedDict[int, _Wanted] = OrderedDict()
         self._blocks = PastBlocks(config.max_bytes)
@@ -146,10 +157,15 @@ class History:
         self._progress = 0.0  # when a block was read last
         self._failing: set[str] = set()  # addresses that failed since
         self._causes: dict[str, str] = {}  # by address, why it failed last
+        # The first block that was unfit, and has not been given since.
+        self._unfit: int | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._count = metrics.HISTORY_BLOCKS.labels(channel=config.channel)
         held, waiting = metrics.HISTORY_BYTES, metrics.HISTORY_WAITING
         held.labels(channel=config.channel).set_function(lambda: self._blocks.held_bytes)
         waiting.labels(channel=config.channel).set_function(lambda: len(self._wanted))
+        unfit = metrics.HISTORY_UNFIT.labels(channel=config.channel)
+        unfit.set_function(lambda: self._unfit is not None)
 
     async def read(self, number: int) -> ChannelBlock:
         """Give one block, which is below the height.
@@ -160,12 +176,7 @@ class History:
         block = self._blocks.get(number)
         if block is not None:
             return block
-        wanted = self._wanted.get(number)
-        if wanted is None:
-            loop = asyncio.get_running_loop()
-            wanted = self._wanted[number] = _Wanted(loop.create_future(), loop.time())
-            self._asked.set()
-        wanted.readers += 1
+        wanted = self._want(number)
         try:
             # Shielded: others may want it too.
             found = await asyncio.shield(wanted.found)
@@ -194,6 +205,16 @@ class History:
             await self._attempt(address)
             self._ranges.clear()
 
+    def _want(self, number: int) -> _Wanted:
+        """Ask for a block, like all others who want it."""
+        wanted = self._wanted.get(number)
+        if wanted is None:
+            loop = asyncio.get_running_loop()
+            wanted = self._wanted[number] = _Wanted(loop.create_future(), loop.time())
+            self._asked.set()
+        wanted.readers += 1
+        return wanted
+
     async def _attempt(self, address: str) -> None:
         """Read from one address until that fails, or nobody wants anything of it."""
         config = self._config
@@ -208,11 +229,11 @@ class History:
             self._failed(error.code().name, address, str(error.details()))
         except BlockTooLarge as error:
             too_large = f"a block is larger than {config.key}.maxRecvMsgSize allows: {error}"
-            self._failed("block_too_large", address, too_large, refused=True)
+            self._failed("block_too_large", address, too_large, refused=True, unfit=True)
         except SourceRefused as error:
             self._failed(error.cause, address, str(error), refused=not error.passes)
         except ChainError as error:
-            self._failed(error.cause, address, str(error), refused=True)
+            self._failed(error.cause, address, str(error), refused=True, unfit=True)
         except Exception as error:
             log.exception("fault while reading the past")
             self._failed("fault", address, f"{type(error).__name__}: {error}", refused=True)
@@ -318,16 +339,7 @@ class History:
         Raises:
             ChainError: a block is not one of the channel; those before it were given.
         """
-        if not current.unproven:
-            return
-        try:
-            self._trust.check(current.unproven[-1].message)
-        except ChainError:
-            for block in tuple(current.unproven):
-                self._trust.check(block.message)
-                self._give(current)
-            raise
-        while current.unproven:
+        for _ in self._trust.proven(tuple(current.unproven)):
             self._give(current)
 
     def _give(self, current: _Range) -> None:
@@ -339,9 +351,14 @@ class History:
         if wanted is not None:
             wanted.found.set_result(block)
         self._blocks.add(block, asked=wanted is not None)
+        if self._unfit == number:
+            self._unfit = None
 
-    def _failed(self, cause: str, address: str, reason: str, *, refused: bool = False) -> None:
-        """Note that an address failed, or that it refused the block that was to come next."""
+    def _failed(
+        self, cause: str, address: str, reason: str, *, refused: bool = False, unfit: bool = False
+    ) -> None:
+        """Note that an address failed, or that it refused the block that was to come next, or gave
+        one that is unfit."""
         again = cause == self._causes.get(address)
         self._causes[address] = cause
         level = log.error if refused else log.debug if again else log.warning
@@ -355,7 +372,7 @@ class History:
         metrics.HISTORY_FAILURES.labels(channel=self._config.channel, cause=cause).inc()
         self._addresses.failed(address)
         if refused and self._ranges:
-            self._refused(self._ranges[0].first, address, reason)
+            self._refused(self._ranges[0].first, address, reason, unfit=unfit)
         self._failing.add(address)
         if len(self._failing) < len(self._addresses):
             return
@@ -364,18 +381,29 @@ class History:
             if now - max(wanted.since, self._progress) >= self._config.answer_timeout:
                 self._give_up(number, f"{address}: {reason}")
 
-    def _refused(self, number: int, address: str, reason: str) -> None:
+    def _refused(self, number: int, address: str, reason: str, *, unfit: bool) -> None:
         wanted = self._wanted.get(number)
         if wanted is None:
             return  # it was read ahead; who comes to it asks for it first
         wanted.refused[address] = reason
+        wanted.unfit = wanted.unfit or unfit
         if len(wanted.refused) == len(self._addresses):
-            self._give_up(
-                number, "; ".join(f"{each}: {why}" for each, why in wanted.refused.items())
-            )
+            self._give_up(number, wanted.refusals)
 
     def _give_up(self, number: int, reason: str) -> None:
-        self._wanted.pop(number).found.set_result(reason)
+        wanted = self._wanted.pop(number)
+        wanted.found.set_result(reason)
+        if wanted.unfit and self._unfit is None:
+            self._unfit = number
+        if self._unfit == number and self._looking is None:
+            # When it is mended that is to be seen, though nobody else may ask for it any more.
+            loop = asyncio.get_running_loop()
+            self._looking = loop.call_later(self._look_again, self._want_again)
+
+    def _want_again(self) -> None:
+        self._looking = None
+        if self._unfit is not None:
+            self._want(self._unfit)
 
 
 def _check_next(current: _Range, block: ChannelBlock) -> None:

@@ -4,9 +4,10 @@ The first configuration is the source's word, at the first contact. Every furthe
 that was signed as the one before it demands, so from then on no source can make up a block.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
-from event_hub.sources.chain import Fork, NotSigned, UnusableConfiguration, check_data
+from event_hub.channels.block import ChannelBlock
+from event_hub.sources.chain import ChainError, Fork, NotSigned, UnusableConfiguration, check_data
 from event_hub.sources.configurations import Configuration, Configurations
 from selvedge_common.logs import get_logger
 from selvedge_common.msp import PolicyError
@@ -94,6 +95,23 @@ class Trust:
                 f"{self._channel} in block {configuration.number} demands; the source's ledger is "
                 f"altered: {error}"
             ) from error
+
+    def proven(self, linked: Sequence[ChannelBlock]) -> Iterator[ChannelBlock]:
+        """Give those that are the channel's, of blocks each of which names the one before it: then
+        the orderers' word for the last one is their word for all.
+
+        Raises:
+            NotSigned, Fork: where that is not so, for the first that is not the channel's.
+        """
+        try:
+            if linked:
+                self.check(linked[-1].message)
+        except ChainError:
+            for block in linked:
+                self.check(block.message)
+                yield block
+            raise
+        yield from linked
 
     def move_on(self, block: common_pb2.Block) -> None:
         """Judge the next blocks by a block that has passed, if it holds a configuration.
