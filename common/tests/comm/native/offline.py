@@ -1,6 +1,7 @@
 """A native server without a network: what a client sends is handed to its connections."""
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from typing import Any, TypeVar, cast
 
@@ -11,6 +12,8 @@ from selvedge_common.comm.native.connection import Connection
 from selvedge_common.comm.native.server import NativeServer
 
 T = TypeVar("T")
+
+_NOWHERE = socket.socket()
 
 
 class FakeTransport:
@@ -26,7 +29,10 @@ class FakeTransport:
         return b"".join(self._written)
 
     def get_extra_info(self, name: str) -> Any:
-        return ("127.0.0.1", 1) if name == "peername" else None
+        return {"peername": ("127.0.0.1", 1), "socket": _NOWHERE}.get(name)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def set_write_buffer_limits(self, high: int, low: int) -> None: ...
 

@@ -7,10 +7,17 @@ from typing import Any
 import grpc
 import pytest
 from common.tests.comm.native.conftest import Target
-from common.tests.comm.native.raw_client import data, headers, message
+from common.tests.comm.native.raw_client import (
+    PATIENCE,
+    data,
+    headers,
+    message,
+    opening,
+    split,
+)
 
 from selvedge_common.comm.native import frames
-from selvedge_common.comm.native.frames import ErrorCode
+from selvedge_common.comm.native.frames import ErrorCode, Setting
 
 Attack = Callable[..., Awaitable[Target]]
 
@@ -75,6 +82,45 @@ async def test_calls_that_outlast_the_grace_are_told_that_the_server_stops(targe
     assert response.status == 14
     assert "stopping" in response.sentence
     assert target.service.cancelled == 1
+
+
+async def test_who_reads_slowly_gets_all_that_was_sent_before_the_server_stopped(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it goes on to send, which a system that has closed answers by dropping the rest."""
+    monkeypatch.setattr("selvedge_common.comm.native.connection._LINGER", 0.05)
+    wide = opening({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW})
+    client = await target.connect(greeting=wide, receive_buffer=4096)
+    client.send(frames.window_update(0, 1 << 30))
+    number = client.call("/test.Raw/Send", b"40*10000")
+    body, ended = (await client.until(frames.DATA)).payload, False
+    stopping = asyncio.create_task(target.server.stop(10))
+    while (got := await client.frame()) is not None:
+        if got.stream != number:
+            continue
+        body += got.payload if got.kind == frames.DATA else b""
+        ended = bool(got.flags & frames.END_STREAM)
+        if got.kind == frames.DATA:
+            client.send(frames.window_update(0, 1))
+            await asyncio.sleep(0.01)
+    assert len(list(split(body))) == 40
+    assert ended
+    client.close()
+    await stopping
+
+
+async def test_who_reads_nothing_does_not_keep_the_server_from_stopping(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selvedge_common.comm.native.connection._LINGER", 0.05)
+    wide = opening({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW})
+    client = await target.connect(greeting=wide, receive_buffer=4096)
+    client.send(frames.window_update(0, 1 << 30))
+    client.call("/test.Raw/Send", b"4*10000")
+    await client.until(frames.DATA)
+    await target.eventually(lambda: target.running == 0)
+    async with asyncio.timeout(PATIENCE):
+        await target.server.stop(1000)
 
 
 async def test_stop_waits_for_handlers_that_clean_up(target: Target) -> None:

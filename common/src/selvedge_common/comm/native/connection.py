@@ -1,7 +1,10 @@
 """One client's connection (RFC 9113): what leaves on it, its bounds, and its end."""
 
+import array
 import asyncio
 import contextlib
+import fcntl
+import termios
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
@@ -30,7 +33,8 @@ _FRAME_COST = 32  # what a frame counts beside its bytes when it carries nothing
 STREAM_COST = 8 * 1024  # what a call takes beside its headers and messages, about
 _TURN = 0.01  # seconds of work for one client before others have their turn
 _LAST_CHANCE = 0.1  # seconds
-_LINGER = 1.0  # seconds that a client may take to read why its connection ends
+_LINGER = 1.0  # seconds in which a client has to read some of the last that is written to it
+_LONGEST_LINGER = 10.0  # seconds that it may take to read all of that
 _NO_TABLE = b"\x20"  # how a block says that none are used (RFC 7541, section 6.3)
 
 
@@ -440,12 +444,30 @@ class Connection(asyncio.Protocol):
         self._end(reason)
         if self._transport.is_closing():
             return
-        self._timer = self.loop.call_later(_LINGER, self._transport.abort)
+        until = self.loop.time() + _LONGEST_LINGER
+        self._timer = self.loop.call_later(_LINGER, self._linger, until, self._unconfirmed())
         if self.secure:
             self._transport.close()
             return
         with contextlib.suppress(OSError):  # the client may have left meanwhile
             self._transport.write_eof()
+
+    def _linger(self, until: float, before: int) -> None:
+        """Close, unless the client still takes what was written, of which there were so many bytes
+        when this was looked at last."""
+        left = self._unconfirmed()
+        if 0 < left < before and self.loop.time() < until:
+            self._timer = self.loop.call_later(_LINGER, self._linger, until, left)
+        else:
+            self._transport.abort()
+
+    def _unconfirmed(self) -> int:
+        """How many bytes were written that the client's machine has not confirmed."""
+        in_system = array.array("i", [0])
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # not every system tells
+            fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, in_system)
+        return self._transport.get_write_buffer_size() + in_system[0]
 
     # Time
 

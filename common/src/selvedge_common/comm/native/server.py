@@ -35,7 +35,7 @@ _PAUSE = 0.5  # seconds without accepting when the process has no file descripto
 _HANDSHAKES = 256  # of one TLS context
 _TELL_EVERY = 5.0  # seconds between two lines on failing handshakes
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_FAREWELL = 1.0  # seconds that the last answers may take to leave
+_FAREWELL = 1.0  # seconds that the last answers may take to leave, whatever the grace
 _CLEAN_UP = 5.0  # seconds that cancelled handlers may take to end
 
 
@@ -131,6 +131,7 @@ class NativeServer:
 
     async def stop(self, grace: float) -> None:
         """Take no new connections and calls, and end those that still run after `grace` seconds."""
+        end = self._loop.time() + grace
         self._stopping = True
         SERVERS.pop(self, None)
         if self._listener.fileno() >= 0:
@@ -141,14 +142,14 @@ class NativeServer:
         if self._running:
             self._quiet.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
+                async with asyncio.timeout_at(end):
                     await self._quiet.wait()
         for call in list(self._running):
             call.stop()
         for connection in list(self._connections):
             connection.close("server")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL):
+            async with asyncio.timeout_at(max(end, self._loop.time() + _FAREWELL)):
                 await self._alone.wait()
         for connection in list(self._connections):
             connection.abort("server")
