@@ -33,7 +33,7 @@ class Wire:
         self._connections = dict[asyncio.Task[None], list[socket.socket]]()
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._cut = False
+        self._cut = self._trickling = False
         self.address = ""
 
     async def __aenter__(self) -> Wire:
@@ -59,9 +59,13 @@ class Wire:
         """Forward nothing, without a word, until it is mended: whoever connects waits."""
         self._flowing.clear()
 
+    def trickle(self) -> None:
+        """Forward a byte a second each way, until it is mended."""
+        self._trickling = True
+
     def mend(self) -> None:
         """Forward again."""
-        self._cut = False
+        self._cut = self._trickling = False
         self._flowing.set()
 
     def reset(self) -> None:
@@ -100,6 +104,11 @@ class Wire:
         loop = asyncio.get_running_loop()
         with suppress(OSError):  # an end is gone, which the other direction finds out by itself
             while data := await loop.sock_recv(source, _CHUNK):
-                await self._flowing.wait()
-                await loop.sock_sendall(sink, data)
+                while data:
+                    await self._flowing.wait()
+                    size = 1 if self._trickling else len(data)
+                    await loop.sock_sendall(sink, data[:size])
+                    data = data[size:]
+                    if data:
+                        await asyncio.sleep(1)
             sink.shutdown(socket.SHUT_WR)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from eventhouse import House, Running, eventually, interest, sample
 from fabric_blocks import fabric_blocks
 from organisation import Organisation
 
+from event_hub.channels.block import ChannelBlock
 from event_hub.channels.channel import Channel
 from event_hub.channels.recent import RecentBlocks
 from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION
@@ -367,6 +369,34 @@ def test_configuration_that_was_passed_is_not_replaced_by_another(
     usurped = genesis_block(CHANNEL, [stranger.msp.config()], ["localhost:7050"], BATCH)
     with pytest.raises(Fork, match="block 0 of the source is not the configuration"):
         trust.check(usurped)
+
+
+@pytest.mark.parametrize(
+    ("not_signed", "believed"), [((), 3), ((1, 2), 3), ((3,), 2), ((2, 3), 1), ((1, 2, 3), 0)]
+)
+def test_signature_on_the_last_of_linked_blocks_is_word_for_those_before_it(
+    organisation: Organisation,
+    told: list[common_pb2.Block],
+    tmp_path: Path,
+    not_signed: tuple[int, ...],
+    believed: int,
+) -> None:
+    """And where it is not there, each is as good as its own."""
+    trust, _, _ = trusting(tmp_path, None, told[0])
+    orderer = organisation.identity("orderer", "orderer")
+    linked = [ChannelBlock(CHANNEL, b"", told[0])]
+    for number in (1, 2, 3):
+        block = blocks.new_block(number, linked[-1].hash, [b"envelope"])
+        if number not in not_signed:
+            blocks.sign_block(block, orderer, 0)
+        linked.append(ChannelBlock(CHANNEL, b"", block))
+    proven = trust.proven(linked[1:])
+    assert [block.number for block in islice(proven, believed)] == [1, 2, 3][:believed]
+    if believed == 3:
+        assert next(proven, None) is None
+    else:
+        with pytest.raises(NotSigned, match=f"^block {believed + 1} of the source is not signed"):
+            next(proven)
 
 
 async def test_configuration_is_on_disk_before_a_position_after_it(
