@@ -301,6 +301,18 @@ async def test_hub_that_goes_away_before_any_block_leaves_the_command_to_complet
     assert "`selvedge events --name 'A b' --from N --count 7` with N the first" in str(ended.value)
 
 
+@pytest.mark.parametrize("kind", ["block", "filtered", "rejection", "chaincode"])
+async def test_hub_is_asked_for_the_events_of_one_channel(tmp_path: Path, kind: str) -> None:
+    """Else one of several channels tells of all, and a block to go on with may be another's."""
+    network = await make_network()
+    async with serving(network, tmp_path) as connection:
+        object.__setattr__(connection.settings, "channel", "second")
+        with pytest.raises(CommandError):
+            await listen(connection, Wanted(kind, ["asset", "token"]), None, None, [])
+    assert {interest.chainID for interest in network.registered} == {"second"}
+    assert len(network.registered) == (2 if kind == "chaincode" else 1)
+
+
 async def test_hub_without_the_channel_says_where_channels_are_listed(tmp_path: Path) -> None:
     network = await make_network(1)
     network.farewell = "CHANNEL_UNKNOWN: no source of this event hub serves it"

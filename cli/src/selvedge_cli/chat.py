@@ -55,13 +55,17 @@ class Chat:
         self._call = hub.Chat(metadata=place)  # type: ignore[call-arg]
 
     async def register(self, interests: Sequence[events_pb2.Interest]) -> None:
-        """Ask for events, and return once the hub has echoed it: from then on none is missed.
+        """Ask for events of the user's channel, and return once the hub has echoed it: from then on
+        none is missed.
 
         Raises:
             CommandError: the hub cannot be reached or refused.
         """
+        wanted = events_pb2.Register(events=interests)
+        for interest in wanted.events:
+            interest.chainID = self._channel
         event = events_pb2.Event(
-            register=events_pb2.Register(events=interests),
+            register=wanted,
             creator=self._user.signer.serialized,
             timestamp=timestamp_of(),
             tls_cert_hash=self._user.tls_hash,

@@ -235,6 +235,7 @@ COUNTS = [
         *((key, value) for key in SIZES for value in ("0", "100", "2GB")),
         *((key, value) for key in COUNTS for value in ("0", "-1", "3000000000")),
         ("peer.events.timeout", "1000h"),
+        *(("source.compareInterval", value) for value in ("-1s", "1us", "1000h")),
         ("peer.events.keepalive.maxStrikes", "-1"),
         ("peer.localMspId", " "),
         ("source.addresses", "localhost"),
@@ -266,7 +267,11 @@ def test_every_duration_size_and_count_is_checked() -> None:
             elif isinstance(value, float | int) and not isinstance(value, bool):
                 yield name
 
-    zero_has_a_meaning = ("peer.events.timeout", "peer.events.keepalive.maxStrikes")
+    zero_has_a_meaning = (
+        "peer.events.timeout",
+        "peer.events.keepalive.maxStrikes",
+        "source.compareInterval",
+    )
     listed = {key.lower() for key in (*DURATIONS, *SIZES, *COUNTS, *zero_has_a_meaning)}
     assert set(numbers(configuration.read(None, {}))) == listed
 

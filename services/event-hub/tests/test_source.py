@@ -462,6 +462,39 @@ async def test_reading_ends_when_it_is_told_to_while_the_source_goes_away(
     assert reading.cancelled()
 
 
+class TakesItsTime(FailsWhenCancelled):
+    """A call whose read ends a while after it was cancelled."""
+
+    def __init__(self) -> None:
+        self.leaving = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def read(self) -> Any:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.leaving.set()
+            await self.left.wait()
+
+
+async def test_leaving_a_source_ends_when_it_is_told_to(organisation: Organisation) -> None:
+    call = TakesItsTime()
+    signer = organisation.identity("hub", "peer")
+    dialled = Dialled(call, signer, None)  # type: ignore[arg-type]
+
+    async def leave() -> None:
+        async with SourceStream(lambda _: dialled, "peer", "localhost:1", "mychannel", "source"):
+            await asyncio.sleep(0)  # the read has begun
+        await asyncio.Event().wait()
+
+    leaving = asyncio.create_task(leave())
+    await call.leaving.wait()
+    leaving.cancel()
+    call.left.set()
+    await asyncio.wait([leaving], timeout=PATIENCE)
+    assert leaving.cancelled()
+
+
 def block_after(
     block: common_pb2.Block | None,
     number: int | None = None,

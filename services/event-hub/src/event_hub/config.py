@@ -132,6 +132,7 @@ class Source:
     max_recv_msg_size: Size
     history_bytes: Size
     answer_timeout: Duration
+    compare_interval: Annotated[Duration, Range("10ms", LONGEST, or_zero=True)]
     reconnect: Reconnect
 
     def __post_init__(self) -> None:

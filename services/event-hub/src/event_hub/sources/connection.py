@@ -7,7 +7,6 @@ requests, and who follows for ever asks for nothing else.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -120,12 +119,18 @@ class SourceStream:
         self._ahead: deque[bytes] = deque()
         self._ahead_bytes = 0
         self._moved = asyncio.Event()
+        self._awaited = False
         self._end: Exception | None = None
 
     @property
     def at_hand(self) -> int:
         """How many answers have come that were not read."""
         return len(self._ahead)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for an answer, and none has come."""
+        return self._awaited and not self._ahead
 
     @property
     def full(self) -> bool:
@@ -153,11 +158,15 @@ class SourceStream:
         self._requests.put_nowait(None)
         self._call.cancel()
         self._reading.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._reading
-        # Nothing that refers to itself is left: an open connection would wait for it to be found.
-        self._end = None
-        await self._dialled.channel.close(None)
+        try:
+            # Not awaited itself: that we are cancelled meanwhile would look as if it was.
+            await asyncio.wait([self._reading])
+        finally:
+            # Nothing that refers to itself is left: an open connection would wait for it to be
+            # found.
+            self._end = None
+            del self._reading
+            await self._dialled.channel.close(None)
 
     async def _written(self) -> AsyncIterator[common_pb2.Envelope]:
         while (request := await self._requests.get()) is not None:
@@ -195,7 +204,9 @@ class SourceStream:
         while not self._ahead:
             if self._end is not None:
                 raise self._end
+            self._awaited = True
             await self._wait()
+        self._awaited = False
 
     def first(self) -> tuple[bytes, events_pb2.DeliverResponse]:
         """The first answer that is at hand. Raises SourceRefused if it is none."""
@@ -210,6 +221,11 @@ class SourceStream:
     def advance(self) -> None:
         """Be done with the first answer that is at hand."""
         self._ahead_bytes -= len(self._ahead.popleft())
+        self._moved.set()
+
+    def end(self, reason: SourceRefused) -> None:
+        """Tell whoever waits for an answer that none comes, and why."""
+        self._end = reason
         self._moved.set()
 
     async def _read_ahead(self) -> None:

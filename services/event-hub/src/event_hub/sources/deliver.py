@@ -25,6 +25,7 @@ from event_hub.sources.connection import (
     SourceRefused,
     SourceStream,
 )
+from event_hub.sources.rivals import Rivals
 from event_hub.sources.trust import Trust
 from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import metadata, seek_request
@@ -74,6 +75,7 @@ class DeliverSource:
         addresses: those of the source.
         chain: the channel as far as it was read; blocks are checked against it.
         trust: judges whether the orderers signed them.
+        rivals: compares the address that is followed with the others.
         status: kept at what is known of the source.
         take: what becomes of a block, given with its position, and whether it is history: whether
             it was there before the stream was. It may wait as long as it likes.
@@ -86,6 +88,7 @@ class DeliverSource:
         addresses: Addresses,
         chain: Chain,
         trust: Trust,
+        rivals: Rivals,
         status: SourceStatus,
         take: Callable[[ChannelBlock, Position, bool], Awaitable[None]],
     ) -> None:
@@ -94,6 +97,7 @@ class DeliverSource:
         self._addresses = addresses
         self._chain = chain
         self._trust = trust
+        self._rivals = rivals
         self._status = status
         self._take = take
         self._validated = config.kind == "peer"
@@ -104,7 +108,7 @@ class DeliverSource:
     async def run(self) -> None:
         """Read blocks, connecting again whenever the stream ends."""
         while True:
-            address, pause = self._addresses.next()
+            address, pause = self._addresses.next(first=self._rivals.ahead)
             await asyncio.sleep(pause)
             cause = await self._attempt(address)
             self._connected.set(0)
@@ -163,6 +167,10 @@ class DeliverSource:
             first = self._chain.first = newest
         stream.ask(first, seek_request.FOREVER, WAIT)
         self._accept(address, newest)
+        async with self._rivals.compared(stream, address):
+            await self._take_all(stream, address, newest)
+
+    async def _take_all(self, stream: SourceStream, address: str, newest: int) -> NoReturn:
         clock = asyncio.get_running_loop().time
         while True:
             await self._arrived(stream, newest)

@@ -17,6 +17,7 @@ from event_hub.sources.chain import Chain, Position
 from event_hub.sources.checkpoint import Checkpoint
 from event_hub.sources.deliver import DeliverConfig, DeliverSource, SourceUnfit
 from event_hub.sources.history import History, HistoryConfig
+from event_hub.sources.rivals import Rivals, RivalsConfig
 from event_hub.sources.trust import Trust
 from selvedge_common.protoutil.config_block import ChannelConfig
 
@@ -60,6 +61,20 @@ class Feed:
         )
         dial = partial(material.dial, source=config, key=key)
         trust = Trust(name, self.checkpoint.configurations, self._configured)
+        chain = Chain(name, self.checkpoint.position, key)
+        rivals = Rivals(
+            RivalsConfig(
+                key=key,
+                kind=config.kind,
+                channel=name,
+                addresses=config.addresses,
+                interval=config.compare_interval,
+                answer_timeout=config.answer_timeout,
+            ),
+            dial=dial,
+            chain=chain,
+            trust=trust,
+        )
         self.source = DeliverSource(
             DeliverConfig(
                 key=key,
@@ -71,8 +86,9 @@ class Feed:
             ),
             dial=dial,
             addresses=_addresses(config),
-            chain=Chain(name, self.checkpoint.position, key),
+            chain=chain,
             trust=trust,
+            rivals=rivals,
             status=self.channel.status,
             take=self._take,
         )
