@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SENDS_A_TURN = 256
 # What is told together at most, unless a single block is larger.
 _BATCH_BLOCKS = 64
-_BATCH_BYTES = 64 * 1024
+_BATCH_BYTES = 256 * 1024
 # How many times as long as it takes to tell all readers it rests: the system calls that follow take
 # longer than that. And the longest rest, in seconds.
 _REST = 8

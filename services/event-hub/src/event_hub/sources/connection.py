@@ -243,6 +243,8 @@ class SourceStream:
         except grpc.aio.AioRpcError as error:
             too_large = _TOO_LARGE in str(error.details())
             self._end = BlockTooLarge(str(error.details())) if too_large else error
+        except Exception as error:
+            self._end = error  # a fault, for whoever waits
         self._moved.set()
 
     async def _wait(self) -> None:

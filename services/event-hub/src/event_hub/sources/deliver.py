@@ -37,7 +37,7 @@ log = get_logger("eventhub.source")
 # one signature, and leaves together. A block that comes after the rest is taken at once. And the
 # longest rest, in seconds.
 _REST = 8
-_LONGEST_REST = 0.002
+_LONGEST_REST = 0.005
 
 
 class SourceUnfit(Exception):
