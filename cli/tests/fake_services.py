@@ -114,6 +114,8 @@ class Network:
     deliver_streams: int = 0
     # What clients of the event hub registered for.
     registered: list[events_pb2.Interest] = field(default_factory=list)
+    # With which metadata of ours the last one came.
+    started: dict[str, str] = field(default_factory=dict)
     # With what the event hub ends its streams; without it they just end.
     farewell: str = ""
     grown: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -242,6 +244,11 @@ class Hub(events_pb2_grpc.EventsServicer):
     ) -> AsyncIterator[events_pb2.Event]:
         event = events_pb2.Event.FromString((await anext(requests)).eventBytes)
         yield events_pb2.Event(register=event.register)
+        self._network.started = {
+            key: str(value)
+            for key, value in context.invocation_metadata() or ()
+            if key.startswith("selvedge-")
+        }
         self._network.registered += event.register.events
         for block in self._network.blocks:
             if event.register.events[0].event_type == events_pb2.BLOCK:

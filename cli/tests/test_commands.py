@@ -127,6 +127,18 @@ def test_status_of_nothing_is_still_json(tmp_path: Path) -> None:
             ["events", "--chat", "--type", "rejection", "--creator", "Org1MSP"],
             "--chat knows no --creator",
         ),
+        (
+            ["events", "--chat", "--type", "rejection", "--chaincode", "asset"],
+            "--chat tells of all rejections: leave out --chaincode and --name, or --chat",
+        ),
+        (
+            ["events", "--chat", "--type", "rejection", "--name", "Asset*"],
+            "--chat tells of all rejections: leave out --chaincode and --name, or --chat",
+        ),
+        (
+            ["events", "--chat", "--peer", "localhost:7051"],
+            "--chat listens to the event hub: give --events instead of --peer",
+        ),
         (["events", "--name", "Asset*"], "--type block is told of whole blocks: choose among"),
         (["events", "--chat", "--type", "chaincode"], "give --chaincode NAME"),
         (["query", "asset", "read", "--ca", "nowhere"], "'nowhere' is no address"),

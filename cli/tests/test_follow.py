@@ -313,6 +313,48 @@ async def test_hub_is_asked_for_the_events_of_one_channel(tmp_path: Path, kind: 
     assert len(network.registered) == (2 if kind == "chaincode" else 1)
 
 
+async def test_channel_of_no_ledger_is_told_of_before_waiting_for_producers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = await make_network(1)
+    published = Wanted("chaincode", ["weather"])
+    async with serving(network, tmp_path) as connection:
+        with pytest.raises(CommandError):
+            await listen(connection, published, None, None, [])
+        assert capsys.readouterr().err == ""
+        object.__setattr__(connection.settings, "channel", "news")
+        with pytest.raises(CommandError) as ended:
+            await listen(connection, published, None, None, [])
+    assert capsys.readouterr().err == (
+        "selvedge: no ledger of the event hub has a channel news: waiting for what producers "
+        "publish on it\n"
+    )
+    assert str(ended.value) == "the event hub ended the stream"
+
+
+async def test_hub_that_does_not_say_what_it_has_is_listened_to_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = await make_network(2)
+    network.damaged = 1  # The newest, which is asked for.
+    async with serving(network, tmp_path) as connection:
+        with pytest.raises(CommandError, match=r"go on with `selvedge events --from 2`"):
+            await listen(connection, BLOCKS, None, None, [])
+    printed = capsys.readouterr()
+    assert (len(printed.out.splitlines()), printed.err) == (2, "")
+
+
+async def test_newest_block_of_a_chat_is_the_newest_of_the_hub(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not that of the peer, which the hub may have yet to read."""
+    network = await make_network(2)
+    async with serving(network, tmp_path) as connection:
+        object.__setattr__(connection.settings.addresses, "peer", "localhost:1")
+        await listen(connection, BLOCKS, "newest", 1, [])
+    assert network.started == {"selvedge-start-block": "mychannel=1"}
+
+
 async def test_hub_without_the_channel_says_where_channels_are_listed(tmp_path: Path) -> None:
     network = await make_network(1)
     network.farewell = "CHANNEL_UNKNOWN: no source of this event hub serves it"

@@ -39,6 +39,8 @@ def test_a_stranger_s_text_neither_commands_the_terminal_nor_fakes_a_line() -> N
     ("record", "line"),
     [
         (EVENT, "chaincode cc.A  tx 1  {}"),
+        (EVENT | {"txid": ""}, "chaincode cc.A  {}"),
+        (EVENT | {"payload": ""}, "chaincode cc.A  tx 1"),
         (EVENT | {"block": 7}, "chaincode 7  cc.A  tx 1  {}"),
         (
             TRANSACTION | {"type": "rejection", "block": 7, "code": "MVCC_READ_CONFLICT"},

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -31,6 +32,7 @@ from selvedge_client import (
     Position,
     Refused,
     User,
+    link,
 )
 from selvedge_common.comm import MessageStream
 from selvedge_common.protoutil.blocks import header_hash
@@ -337,6 +339,21 @@ async def test_next_server_is_used_where_one_is_away(house: House, user: GetUser
     await house.ledger.commit(committed)
     assert txids(await rest(client.subscribe(CHANNEL, start=0, until=1))) == [committed.txid]
     assert (await client.ledger(CHANNEL)).newest == 1
+
+
+async def test_next_server_is_used_where_one_takes_connections_and_is_silent(
+    house: House, user: GetUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that is stopped, or hangs: its system connects for it."""
+    monkeypatch.setattr(link, "CONNECT_SECONDS", 0.2)
+    hub = await house.hub()
+    committed = house.ledger.transaction()
+    await house.ledger.commit(committed)
+    with socket.create_server(("localhost", 0)) as frozen:
+        client = Client([f"localhost:{frozen.getsockname()[1]}", hub.address], user)
+        # gRPC by itself gives a connection more time than `rest` has.
+        told = txids(await rest(client.subscribe(CHANNEL, start=0, until=1)))
+    assert told == [committed.txid]
 
 
 async def test_server_that_is_behind_is_waited_for(

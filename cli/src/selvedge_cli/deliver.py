@@ -1,4 +1,4 @@
-"""Blocks from the peer, as long as it is there."""
+"""Blocks from the peer or the event hub, as long as it is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selvedge_client.deliver import FOREVER, NEWEST, Position
 from selvedge_client.link import Link
 from selvedge_protos.peer import events_pb2
 
-__all__ = ["FOREVER", "NEWEST", "Position", "filtered_blocks", "look_at"]
+__all__ = ["FOREVER", "NEWEST", "Position", "filtered_blocks", "look_at", "newest_of_hub"]
 
 
 async def look_at(connection: Connection) -> Ledger:
@@ -23,7 +23,20 @@ async def look_at(connection: Connection) -> Ledger:
         CommandError: it cannot be reached, or does not let this user read.
     """
     with told_by_client(connection.settings):
-        return await client.look_at(_link(connection), connection.settings.channel)
+        return await client.look_at(_peer(connection), connection.settings.channel)
+
+
+async def newest_of_hub(connection: Connection) -> int:
+    """The number of the newest block that the event hub has of the channel of the settings.
+
+    Raises:
+        NoSuchChannel: no ledger of the hub has it.
+        CommandError: the hub cannot be reached, or does not let this user read.
+    """
+    settings = connection.settings
+    with told_by_client(settings):
+        link = _link(connection, settings.addresses.events)
+        return (await client.block(link, settings.channel, NEWEST)).header.number
 
 
 async def filtered_blocks(
@@ -41,11 +54,14 @@ async def filtered_blocks(
     channel = connection.settings.channel
     with told_by_client(connection.settings):
         async for response in client.deliver(
-            _link(connection), channel, start, stop, filtered=True, wait=wait
+            _peer(connection), channel, start, stop, filtered=True, wait=wait
         ):
             yield response.filtered_block
 
 
-def _link(connection: Connection) -> Link:
-    address = connection.settings.addresses.peer
+def _peer(connection: Connection) -> Link:
+    return _link(connection, connection.settings.addresses.peer)
+
+
+def _link(connection: Connection, address: str) -> Link:
     return Link(address, connection.channel(address), connection.user)

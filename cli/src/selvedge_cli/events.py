@@ -15,6 +15,8 @@ Examples:
   selvedge events --type chaincode --from oldest    all chaincode events there ever were
   selvedge events --type chaincode --name 'Asset*'  those of some names
   selvedge events --from 0 --until newest --json    what there is now, for a script
+  selvedge events --chat --type chaincode --channel news --chaincode weather
+                                                    what the producer weather publishes
   selvedge events --consumers --every 2s            who listens to the event hub, live"""
 
 BLOCKS = ("block", "filtered")
@@ -120,6 +122,8 @@ def events(
     from selvedge_cli.listen import listen
     from selvedge_cli.wanted import Wanted
 
+    context = click.get_current_context()
+    peer_alone = context.params.get("peer") is not None
     wanted = Wanted(kind, chaincodes, names, creators)
     if kind in BLOCKS and (chaincodes or names or creators):
         raise click.UsageError(
@@ -128,14 +132,18 @@ def events(
         )
     if chat and (stop is not None or resume):
         raise click.UsageError("--chat is live: it has no --until or --resume.")
+    if chat and peer_alone:
+        raise click.UsageError("--chat listens to the event hub: give --events instead of --peer.")
     if chat and (creators or kind == "transaction"):
         raise click.UsageError("--chat knows no --creator, and no --type transaction.")
     if chat and kind == "chaincode" and not chaincodes:
         raise click.UsageError("--chat needs to know whose events: give --chaincode NAME.")
+    if chat and kind == "rejection" and (chaincodes or names):
+        raise click.UsageError(
+            "--chat tells of all rejections: leave out --chaincode and --name, or --chat."
+        )
     if isinstance(start, int) and isinstance(stop, int) and start > stop:
         raise click.UsageError(f"--from {start} is after --until {stop}: nothing lies between.")
-    context = click.get_current_context()
-    peer_alone = context.params.get("peer") is not None
     given = given_options(context, "chat", "start", "count")
     user = load_user(settings)
 

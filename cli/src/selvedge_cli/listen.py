@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Sequence
 from contextlib import aclosing
 
+import click
+
 from selvedge_cli import chat, records
 from selvedge_cli.connection import Connection
-from selvedge_cli.deliver import look_at
-from selvedge_cli.errors import CommandError
+from selvedge_cli.deliver import newest_of_hub
+from selvedge_cli.errors import CommandError, NoSuchChannel
 from selvedge_cli.rendering import Printer
 from selvedge_cli.wanted import Wanted
 from selvedge_common.protoutil.event_filter import fits
+
+PATIENCE = 3.0
+"""Seconds that the hub has to say whether it has the channel."""
 
 
 async def listen(
@@ -34,6 +40,14 @@ async def listen(
     """
     consumer = chat.Chat(connection, await _first_block(connection, start))
     await consumer.register(chat.interests(wanted.kind, wanted.chaincodes, wanted.names))
+    # A hub takes interests in any channel, since producers may publish on any.
+    has_ledger = start is not None or await _may_have_ledger(connection)
+    if not has_ledger:
+        click.echo(
+            f"selvedge: no ledger of the event hub has a channel {connection.settings.channel}: "
+            "waiting for what producers publish on it",
+            err=True,
+        )
     printer = Printer(connection.settings.as_json, count)
     block: int | None = None
     try:
@@ -49,14 +63,28 @@ async def listen(
                 block = record.get("number", block)
         raise CommandError("the event hub ended the stream")
     except CommandError as lost:
+        if not has_ledger:
+            raise  # What producers publish is kept nowhere.
         raise CommandError(f"{lost}; {_how_to_go_on(given, block, printer.left)}") from lost
 
 
 async def _first_block(connection: Connection, start: str | int | None) -> int | None:
     """The number of the block that `--chat` begins with; None for what happens next."""
     if start == "newest":
-        return (await look_at(connection)).newest
+        return await newest_of_hub(connection)
     return 0 if isinstance(start, str) else start
+
+
+async def _may_have_ledger(connection: Connection) -> bool:
+    """Whether the hub has the channel, or does not say so to this user."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await newest_of_hub(connection)
+    except NoSuchChannel:
+        return False
+    except (CommandError, TimeoutError):
+        pass
+    return True
 
 
 def _how_to_go_on(given: Sequence[str], block: int | None, left: int | None) -> str:

@@ -127,12 +127,18 @@ def hub_record(event: events_pb2.Event) -> Record | None:
 
 
 def _hub_rejection(rejection: events_pb2.Rejection) -> Record:
-    # A Transaction carries no id, but the nonce and the creator that make it.
-    txid = ""
-    for action in rejection.tx.actions:
-        header = common_pb2.SignatureHeader.FromString(action.header)
-        txid = transaction_id(header.nonce, header.creator)
+    txids = [_txid(action.header) for action in rejection.tx.actions]
+    txid = txids[-1] if txids else ""
     return {"type": "rejection", "txid": txid, "error": rejection.error_msg}
+
+
+def _txid(header: bytes) -> str:
+    """The id that a transaction's signature header makes; empty where it makes none."""
+    try:
+        read = common_pb2.SignatureHeader.FromString(header)
+    except DecodeError:
+        return ""
+    return transaction_id(read.nonce, read.creator) if read.nonce and read.creator else ""
 
 
 def _transaction(envelope: bytes, code: _Code.ValueType) -> Record:

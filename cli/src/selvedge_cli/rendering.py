@@ -90,8 +90,10 @@ def _chaincode(record: Record) -> Iterator[_Part]:
     yield "chaincode", "kind"
     yield f" {record['block']}  " if "block" in record else " ", "kind"
     yield f"{record['chaincode']}.{record['name']}", "name"
-    yield f"  tx {record['txid']}", "aside"
-    yield f"  {record.get('payload', record.get('payload_base64', ''))}", "plain"
+    if record["txid"]:  # which what a producer publishes has not
+        yield f"  tx {record['txid']}", "aside"
+    if payload := record.get("payload", record.get("payload_base64")):
+        yield f"  {payload}", "plain"
 
 
 def _told(record: Record) -> Iterator[_Part]:

@@ -27,6 +27,9 @@ from selvedge_common import comm
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two rounds in which no server could be reached; they double, with jitter."""
 
+CONNECT_SECONDS = 5.0
+"""In which a server must have made a connection, or the next one is tried. grpc's own is 20."""
+
 PATIENCE = 5.0
 """Seconds in which servers that are there may become able to answer one question."""
 
@@ -141,6 +144,8 @@ class Links:
             root_cas=user.tls_root or None,
             certificate=user.tls_certificate or None,
             key=user.tls_key or None,
+            # The time that an attempt to connect has at least, in spite of its name.
+            options=[("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000))],
         )
         try:
             yield Link(address, channel, user)

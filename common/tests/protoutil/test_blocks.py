@@ -136,6 +136,60 @@ def test_of_a_layer_that_is_there_twice_the_last_one_counts(transact: Any) -> No
     assert names(length_delimited(1, header + b"".join(data))) == ["true"]
 
 
+def _with(envelope: common_pb2.Envelope, *, data: bytes = b"", header: bytes = b"") -> bytes:
+    """The same transaction, with more fields in its data, and in its header before the others."""
+    payload = common_pb2.Payload.FromString(envelope.payload)
+    changed = length_delimited(1, header + payload.header.SerializeToString())
+    changed += length_delimited(2, payload.data + data)
+    return common_pb2.Envelope(payload=changed).SerializeToString()
+
+
+def test_of_a_transaction_of_more_actions_than_anybody_takes_nothing_is_told(transact: Any) -> None:
+    full = transact(results=b"secret", event="made")
+    action = length_delimited(1, b"")
+    most = block_events.MAX_ACTIONS
+    some, many = (_with(full, data=action * count) for count in (most - 1, most))
+    assert [event.event_name for event, _ in block_events.chaincode_events(some)] == ["made"]
+    assert not block_events.chaincode_events(many)
+    assert block_events.transaction_notice(some, VALID).event.event_name == "made"
+    assert f"more than {most}" in block_events.transaction_notice(many, VALID).error
+    block = blocks.new_block(3, b"previous", [some, many])
+    metadata.set_validation_codes(block, [VALID, VALID])
+    first, second = block_events.filtered_block(block).filtered_transactions
+    (told,) = first.transaction_actions.chaincode_actions
+    assert told.chaincode_event.event_name == "made"
+    assert second.txid == first.txid
+    assert not second.transaction_actions.chaincode_actions
+    stripped = block_events.strip_read_write_sets(block).data.data
+    assert b"secret" not in stripped[0]
+    assert stripped[1] == many
+
+
+@pytest.mark.parametrize("where", ["data", "header"])
+def test_transaction_of_too_many_fields_is_not_taken_apart(transact: Any, where: str) -> None:
+    fields = length_delimited(1, b"") * block_events.MAX_FIELDS
+    wide = _with(transact(results=b"secret", event="made"), **{where: fields})
+    assert not block_events.chaincode_events(wide)
+    assert "more than 10000 fields" in block_events.transaction_notice(wide, VALID).error
+    block = blocks.new_block(3, b"previous", [wide])
+    metadata.set_validation_codes(block, [VALID])
+    assert not block_events.filtered_block(block).filtered_transactions
+    assert list(block_events.strip_read_write_sets(block).data.data) == [wide]
+
+
+def test_signatures_are_counted_before_they_are_read() -> None:
+    block = blocks.new_block(3, b"previous", [b"one"])
+    for count in (metadata.MAX_SIGNATURES, metadata.MAX_SIGNATURES + 1):
+        entry = common_pb2.Metadata(
+            value=b"value", signatures=[common_pb2.MetadataSignature(signature_header=b"")] * count
+        )
+        metadata.set_metadata(block, common_pb2.SIGNATURES, entry.SerializeToString())
+        if count == metadata.MAX_SIGNATURES:
+            assert len(blocks.block_signatures(block)) == count
+    with pytest.raises(MalformedBlock, match="block 3 has more than 256 signatures"):
+        blocks.block_signatures(block)
+
+
 def test_read_write_sets_are_stripped_and_nothing_else(transact: Any) -> None:
     config = common_pb2.ChannelHeader(type=common_pb2.CONFIG).SerializeToString()
     other = common_pb2.Envelope(

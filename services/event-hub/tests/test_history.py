@@ -18,6 +18,7 @@ from event_hub.material import Material
 from event_hub.processor import Publication
 from event_hub.sources.addresses import Addresses
 from event_hub.sources.configurations import Configurations
+from event_hub.sources.connection import MAX_FIELDS
 from event_hub.sources.feed import Feed
 from event_hub.sources.history import History, HistoryConfig
 from event_hub.sources.trust import Trust
@@ -230,6 +231,16 @@ def uncoded(block: common_pb2.Block) -> None:
     metadata.set_metadata(block, common_pb2.TRANSACTIONS_FILTER, b"")
 
 
+def of_much_metadata(block: common_pb2.Block) -> None:
+    """Nothing vouches for that."""
+    block.metadata.metadata.extend([b""] * 20)
+
+
+def of_too_much_metadata(block: common_pb2.Block) -> None:
+    """Parsing it would take too long."""
+    block.metadata.metadata.extend([b""] * MAX_FIELDS)
+
+
 def another_number(block: common_pb2.Block) -> None:
     block.header.number += 1
 
@@ -252,6 +263,8 @@ def refuse(status: common_pb2.Status.ValueType) -> Callable[[MessageStream], Awa
         (of_another_history, "signature"),
         (unsigned, "signature"),
         (uncoded, "damaged_block"),
+        (of_much_metadata, "damaged_block"),
+        (of_too_much_metadata, "malformed"),
         (another_number, "gap"),
     ],
 )

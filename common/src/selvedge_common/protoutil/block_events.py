@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from google.protobuf.message import DecodeError
 
 from selvedge_common.protoutil.errors import MalformedMessage, ValidationCode
+from selvedge_common.protoutil.field_count import has_more_fields
 from selvedge_common.protoutil.metadata import validation_codes
 from selvedge_common.protoutil.wire import marshal, parse
 from selvedge_protos.common import common_pb2
@@ -31,13 +32,21 @@ from selvedge_protos.selvedge.nested.v1 import transaction_pb2 as nested_pb2
 
 MAX_FUNCTION_CHARACTERS = 100
 
+# No committer takes more than one action. What has more is on the ledger all the same, and none of
+# its actions is told: a transaction of nothing but actions would hold up everybody.
+MAX_ACTIONS = 16
+# Far more than any transaction has along these ways through its layers: to the events, to the
+# header, and, within a proposal's payload, to the arguments. Parsing makes an object of each.
+MAX_FIELDS = 10_000
+_TO_EVENTS, _TO_HEADER, _TO_ARGUMENTS = (1, 2, 1, 2, 2, 1, 2, 2), (1, 1, 1), (1, 1, 3)
+
 
 def filtered_block(block: common_pb2.Block) -> events_pb2.FilteredBlock:
     """Give each transaction's id, type, validation code and chaincode events without payload."""
     filtered = events_pb2.FilteredBlock(number=block.header.number)
     for envelope, code in zip(block.data.data, validation_codes(block), strict=True):
         try:
-            payload, channel_header = _open(envelope)
+            payload, channel_header = open_layers(envelope)
         except MalformedMessage:
             continue
         filtered.channel_id = channel_header.channel_id
@@ -74,15 +83,18 @@ def chaincode_events(
     envelope: bytes,
 ) -> Sequence[tuple[chaincode_event_pb2.ChaincodeEvent, bytes]]:
     """Give the chaincode events of a marshalled transaction, each with how it is marshalled in it;
-    none if it cannot be read."""
+    none if the way to them cannot be read."""
+    if _has_too_many_fields(envelope):
+        return ()
     try:
         # All layers at once, which takes a third of the time.
         payload = nested_pb2.Envelope.FromString(envelope).payload[-1]
         if payload.header.channel_header[-1].type != common_pb2.ENDORSER_TRANSACTION:
             return ()
+        actions = payload.data[-1].actions
         return _read_events(
             action.payload[-1].action.proposal_response_payload[-1].extension[-1].events
-            for action in payload.data[-1].actions
+            for action in (actions if len(actions) <= MAX_ACTIONS else ())
         )
     except (DecodeError, RecursionError, IndexError):
         return _events_by_layer(envelope)
@@ -93,7 +105,7 @@ def _events_by_layer(
 ) -> Sequence[tuple[chaincode_event_pb2.ChaincodeEvent, bytes]]:
     """The same where a layer is left out, or one that does not count cannot be read."""
     try:
-        payload, channel_header = _open(envelope)
+        payload, channel_header = open_layers(envelope)
     except MalformedMessage:
         return ()
     if channel_header.type != common_pb2.ENDORSER_TRANSACTION:
@@ -101,11 +113,40 @@ def _events_by_layer(
     return _events(payload.data)
 
 
+def open_layers(envelope: bytes) -> tuple[common_pb2.Payload, common_pb2.ChannelHeader]:
+    """Give the payload of a marshalled transaction and its channel header.
+
+    Raises MalformedMessage, also for one whose parsing would take too long.
+    """
+    if _has_too_many_fields(envelope):
+        raise MalformedMessage(
+            f"The transaction has more than {MAX_FIELDS} fields: nobody can have meant that."
+        )
+    outer = parse(common_pb2.Envelope, envelope, "envelope")
+    payload = parse(common_pb2.Payload, outer.payload, "payload")
+    return payload, parse(common_pb2.ChannelHeader, payload.header.channel_header, "channel header")
+
+
+def _has_too_many_fields(envelope: bytes) -> bool:
+    return any(has_more_fields(envelope, MAX_FIELDS, way) for way in (_TO_EVENTS, _TO_HEADER))
+
+
+def open_actions(data: bytes) -> transaction_pb2.Transaction:
+    """Parse the data of a transaction. Raises MalformedMessage, also for too many actions."""
+    transaction = parse(transaction_pb2.Transaction, data, "transaction")
+    if len(transaction.actions) > MAX_ACTIONS:
+        raise MalformedMessage(
+            f"The transaction has {len(transaction.actions)} actions, more than {MAX_ACTIONS}: "
+            "make one of one action."
+        )
+    return transaction
+
+
 def transaction_notice(envelope: bytes, code: ValidationCode) -> event_hub_pb2.TransactionNotice:
     """Tell of a marshalled transaction, with its event whole, as far as it can be read."""
     notice = event_hub_pb2.TransactionNotice(code=code)
     try:
-        payload, header = _open(envelope)
+        payload, header = open_layers(envelope)
         notice.txid = header.tx_id
         notice.type = common_pb2.HeaderType.ValueType(header.type)
         if header.HasField("timestamp"):
@@ -128,7 +169,7 @@ def transaction_notice(envelope: bytes, code: ValidationCode) -> event_hub_pb2.T
 
 def _tell_actions(data: bytes, notice: event_hub_pb2.TransactionNotice) -> None:
     # A transaction that any committer takes has one action.
-    for action in parse(transaction_pb2.Transaction, data, "transaction").actions[:1]:
+    for action in open_actions(data).actions[:1]:
         payload, _, chaincode_action = _open_action(action)
         notice.function = _function(payload.chaincode_proposal_payload)
         event = parse(
@@ -139,6 +180,10 @@ def _tell_actions(data: bytes, notice: event_hub_pb2.TransactionNotice) -> None:
 
 
 def _function(proposal_payload: bytes) -> str:
+    if has_more_fields(proposal_payload, MAX_FIELDS, _TO_ARGUMENTS):
+        raise MalformedMessage(
+            f"The proposal's payload has more than {MAX_FIELDS} entries: pass fewer arguments."
+        )
     payload = parse(proposal_pb2.ChaincodeProposalPayload, proposal_payload, "proposal's payload")
     call = parse(chaincode_pb2.ChaincodeInvocationSpec, payload.input, "chaincode's input")
     args = call.chaincode_spec.input.args
@@ -147,16 +192,9 @@ def _function(proposal_payload: bytes) -> str:
     return start.decode(errors="replace")[:MAX_FUNCTION_CHARACTERS]
 
 
-def _open(envelope: bytes) -> tuple[common_pb2.Payload, common_pb2.ChannelHeader]:
-    outer = parse(common_pb2.Envelope, envelope, "envelope")
-    payload = parse(common_pb2.Payload, outer.payload, "payload")
-    return payload, parse(common_pb2.ChannelHeader, payload.header.channel_header, "channel header")
-
-
 def _events(data: bytes) -> Sequence[tuple[chaincode_event_pb2.ChaincodeEvent, bytes]]:
     try:
-        transaction = parse(transaction_pb2.Transaction, data, "transaction")
-        actions = [_open_action(action) for action in transaction.actions]
+        actions = [_open_action(action) for action in open_actions(data).actions]
     except MalformedMessage:
         return ()
     return _read_events(chaincode_action.events for _, _, chaincode_action in actions)
@@ -199,10 +237,10 @@ def _open_action(
 
 def _strip(envelope: bytes) -> bytes:
     try:
-        payload, channel_header = _open(envelope)
+        payload, channel_header = open_layers(envelope)
         if channel_header.type != common_pb2.ENDORSER_TRANSACTION:
             return envelope
-        transaction = parse(transaction_pb2.Transaction, payload.data, "transaction")
+        transaction = open_actions(payload.data)
         for action in transaction.actions:
             action_payload, endorsed, chaincode_action = _open_action(action)
             if not action_payload.HasField("action"):

@@ -21,9 +21,6 @@ from selvedge_common.protoutil.metadata import (
 from selvedge_common.protoutil.wire import Signer, marshal, new_nonce, parse
 from selvedge_protos.common import common_pb2
 
-# Each is verified, which takes about 0.1 ms, whoever sends the block.
-MAX_SIGNATURES = 256
-
 
 def new_block(number: int, previous_hash: bytes, envelopes: Sequence[bytes]) -> common_pb2.Block:
     """Make block `number` out of marshalled envelopes; all metadata entries are there and empty.
@@ -105,11 +102,6 @@ def block_signatures(
             As in Fabric a signature by any other number is none.
     """
     metadata = get_metadata(block, index)
-    if len(metadata.signatures) > MAX_SIGNATURES:
-        raise MalformedBlock(
-            f"Block {block.header.number} has {len(metadata.signatures)} signatures, more than"
-            f" {MAX_SIGNATURES}: no channel has so many orderers."
-        )
     header = header_bytes(block.header)
     where = f"in the metadata of block {block.header.number}"
     found = []

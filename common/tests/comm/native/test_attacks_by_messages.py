@@ -304,3 +304,13 @@ async def test_messages_sent_while_the_system_takes_none_wait_and_then_leave(
     assert [len(each) for each in response.messages] == [50_000] * 120
     assert response.status == 0
     await target.recovers()
+
+
+async def test_nothing_is_kept_of_what_comes_after_the_end(target: Target) -> None:
+    """A client may take a while to read why its connection ends; it may send meanwhile."""
+    client = await target.connect()
+    connection = await target.connection()
+    client.send(data(0, b"of no stream"))
+    assert (await client.goaway())[0] == ErrorCode.PROTOCOL_ERROR
+    await client.pour(bytes(4 << 20))
+    assert not connection._incoming._data

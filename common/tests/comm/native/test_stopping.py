@@ -112,7 +112,8 @@ async def test_who_reads_slowly_gets_all_that_was_sent_before_the_server_stopped
 async def test_who_reads_nothing_does_not_keep_the_server_from_stopping(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selvedge_common.comm.native.connection._LINGER", 0.05)
+    for name in ("_LINGER", "_STALLED_LINGER"):
+        monkeypatch.setattr(f"selvedge_common.comm.native.connection.{name}", 0.05)
     wide = opening({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW})
     client = await target.connect(greeting=wide, receive_buffer=4096)
     client.send(frames.window_update(0, 1 << 30))

@@ -9,11 +9,13 @@ from event_hub.events import BLOCK, CHAINCODE, FILTEREDBLOCK, REJECTION, HubEven
 from selvedge_common.protoutil.block_events import (
     chaincode_events,
     filtered_block,
+    open_actions,
+    open_layers,
     strip_read_write_sets,
 )
 from selvedge_common.protoutil.errors import MalformedMessage, ValidationCode
 from selvedge_common.protoutil.metadata import validation_codes
-from selvedge_common.protoutil.wire import length_delimited, parse
+from selvedge_common.protoutil.wire import length_delimited
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import events_pb2, transaction_pb2
 
@@ -63,13 +65,10 @@ def _rejection(envelope: bytes, code: ValidationCode, number: int) -> events_pb2
     rejection = events_pb2.Rejection()
     txid = "(unreadable)"
     try:
-        outer = parse(common_pb2.Envelope, envelope, "envelope")
-        payload = parse(common_pb2.Payload, outer.payload, "payload")
-        header = parse(common_pb2.ChannelHeader, payload.header.channel_header, "channel header")
+        payload, header = open_layers(envelope)
         txid = header.tx_id or txid
         if header.type == common_pb2.ENDORSER_TRANSACTION:
-            transaction = parse(transaction_pb2.Transaction, payload.data, "transaction")
-            rejection.tx.CopyFrom(transaction)
+            rejection.tx.CopyFrom(open_actions(payload.data))
     except MalformedMessage as error:
         reason = f"{_name(code)} ({error})"
     else:

@@ -13,6 +13,7 @@ from event_hub.interests import Interests
 from event_hub.material import Material
 from event_hub.outbox import Outbox
 from event_hub.processor import Processor
+from event_hub.producer import SERVICE as PRODUCER
 from event_hub.producer import Producer, add_producer
 from event_hub.sources.feed import Feed
 from event_hub.subscriptions.service import SERVICE, Subscribe, add_subscribe
@@ -139,7 +140,7 @@ class Hub:
 
     async def _drain(self) -> None:
         self._serving = False
-        for service in ("", "protos.Events", "protos.Deliver", SERVICE):
+        for service in ("", "protos.Events", "protos.Deliver", SERVICE, PRODUCER):
             self.server.set_serving(service, False)
         clock = asyncio.get_running_loop().time
         grace = self._config.peer.grace_period

@@ -146,8 +146,10 @@ class Processor:
                 publication = self._buffer.get_nowait()
                 if publication.published:
                     for event in self._build(publication):
-                        for consumer in self._interests.consumers(event):
+                        consumers = self._interests.consumers(event)
+                        for consumer in consumers:
                             self._give(consumer, event.message)
+                        self._delivered[event.type].inc(len(consumers))
 
     def _has_room_for(self, size: int) -> bool:
         return not self._bytes or self._bytes + size <= self._max_bytes

@@ -38,6 +38,7 @@ from selvedge_protos.selvedge.eventhub.v1.event_hub_pb2_grpc import (
 
 log = get_logger("eventhub.producer")
 
+SERVICE = "selvedge.eventhub.v1.Producer"
 URI = "selvedge://producer/"
 
 LOG_SECONDS = 60.0

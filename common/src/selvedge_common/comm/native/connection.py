@@ -33,8 +33,10 @@ _FRAME_COST = 32  # what a frame counts beside its bytes when it carries nothing
 STREAM_COST = 8 * 1024  # what a call takes beside its headers and messages, about
 _TURN = 0.01  # seconds of work for one client before others have their turn
 _LAST_CHANCE = 0.1  # seconds
-_LINGER = 1.0  # seconds in which a client has to read some of the last that is written to it
-_LONGEST_LINGER = 10.0  # seconds that it may take to read all of that
+_LINGER = 1.0  # seconds that a client may take to leave once it has read why its connection ends
+# Where it has yet to read that: seconds in which it has to take some, and in which all. One that
+# reads steadily takes nothing now and then, since systems open their windows in steps.
+_STALLED_LINGER, _LONGEST_LINGER = 4.0, 10.0
 _NO_TABLE = b"\x20"  # how a block says that none are used (RFC 7541, section 6.3)
 
 
@@ -156,6 +158,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Act on what is complete, and write all answers at once."""
+        if self.ended is not None:
+            return  # it may go on to send while it reads why this is over
         self._last_heard = self.loop.time()
         self._incoming.add(data)
         if not self._resting:
@@ -444,20 +448,27 @@ class Connection(asyncio.Protocol):
         self._end(reason)
         if self._transport.is_closing():
             return
-        until = self.loop.time() + _LONGEST_LINGER
-        self._timer = self.loop.call_later(_LINGER, self._linger, until, self._unconfirmed())
+        now = self.loop.time()
+        self._timer = self.loop.call_later(_LINGER, self._linger, now, now, self._unconfirmed())
         if self.secure:
             self._transport.close()
             return
         with contextlib.suppress(OSError):  # the client may have left meanwhile
             self._transport.write_eof()
 
-    def _linger(self, until: float, before: int) -> None:
-        """Close, unless the client still takes what was written, of which there were so many bytes
-        when this was looked at last."""
-        left = self._unconfirmed()
-        if 0 < left < before and self.loop.time() < until:
-            self._timer = self.loop.call_later(_LINGER, self._linger, until, left)
+    def _linger(self, since: float, moved: float, before: int) -> None:
+        """Close, unless the client still takes what was written.
+
+        Args:
+            since: when it was to be closed.
+            moved: when the client was seen to take something.
+            before: how many bytes it had yet to take then.
+        """
+        now, left = self.loop.time(), self._unconfirmed()
+        if left < before:
+            moved = now
+        if left and now - moved < _STALLED_LINGER and now - since < _LONGEST_LINGER:
+            self._timer = self.loop.call_later(_LINGER, self._linger, since, moved, left)
         else:
             self._transport.abort()
 

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.config_block import is_config_block
-from selvedge_common.protoutil.metadata import validation_codes
+from selvedge_common.protoutil.metadata import METADATA_ENTRIES, validation_codes
 from selvedge_protos.common import common_pb2
 from selvedge_protos.peer import transaction_pb2
+
+# Twice as many as there are kinds.
+MAX_METADATA = 2 * METADATA_ENTRIES
 
 
 class ChainError(Exception):
@@ -65,7 +68,14 @@ class Position:
 
 
 def check_data(block: common_pb2.Block) -> None:
-    """Check that a block's data are those that its header was made for. Raises DamagedBlock."""
+    """Check that a block's data are those that its header was made for, and that what nothing
+    vouches for, its metadata, is no more than there may be. Raises DamagedBlock."""
+    entries = len(block.metadata.metadata)
+    if entries > MAX_METADATA:
+        raise DamagedBlock(
+            f"block {block.header.number} has {entries} entries of metadata, and no release of "
+            f"Fabric has more than {MAX_METADATA}; the source's ledger is damaged or altered"
+        )
     if blocks.data_hash(block.data.data) != block.header.data_hash:
         raise DamagedBlock(
             f"the data of block {block.header.number} do not fit the hash in its header; "

@@ -16,6 +16,7 @@ import grpc
 from selvedge_common.msp import SigningIdentity
 from selvedge_common.protoutil import seek_request
 from selvedge_common.protoutil.errors import MalformedMessage
+from selvedge_common.protoutil.field_count import has_more_fields
 from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
@@ -34,6 +35,16 @@ FAIL = ab_pb2.SeekInfo.FAIL_IF_NOT_READY
 # What is read before it is asked for: no more of it once it has so many bytes.
 _AHEAD_BYTES = 1024 * 1024
 _AHEAD_MESSAGES = 64
+
+# Transactions of a block, or entries of its metadata. Parsing makes an object of each.
+MAX_FIELDS = 1_000_000
+_TO_DATA, _TO_METADATA = (
+    (events_pb2.DeliverResponse.BLOCK_FIELD_NUMBER, field)
+    for field in (
+        common_pb2.Block.DATA_FIELD_NUMBER,
+        common_pb2.Block.METADATA_FIELD_NUMBER,
+    )
+)
 
 # How gRPC begins to say that a message is above this side's limit.
 _TOO_LARGE = "CLIENT: Received message larger than max"
@@ -211,6 +222,12 @@ class SourceStream:
     def first(self) -> tuple[bytes, events_pb2.DeliverResponse]:
         """The first answer that is at hand. Raises SourceRefused if it is none."""
         response = self._ahead[0]
+        if any(has_more_fields(response, MAX_FIELDS, way) for way in (_TO_DATA, _TO_METADATA)):
+            raise SourceRefused(
+                "malformed",
+                f"the source sent a block of more than {MAX_FIELDS:,} parts, which no orderer "
+                "makes; check that a peer or an orderer serves this address",
+            )
         try:
             return response, parse(events_pb2.DeliverResponse, response, "answer of the source")
         except MalformedMessage as error:
@@ -239,13 +256,16 @@ class SourceStream:
                 self._moved.set()
                 while self.full:
                     await self._wait()
-            self._end = SourceRefused("ended", "the source ended the stream")
         except grpc.aio.AioRpcError as error:
             too_large = _TOO_LARGE in str(error.details())
             self._end = BlockTooLarge(str(error.details())) if too_large else error
         except Exception as error:
             self._end = error  # a fault, for whoever waits
-        self._moved.set()
+        finally:
+            # Whoever waits hears of an end in any case.
+            if self._end is None:
+                self._end = SourceRefused("ended", "the source ended the stream")
+            self._moved.set()
 
     async def _wait(self) -> None:
         """Return when there is more, or less, to be read."""

@@ -194,12 +194,14 @@ class DeliverSource:
         if self._chain.last is not None:
             told = await stream.one(self._chain.last.number)
             self._chain.recognise(told)
-        if told is not None and not self._trust.begun:
+        # Before the first block was taken, an earlier attempt may have begun with an older one.
+        if told is not None and (not self._trust.begun or self._chain.last is None):
             try:
                 number = metadata.last_config(told)
             except MalformedBlock as error:
                 raise SourceRefused("malformed", str(error)) from error
-            self._trust.begin(await stream.one(number))
+            if not self._trust.reaches(number):
+                self._trust.begin(await stream.one(number))
         return newest.header.number
 
     async def _arrived(self, stream: SourceStream, newest: int) -> None:

@@ -29,6 +29,7 @@ from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.errors import BlockUnavailable
 from selvedge_protos.common import common_pb2
+from selvedge_protos.peer import events_pb2
 
 log = get_logger("eventhub.history")
 
@@ -288,14 +289,13 @@ class History:
         Raises:
             SourceRefused, ChainError: the source does not give the next block.
         """
-        timeout = self._config.answer_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                raw, response = await stream.read()
-        except TimeoutError:
-            sentence = f"the source has not answered for the {timeout:g} s of {self._config.key}"
-            raise SourceRefused("timeout", f"{sentence}.answerTimeout") from None
         current = self._ranges[0]
+        try:
+            raw, response = await self._answer(stream)
+        except Exception:
+            # It is not the fault of those that came before.
+            self._prove(current)
+            raise
         if response.WhichOneof("Type") == "block":
             validated = self._config.kind == "peer"
             block = ChannelBlock(self._config.channel, raw, response.block, validated=validated)
@@ -312,6 +312,15 @@ class History:
         step = -(self._range_bytes // 2) if self._blocks.lost() else _RANGE_STEP
         self._range_bytes = min(self._range_bytes + step, _RANGE_BYTES, self._config.max_bytes // 4)
         return True
+
+    async def _answer(self, stream: SourceStream) -> tuple[bytes, events_pb2.DeliverResponse]:
+        timeout = self._config.answer_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                return await stream.read()
+        except TimeoutError:
+            sentence = f"the source has not answered for the {timeout:g} s of {self._config.key}"
+            raise SourceRefused("timeout", f"{sentence}.answerTimeout") from None
 
     def _take(self, current: _Range, block: ChannelBlock) -> None:
         """Take the next block of a range. Raises ChainError."""

@@ -47,6 +47,11 @@ class Trust:
         """Whether there is a configuration to judge by."""
         return self._configurations.newest is not None
 
+    def reaches(self, number: int) -> bool:
+        """Whether there is the configuration in the block of that number, or a later one."""
+        newest = self._configurations.newest
+        return newest is not None and newest.number >= number
+
     def begin(self, block: common_pb2.Block) -> None:
         """Trust the source for the configuration by which its next blocks are judged.
 

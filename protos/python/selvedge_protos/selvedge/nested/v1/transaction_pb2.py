@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from selvedge_protos.common import common_pb2 as common_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$selvedge/nested/v1/transaction.proto\x12\x12selvedge.nested.v1\x1a\x13\x63ommon/common.proto\"8\n\x08\x45nvelope\x12,\n\x07payload\x18\x01 \x03(\x0b\x32\x1b.selvedge.nested.v1.Payload\"d\n\x07Payload\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.selvedge.nested.v1.Header\x12-\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x1f.selvedge.nested.v1.Transaction\"7\n\x06Header\x12-\n\x0e\x63hannel_header\x18\x01 \x03(\x0b\x32\x15.common.ChannelHeader\":\n\x0bTransaction\x12+\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x1a.selvedge.nested.v1.Action\"<\n\x06\x41\x63tion\x12\x32\n\x07payload\x18\x02 \x03(\x0b\x32!.selvedge.nested.v1.ActionPayload\"C\n\rActionPayload\x12\x32\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\".selvedge.nested.v1.EndorsedAction\"X\n\x0e\x45ndorsedAction\x12\x46\n\x19proposal_response_payload\x18\x01 \x03(\x0b\x32#.selvedge.nested.v1.EndorsedPayload\"I\n\x0f\x45ndorsedPayload\x12\x36\n\textension\x18\x02 \x03(\x0b\x32#.selvedge.nested.v1.ChaincodeAction\"!\n\x0f\x43haincodeAction\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x0c\"D\n\x0eHeadedEnvelope\x12\x32\n\x07payload\x18\x01 \x03(\x0b\x32!.selvedge.nested.v1.HeadedPayload\";\n\rHeadedPayload\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.selvedge.nested.v1.Headerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$selvedge/nested/v1/transaction.proto\x12\x12selvedge.nested.v1\x1a\x13\x63ommon/common.proto\"8\n\x08\x45nvelope\x12,\n\x07payload\x18\x01 \x03(\x0b\x32\x1b.selvedge.nested.v1.Payload\"d\n\x07Payload\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.selvedge.nested.v1.Header\x12-\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x1f.selvedge.nested.v1.Transaction\"7\n\x06Header\x12-\n\x0e\x63hannel_header\x18\x01 \x03(\x0b\x32\x15.common.ChannelHeader\":\n\x0bTransaction\x12+\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x1a.selvedge.nested.v1.Action\"<\n\x06\x41\x63tion\x12\x32\n\x07payload\x18\x02 \x03(\x0b\x32!.selvedge.nested.v1.ActionPayload\"C\n\rActionPayload\x12\x32\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\".selvedge.nested.v1.EndorsedAction\"X\n\x0e\x45ndorsedAction\x12\x46\n\x19proposal_response_payload\x18\x01 \x03(\x0b\x32#.selvedge.nested.v1.EndorsedPayload\"I\n\x0f\x45ndorsedPayload\x12\x36\n\textension\x18\x02 \x03(\x0b\x32#.selvedge.nested.v1.ChaincodeAction\"!\n\x0f\x43haincodeAction\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,8 +50,4 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENDORSEDPAYLOAD']._serialized_end=652
   _globals['_CHAINCODEACTION']._serialized_start=654
   _globals['_CHAINCODEACTION']._serialized_end=687
-  _globals['_HEADEDENVELOPE']._serialized_start=689
-  _globals['_HEADEDENVELOPE']._serialized_end=757
-  _globals['_HEADEDPAYLOAD']._serialized_start=759
-  _globals['_HEADEDPAYLOAD']._serialized_end=818
 # @@protoc_insertion_point(module_scope)
