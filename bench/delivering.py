@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from bench.comparison import check
 from bench.drill.network import Wire
-from bench.event_source import MOMENT
+from bench.event_source import MOMENT, paced
 from bench.fanout import CHAT, METHODS, SECURITIES, consumers_of
 from bench.hub_process import HubProcess, hub_process
 from bench.latency import percentile
@@ -91,13 +92,20 @@ async def _measure(
         ) as watching,
         _readers(site, hub, consumers - 1) as others,
     ):
-        count = await hub.source("pace", seconds, per_second, EVENT)
-        if others is not None:
-            await others.round(count)
+        _, each, blocks = paced(seconds, per_second)
+        count = each * blocks
+        async with asyncio.TaskGroup() as at_once:
+            at_once.create_task(hub.source("pace", seconds, per_second, EVENT))
+            if others is not None:
+                at_once.create_task(_read_all(others, count))
         taken = await _arrivals(watching, count)
     return [
         Row(GROUP, f"{name}, p{share}", percentile(taken, share) / 1e6, "ms") for share in (50, 99)
     ]
+
+
+async def _read_all(readers: LoadClient, count: int) -> None:
+    check("ours", await readers.round(count))
 
 
 @asynccontextmanager

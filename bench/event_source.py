@@ -52,6 +52,13 @@ _DAY = timedelta(days=1)
 _BACKLOG = 1 << 30
 
 
+def paced(seconds: float, rate: int) -> tuple[int, int, int]:
+    """Give how many blocks a second there are at a pace, of how many events each, and how many
+    blocks in all."""
+    a_second = min(rate, BLOCKS_A_SECOND)
+    return a_second, rate // a_second, int(seconds * a_second)
+
+
 @dataclass
 class Blocks:
     """The channel: a protoutil.responses.BlockSource."""
@@ -192,8 +199,7 @@ class Commands:
 
     async def pace(self, seconds: str, rate: str, size: str) -> int:
         """Append blocks as they become due."""
-        a_second = min(int(rate), BLOCKS_A_SECOND)
-        each, total = int(rate) // a_second, int(float(seconds) * a_second)
+        a_second, each, total = paced(float(seconds), int(rate))
         rest = bytes(int(size) - MOMENT.size)
         started = time.monotonic()
         for due in range(total):
