@@ -109,6 +109,6 @@ class Wire:
                     size = 1 if self._trickling else len(data)
                     await loop.sock_sendall(sink, data[:size])
                     data = data[size:]
-                    if data:
+                    if self._trickling:
                         await asyncio.sleep(1)
             sink.shutdown(socket.SHUT_WR)

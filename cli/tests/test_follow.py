@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from selvedge_cli.checkpoints import checkpoint_file
 from selvedge_cli.connection import Connection
 from selvedge_cli.endorsement import Call
-from selvedge_cli.errors import CommandError, NotReachable, NotTrusted
+from selvedge_cli.errors import CommandError, NoSuchChannel, NotReachable, NotTrusted
 from selvedge_cli.follow import follow
 from selvedge_cli.listen import listen
 from selvedge_cli.options import Settings, common_options, given_options
@@ -330,6 +330,14 @@ async def test_channel_of_no_ledger_is_told_of_before_waiting_for_producers(
         "publish on it\n"
     )
     assert str(ended.value) == "the event hub ended the stream"
+
+
+async def test_blocks_of_a_channel_of_no_ledger_are_not_waited_for(tmp_path: Path) -> None:
+    network = await make_network(1)
+    async with serving(network, tmp_path) as connection:
+        object.__setattr__(connection.settings, "channel", "typo")
+        with pytest.raises(NoSuchChannel, match=r"has no channel typo: give the name of one"):
+            await listen(connection, BLOCKS, None, None, [])
 
 
 async def test_hub_that_does_not_say_what_it_has_is_listened_to_all_the_same(

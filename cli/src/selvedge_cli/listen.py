@@ -40,9 +40,11 @@ async def listen(
     """
     consumer = chat.Chat(connection, await _first_block(connection, start))
     await consumer.register(chat.interests(wanted.kind, wanted.chaincodes, wanted.names))
-    # A hub takes interests in any channel, since producers may publish on any.
-    has_ledger = start is not None or await _may_have_ledger(connection)
-    if not has_ledger:
+    # A hub takes interests in any channel, since producers may publish on any: chaincode events.
+    unknown = None if start is not None else await _no_ledger(connection)
+    if unknown is not None:
+        if wanted.kind != "chaincode":
+            raise unknown
         click.echo(
             f"selvedge: no ledger of the event hub has a channel {connection.settings.channel}: "
             "waiting for what producers publish on it",
@@ -63,7 +65,7 @@ async def listen(
                 block = record.get("number", block)
         raise CommandError("the event hub ended the stream")
     except CommandError as lost:
-        if not has_ledger:
+        if unknown is not None:
             raise  # What producers publish is kept nowhere.
         raise CommandError(f"{lost}; {_how_to_go_on(given, block, printer.left)}") from lost
 
@@ -75,16 +77,16 @@ async def _first_block(connection: Connection, start: str | int | None) -> int |
     return 0 if isinstance(start, str) else start
 
 
-async def _may_have_ledger(connection: Connection) -> bool:
-    """Whether the hub has the channel, or does not say so to this user."""
+async def _no_ledger(connection: Connection) -> NoSuchChannel | None:
+    """What the hub says if it has no such channel, and says so to this user."""
     try:
         async with asyncio.timeout(PATIENCE):
             await newest_of_hub(connection)
-    except NoSuchChannel:
-        return False
+    except NoSuchChannel as error:
+        return error
     except (CommandError, TimeoutError):
         pass
-    return True
+    return None
 
 
 def _how_to_go_on(given: Sequence[str], block: int | None, left: int | None) -> str:

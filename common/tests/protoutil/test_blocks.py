@@ -15,7 +15,13 @@ from selvedge_common.protoutil.errors import MalformedBlock
 from selvedge_common.protoutil.transactions import open_transaction
 from selvedge_common.protoutil.wire import length_delimited
 from selvedge_protos.common import common_pb2
-from selvedge_protos.peer import events_pb2, transaction_pb2
+from selvedge_protos.peer import (
+    chaincode_pb2,
+    events_pb2,
+    proposal_pb2,
+    proposal_response_pb2,
+    transaction_pb2,
+)
 
 VALID = transaction_pb2.VALID
 CONFLICT = transaction_pb2.MVCC_READ_CONFLICT
@@ -165,15 +171,47 @@ def test_of_a_transaction_of_more_actions_than_anybody_takes_nothing_is_told(tra
     assert stripped[1] == many
 
 
-@pytest.mark.parametrize("where", ["data", "header"])
-def test_transaction_of_too_many_fields_is_not_taken_apart(transact: Any, where: str) -> None:
-    fields = length_delimited(1, b"") * block_events.MAX_FIELDS
-    wide = _with(transact(results=b"secret", event="made"), **{where: fields})
+def test_layers_that_are_there_many_times_do_not_count(transact: Any) -> None:
+    full = transact(results=b"secret", event="made")
+    for times in (1000, 200_000):  # read at once, and layer by layer
+        wide = _with(full, header=length_delimited(1, b"") * times)
+        assert [event.event_name for event, _ in block_events.chaincode_events(wide)] == ["made"]
+
+
+def _changed(envelope: common_pb2.Envelope, endorsements: int, arguments: int) -> bytes:
+    """The same transaction, with further empty endorsements, and as many arguments."""
+    payload = common_pb2.Payload.FromString(envelope.payload)
+    transaction = transaction_pb2.Transaction.FromString(payload.data)
+    (action,) = transaction.actions
+    opened = transaction_pb2.ChaincodeActionPayload.FromString(action.payload)
+    opened.action.endorsements.extend([proposal_response_pb2.Endorsement()] * endorsements)
+    spec = chaincode_pb2.ChaincodeInvocationSpec()
+    spec.chaincode_spec.input.args.extend([b"f" * 200] * arguments)
+    opened.chaincode_proposal_payload = proposal_pb2.ChaincodeProposalPayload(
+        input=spec.SerializeToString()
+    ).SerializeToString()
+    action.payload = opened.SerializeToString()
+    payload.data = transaction.SerializeToString()
+    return common_pb2.Envelope(payload=payload.SerializeToString()).SerializeToString()
+
+
+def test_event_of_a_call_with_very_many_arguments_is_told(transact: Any) -> None:
+    full = transact(results=b"secret", event="made")
+    some, many = (_changed(full, 0, count) for count in (1, block_events.MAX_FIELDS))
+    for envelope, function in ((some, "f" * 100), (many, "")):
+        notice = block_events.transaction_notice(envelope, VALID)
+        assert (notice.event.event_name, notice.function, notice.error) == ("made", function, "")
+        assert len(block_events.chaincode_events(envelope)) == 1
+
+
+def test_transaction_of_very_many_endorsements_is_not_taken_apart(transact: Any) -> None:
+    wide = _changed(transact(results=b"secret", event="made"), 600_000, 1)
     assert not block_events.chaincode_events(wide)
-    assert "more than 10000 fields" in block_events.transaction_notice(wide, VALID).error
+    assert "more than 10000 endorsements" in block_events.transaction_notice(wide, VALID).error
     block = blocks.new_block(3, b"previous", [wide])
     metadata.set_validation_codes(block, [VALID])
-    assert not block_events.filtered_block(block).filtered_transactions
+    (told,) = block_events.filtered_block(block).filtered_transactions
+    assert not told.transaction_actions.chaincode_actions
     assert list(block_events.strip_read_write_sets(block).data.data) == [wide]
 
 

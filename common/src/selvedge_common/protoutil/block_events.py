@@ -35,10 +35,13 @@ MAX_FUNCTION_CHARACTERS = 100
 # No committer takes more than one action. What has more is on the ledger all the same, and none of
 # its actions is told: a transaction of nothing but actions would hold up everybody.
 MAX_ACTIONS = 16
-# Far more than any transaction has along these ways through its layers: to the events, to the
-# header, and, within a proposal's payload, to the arguments. Parsing makes an object of each.
+# Parsing makes objects, of far more bytes, of endorsements and arguments. Where there may be many
+# they are counted first, which takes longer than to parse a few.
 MAX_FIELDS = 10_000
-_TO_EVENTS, _TO_HEADER, _TO_ARGUMENTS = (1, 2, 1, 2, 2, 1, 2, 2), (1, 1, 1), (1, 1, 3)
+_COUNTED_BYTES = 1024 * 1024
+_ENDORSEMENTS, _ARGUMENTS = (2,), (1, 1, 3)
+# Parsed all at once, layers that are there twice become objects too.
+_AT_ONCE_BYTES = 256 * 1024
 
 
 def filtered_block(block: common_pb2.Block) -> events_pb2.FilteredBlock:
@@ -84,8 +87,8 @@ def chaincode_events(
 ) -> Sequence[tuple[chaincode_event_pb2.ChaincodeEvent, bytes]]:
     """Give the chaincode events of a marshalled transaction, each with how it is marshalled in it;
     none if the way to them cannot be read."""
-    if _has_too_many_fields(envelope):
-        return ()
+    if len(envelope) > _AT_ONCE_BYTES:
+        return _events_by_layer(envelope)
     try:
         # All layers at once, which takes a third of the time.
         payload = nested_pb2.Envelope.FromString(envelope).payload[-1]
@@ -103,7 +106,8 @@ def chaincode_events(
 def _events_by_layer(
     envelope: bytes,
 ) -> Sequence[tuple[chaincode_event_pb2.ChaincodeEvent, bytes]]:
-    """The same where a layer is left out, or one that does not count cannot be read."""
+    """The same for a large one, or where a layer is left out, or one that does not count cannot be
+    read."""
     try:
         payload, channel_header = open_layers(envelope)
     except MalformedMessage:
@@ -116,30 +120,20 @@ def _events_by_layer(
 def open_layers(envelope: bytes) -> tuple[common_pb2.Payload, common_pb2.ChannelHeader]:
     """Give the payload of a marshalled transaction and its channel header.
 
-    Raises MalformedMessage, also for one whose parsing would take too long.
+    Raises MalformedMessage.
     """
-    if _has_too_many_fields(envelope):
-        raise MalformedMessage(
-            f"The transaction has more than {MAX_FIELDS} fields: nobody can have meant that."
-        )
     outer = parse(common_pb2.Envelope, envelope, "envelope")
     payload = parse(common_pb2.Payload, outer.payload, "payload")
     return payload, parse(common_pb2.ChannelHeader, payload.header.channel_header, "channel header")
 
 
-def _has_too_many_fields(envelope: bytes) -> bool:
-    return any(has_more_fields(envelope, MAX_FIELDS, way) for way in (_TO_EVENTS, _TO_HEADER))
-
-
 def open_actions(data: bytes) -> transaction_pb2.Transaction:
     """Parse the data of a transaction. Raises MalformedMessage, also for too many actions."""
-    transaction = parse(transaction_pb2.Transaction, data, "transaction")
-    if len(transaction.actions) > MAX_ACTIONS:
+    if has_more_fields(data, MAX_ACTIONS):
         raise MalformedMessage(
-            f"The transaction has {len(transaction.actions)} actions, more than {MAX_ACTIONS}: "
-            "make one of one action."
+            f"The transaction has more than {MAX_ACTIONS} actions: make one of one action."
         )
-    return transaction
+    return parse(transaction_pb2.Transaction, data, "transaction")
 
 
 def transaction_notice(envelope: bytes, code: ValidationCode) -> event_hub_pb2.TransactionNotice:
@@ -171,19 +165,18 @@ def _tell_actions(data: bytes, notice: event_hub_pb2.TransactionNotice) -> None:
     # A transaction that any committer takes has one action.
     for action in open_actions(data).actions[:1]:
         payload, _, chaincode_action = _open_action(action)
-        notice.function = _function(payload.chaincode_proposal_payload)
         event = parse(
             chaincode_event_pb2.ChaincodeEvent, chaincode_action.events, "chaincode event"
         )
         if event.chaincode_id:
             notice.event.CopyFrom(event)
+        notice.function = _function(payload.chaincode_proposal_payload)
 
 
 def _function(proposal_payload: bytes) -> str:
-    if has_more_fields(proposal_payload, MAX_FIELDS, _TO_ARGUMENTS):
-        raise MalformedMessage(
-            f"The proposal's payload has more than {MAX_FIELDS} entries: pass fewer arguments."
-        )
+    """The name of the function; none where it has very many arguments."""
+    if _has_many(proposal_payload, _ARGUMENTS):
+        return ""
     payload = parse(proposal_pb2.ChaincodeProposalPayload, proposal_payload, "proposal's payload")
     call = parse(chaincode_pb2.ChaincodeInvocationSpec, payload.input, "chaincode's input")
     args = call.chaincode_spec.input.args
@@ -222,6 +215,10 @@ def _open_action(
     proposal_response_pb2.ProposalResponsePayload,
     proposal_pb2.ChaincodeAction,
 ]:
+    if _has_many(action.payload, _ENDORSEMENTS):
+        raise MalformedMessage(
+            f"The transaction has more than {MAX_FIELDS} endorsements: no policy needs so many."
+        )
     payload = parse(transaction_pb2.ChaincodeActionPayload, action.payload, "action")
     endorsed = parse(
         proposal_response_pb2.ProposalResponsePayload,
@@ -255,3 +252,7 @@ def _strip(envelope: bytes) -> bytes:
         return envelope
     outer.payload = marshal(payload)
     return marshal(outer)
+
+
+def _has_many(data: bytes, path: Sequence[int]) -> bool:
+    return len(data) > _COUNTED_BYTES and has_more_fields(data, MAX_FIELDS, path)

@@ -20,11 +20,11 @@ from selvedge_common.protoutil.field_count import has_more_fields
 from selvedge_common.protoutil.wire import parse
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
-from selvedge_protos.peer import events_pb2
 
 Kind = Literal["peer", "orderer"]
 
-# The orderer's answers have the numbers of the peer's for what it has: status and block.
+# A peer's answers have the numbers of the orderer's for what is asked for here, status and block,
+# and are read as those: what else they may have is not taken apart.
 METHODS = MappingProxyType(
     {"peer": "/protos.Deliver/Deliver", "orderer": "/orderer.AtomicBroadcast/Deliver"}
 )
@@ -37,9 +37,9 @@ _AHEAD_BYTES = 1024 * 1024
 _AHEAD_MESSAGES = 64
 
 # Transactions of a block, or entries of its metadata. Parsing makes an object of each.
-MAX_FIELDS = 1_000_000
+MAX_FIELDS = 100_000
 _TO_DATA, _TO_METADATA = (
-    (events_pb2.DeliverResponse.BLOCK_FIELD_NUMBER, field)
+    (ab_pb2.DeliverResponse.BLOCK_FIELD_NUMBER, field)
     for field in (
         common_pb2.Block.DATA_FIELD_NUMBER,
         common_pb2.Block.METADATA_FIELD_NUMBER,
@@ -197,7 +197,7 @@ class SourceStream:
             )
         )
 
-    async def read(self) -> tuple[bytes, events_pb2.DeliverResponse]:
+    async def read(self) -> tuple[bytes, ab_pb2.DeliverResponse]:
         """The next answer, as it came and parsed.
 
         Raises:
@@ -219,7 +219,7 @@ class SourceStream:
             await self._wait()
         self._awaited = False
 
-    def first(self) -> tuple[bytes, events_pb2.DeliverResponse]:
+    def first(self) -> tuple[bytes, ab_pb2.DeliverResponse]:
         """The first answer that is at hand. Raises SourceRefused if it is none."""
         response = self._ahead[0]
         if any(has_more_fields(response, MAX_FIELDS, way) for way in (_TO_DATA, _TO_METADATA)):
@@ -229,7 +229,7 @@ class SourceStream:
                 "makes; check that a peer or an orderer serves this address",
             )
         try:
-            return response, parse(events_pb2.DeliverResponse, response, "answer of the source")
+            return response, parse(ab_pb2.DeliverResponse, response, "answer of the source")
         except MalformedMessage as error:
             raise SourceRefused(
                 "malformed", f"{error} Check that a peer or an orderer serves this address."
@@ -251,6 +251,7 @@ class SourceStream:
         try:
             while (response := await self._call.read()) is not EOF:
                 self._ahead.append(response)
+                self._end = None  # it was about to be left, for keeping this back
                 self._ahead_bytes += len(response)
                 del response
                 self._moved.set()
@@ -296,7 +297,7 @@ class SourceStream:
             )
         return block
 
-    def refusal(self, response: events_pb2.DeliverResponse) -> SourceRefused:
+    def refusal(self, response: ab_pb2.DeliverResponse) -> SourceRefused:
         """What an answer that is no block means."""
         status = response.status
         known = common_pb2.Status.values()

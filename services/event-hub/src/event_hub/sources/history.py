@@ -29,7 +29,7 @@ from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.errors import BlockUnavailable
 from selvedge_protos.common import common_pb2
-from selvedge_protos.peer import events_pb2
+from selvedge_protos.orderer import ab_pb2
 
 log = get_logger("eventhub.history")
 
@@ -313,7 +313,7 @@ class History:
         self._range_bytes = min(self._range_bytes + step, _RANGE_BYTES, self._config.max_bytes // 4)
         return True
 
-    async def _answer(self, stream: SourceStream) -> tuple[bytes, events_pb2.DeliverResponse]:
+    async def _answer(self, stream: SourceStream) -> tuple[bytes, ab_pb2.DeliverResponse]:
         timeout = self._config.answer_timeout
         try:
             async with asyncio.timeout(timeout):

@@ -6,6 +6,7 @@ nothing happens. Only another one can tell the difference: Fabric's peers compar
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from event_hub.sources.chain import Chain, ChainError, Position
+from event_hub.sources.chain import Chain, ChainError, Position, check_codes
 from event_hub.sources.connection import (
     BlockTooLarge,
     CredentialsUnusable,
@@ -27,6 +28,8 @@ from selvedge_common.logs import get_logger
 from selvedge_common.protoutil import seek_request
 
 log = get_logger("eventhub.source")
+
+_SPREAD = (0.75, 1.25)
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class Rivals:
         config = self._config
         while True:
             last = self._chain.last
-            await asyncio.sleep(config.interval)
+            # Spread, so that not all channels of all hubs ask at the same moment.
+            await asyncio.sleep(config.interval * random.uniform(*_SPREAD))  # noqa: S311
             if last is None or not self._waits(stream, last):
                 continue
             rival = self._next(followed)
@@ -148,6 +152,8 @@ class Rivals:
             if has_more := block.header.number > last.number:
                 self._chain.check(block, last)
                 self._trust.check(block)
+                if config.kind == "peer":
+                    check_codes(block)
         except SourceRefused as error:
             self._failed(rival, error.cause, str(error))
         except TimeoutError:
