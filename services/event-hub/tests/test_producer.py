@@ -175,7 +175,7 @@ async def test_what_is_wrong_with_an_event_is_told_and_the_others_are_taken(
 async def test_a_full_buffer_drops_and_says_so(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The buffer has one place, and one more event is on its way to a consumer who is waited for."""
+    """The buffer has one place, and what comes before is on its way to a consumer waited for."""
     distribute, waiting, go_on = Processor._distribute, asyncio.Event(), asyncio.Event()
 
     async def wait_first(processor: Processor, publication: Publication) -> None:
