@@ -251,6 +251,7 @@ async def test_filtered_blocks_come_from_a_hub(house: House, user: GetUser) -> N
 
 async def test_ledger_is_told_apart_by_its_first_block(house: House, client: Client) -> None:
     await house.ledger.commit(house.ledger.transaction())
+    await rest(client.blocks(CHANNEL, start=1, until=1))  # it is there
     ledger = await client.ledger(CHANNEL)
     assert ledger.newest == 1
     assert len(ledger.id) == len(ledger.newest_hash) == 64

@@ -144,7 +144,7 @@ class SourceStream:
         return self._awaited and not self._ahead
 
     @property
-    def full(self) -> bool:
+    def _full(self) -> bool:
         """Whether no more comes before something is read."""
         return self._ahead_bytes >= _AHEAD_BYTES or len(self._ahead) >= _AHEAD_MESSAGES
 
@@ -255,7 +255,7 @@ class SourceStream:
                 self._ahead_bytes += len(response)
                 del response
                 self._moved.set()
-                while self.full:
+                while self._full:
                     await self._wait()
         except grpc.aio.AioRpcError as error:
             too_large = _TOO_LARGE in str(error.details())

@@ -180,7 +180,7 @@ class DeliverSource:
             self._addresses.stands(address)
             self._accept(address, newest)
             rest = min(_REST * (clock() - began), _LONGEST_REST)
-            await asyncio.sleep(0 if stream.full else rest)
+            await asyncio.sleep(0 if stream.at_hand else rest)
 
     async def _compare(self, stream: SourceStream) -> int:
         """Hold what the source has against what was read; gives the number of its newest block.
