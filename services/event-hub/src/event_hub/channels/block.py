@@ -27,6 +27,7 @@ class ChannelBlock:
         message: the block in it.
         validated: whether it has validation codes. An orderer's blocks have none, and only BLOCK
             events are made of them.
+        block_hash: the hash of its header, where it is known already.
 
     Attributes:
         is_config: whether it holds a configuration of the channel.
@@ -50,7 +51,13 @@ class ChannelBlock:
     )
 
     def __init__(
-        self, channel: str, response: bytes, message: common_pb2.Block, *, validated: bool = True
+        self,
+        channel: str,
+        response: bytes,
+        message: common_pb2.Block,
+        *,
+        validated: bool = True,
+        block_hash: bytes | None = None,
     ) -> None:
         self.channel = channel
         self.response = response
@@ -61,7 +68,7 @@ class ChannelBlock:
         self.on_growth: Callable[[int], None] | None = None
         self._filtered: bytes | None = None
         self._with_private_data: bytes | None = None
-        self._hash: bytes | None = None
+        self._hash = block_hash
         self._notices: BlockNotices | None = None
         self._events: dict[Kind, Sequence[HubEvent]] = {}
 

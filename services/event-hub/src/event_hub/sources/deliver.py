@@ -246,7 +246,14 @@ class DeliverSource:
         position = self._chain.check(message, last)
         if self._validated:
             check_codes(message)
-        return ChannelBlock(self._config.channel, raw, message, validated=self._validated), position
+        block = ChannelBlock(
+            self._config.channel,
+            raw,
+            message,
+            validated=self._validated,
+            block_hash=position.hash,
+        )
+        return block, position
 
     def _judged(self, blocks: Sequence[ChannelBlock]) -> Iterator[ChannelBlock]:
         """Give those that are the channel's, and judge the next ones by the last. Raises

@@ -26,7 +26,6 @@ from event_hub.sources.connection import (
 )
 from event_hub.sources.trust import Trust
 from selvedge_common.logs import get_logger
-from selvedge_common.protoutil import blocks
 from selvedge_common.protoutil.errors import BlockUnavailable
 from selvedge_protos.common import common_pb2
 from selvedge_protos.orderer import ab_pb2
@@ -279,7 +278,7 @@ class History:
         while last < end and last + 1 not in self._blocks and not self._is_coming(last + 1):
             last += 1
         before = self._blocks.peek(first - 1)
-        previous = blocks.header_hash(before.message.header) if before is not None else None
+        previous = before.hash if before is not None else None
         self._ranges.append(_Range(first, last, previous))
         stream.ask(first, last)
 
@@ -292,22 +291,23 @@ class History:
         current = self._ranges[0]
         try:
             raw, response = await self._answer(stream)
+            is_block = response.WhichOneof("Type") == "block"
+            if is_block:
+                validated = self._config.kind == "peer"
+                channel = self._config.channel
+                self._take(current, ChannelBlock(channel, raw, response.block, validated=validated))
+            elif response.status != common_pb2.SUCCESS or current.next <= current.last:
+                raise stream.refusal(response)
         except Exception:
             # It is not the fault of those that came before.
             self._prove(current)
             raise
-        if response.WhichOneof("Type") == "block":
-            validated = self._config.kind == "peer"
-            block = ChannelBlock(self._config.channel, raw, response.block, validated=validated)
-            self._take(current, block)
+        if is_block:
             if current.next <= current.last and current.bytes >= 2 * _RANGE_BYTES:
                 # Blocks grew: what comes is a multiple of what was meant to.
                 self._prove(current)
                 return False
             return True
-        if response.status != common_pb2.SUCCESS or current.next <= current.last:
-            self._prove(current)
-            raise stream.refusal(response)
         self._ranges.popleft()
         step = -(self._range_bytes // 2) if self._blocks.lost() else _RANGE_STEP
         self._range_bytes = min(self._range_bytes + step, _RANGE_BYTES, self._config.max_bytes // 4)
@@ -325,13 +325,9 @@ class History:
     def _take(self, current: _Range, block: ChannelBlock) -> None:
         """Take the next block of a range. Raises ChainError."""
         is_first = not current.bytes
-        try:
-            _check_next(current, block)
-        except ChainError:
-            self._prove(current)
-            raise
+        _check_next(current, block)
         current.unproven.append(block)
-        current.previous = blocks.header_hash(block.message.header)
+        current.previous = block.hash
         current.bytes += block.held_bytes
         average = self._block_bytes + (block.held_bytes - self._block_bytes) // 8
         self._block_bytes = max(average, block.held_bytes)
